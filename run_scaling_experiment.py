@@ -1,0 +1,343 @@
+#!/usr/bin/env python
+"""Measure how quality changes with the number of LLM calls, the prompt optimizer and the model, and what it costs.
+
+From the shell: `python run_scaling_experiment.py --quick`. One cell from Python: `run_single_experiment(...)`.
+From top to bottom: the benchmarks, one experiment, a sweep, the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else DSPy asks the network for prices at start
+
+from benchmarks import banking77, heartdisease, hotpotqa
+from scaling import local_server, plan
+from scaling.cache import Cache
+from scaling.data import check_config, load_benchmark
+from scaling.estimate import Estimate, estimate, seconds
+from scaling.lm import Seam
+from scaling.models import Model, find_model, load_registry, require_key
+from scaling.pipelines import MultiStepClassifier
+from scaling.progress import Board, quiet
+from scaling.runner import Settings, Work, run_cells
+from scaling.store import CACHE, LOG, CellFiles, files_of, is_settled, write_aggregate
+from scaling.types import (
+    EXIT_CAP,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    Benchmark,
+    Cell,
+    UsageError,
+)
+
+__all__ = ["BENCHMARK_CONFIG", "MultiStepClassifier", "main", "run_single_experiment", "run_sweep"]
+
+# To add a benchmark, add an entry: signature, loader, metric, train_seeds and val_seeds are enough.
+BENCHMARK_CONFIG: dict[str, dict[str, Any]] = {
+    "banking77": banking77.CONFIG,
+    "heartdisease": heartdisease.CONFIG,
+    "hotpotqa": hotpotqa.CONFIG,
+}
+
+
+async def run_single_experiment(
+    benchmark: str,
+    num_steps: int,
+    optimizer: str,
+    output_dir: Path,
+    rollout_budget: int = 200,
+    model: str | None = None,
+    seed: int = 0,
+    data: str = "hub",
+    pipeline: str = "chain",
+    run: int = 0,
+    max_cost: float | None = None,
+    max_concurrency: int | None = None,
+    api_base: str | None = None,
+    models_file: Path | None = None,
+    **sizes: Any,
+) -> dict[str, Any]:
+    """Run one cell, write its files straight into `output_dir`, and return its record.
+
+    rollout_budget: runs of the whole program that the optimizer may make. model: a name of
+    scaling/models.toml (the pipeline study's by default). sizes: train_size, val_size, test_size (rows),
+    temperature, labels, optimizer_model. A settled cell is not run again: its record is returned.
+    Raises UsageError for what cannot be; what happens inside the cell is in the record's status.
+    """
+    default = plan.load_study("pipeline")
+    study = plan.narrow(
+        replace(default, name="single", steps_by_benchmark={}),
+        benchmarks=[benchmark],
+        pipelines=[pipeline],
+        steps=[num_steps],
+        optimizers=[optimizer],
+        models=[model] if model else None,
+        rollout_budget=rollout_budget,
+        seed=seed,
+        run_list=[run],
+        data=data,
+        **sizes,
+    )
+    options = argparse.Namespace(
+        output_dir=Path(output_dir), max_cost=max_cost, max_concurrency=max_concurrency, api_base=api_base,
+        models_file=models_file, by_hand=set(sizes), flat=True,
+    )  # fmt: skip
+    return (await asyncio.to_thread(run_sweep, study, options))[0]
+
+
+def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run the cells of a study that are not settled, and return the records of all of them.
+
+    Everything a user can get wrong raises UsageError before the first call. options: the command line's.
+    """
+    options = _with_defaults(options)
+    registry = load_registry(options.models_file)
+    cells = plan.expand(study, list(BENCHMARK_CONFIG), registry, options.api_base)
+    models = _models_of(cells, registry, options)
+    work = prepare(cells, models, options)
+    settled = [item for item in work if _skip(item, options)]
+    waiting = [item for item in work if item not in settled]
+    print_plan(study, waiting, settled, models, options)
+    if options.dry_run or not waiting:
+        if not options.dry_run:
+            write_aggregate(options.output_dir)
+        return [item.files.read_record() for item in settled]
+    with serving(models.values()) as address, ExitStack() as stack:
+        cache = Cache(options.output_dir / CACHE, fresh=options.fresh)
+        stack.callback(cache.close)
+        seam = Seam(cache, options.max_cost, options.max_concurrency)
+        waiting = [_at_address(item, address) for item in waiting]
+        screen = stack.enter_context(quiet(options.output_dir / LOG))
+        board = Board([item.cell for item in waiting], options.output_dir, seam, screen)
+        stack.enter_context(board.running())
+        settings = Settings(timeout=options.timeout, max_error_rate=options.max_error_rate)
+        run_cells(waiting, seam, settings, board, options.output_dir)
+    return [item.files.read_record() for item in work]
+
+
+def prepare(cells: list[Cell], models: dict[str, Model], options: argparse.Namespace) -> list[Work]:
+    """Load each benchmark once, deal its rows, and give every cell its sizes and its folder."""
+    loaded: dict[tuple, Benchmark] = {}
+    work = []
+    for cell in cells:
+        key = (cell.benchmark, cell.labels)
+        if key not in loaded:
+            config = BENCHMARK_CONFIG[cell.benchmark]
+            loaded[key] = load_benchmark(cell.benchmark, config, cell.data, cell.labels)
+        bench = loaded[key]
+        sized, dealt = plan.fit_to_data(cell, bench, options.by_hand)
+        files = CellFiles(options.output_dir) if options.flat else files_of(sized, options.output_dir)
+        if files.owner() not in (None, sized.cell_id):
+            raise UsageError(
+                f"{files.folder} holds another experiment ({files.owner()}). Give another output_dir, or move it away."
+            )
+        work.append(Work(sized, bench, dealt, models[sized.model], models[sized.optimizer_model], files))
+    return work
+
+
+def print_plan(
+    study: plan.Study,
+    waiting: list[Work],
+    settled: list[Work],
+    models: dict[str, Model],
+    options: argparse.Namespace,
+) -> None:
+    """The plan before it is run: a line a cell with rollouts, calls and list cost (low to high)."""
+    skipped = f", {len(settled)} settled already" if settled else ""
+    print(f"study {study.name}: {len(waiting)} cells to run{skipped}; results in {options.output_dir}")
+    if not waiting:
+        return
+    for warning in plan.warnings([item.cell for item in waiting]):
+        print(f"note: {warning}")
+    for note in _size_notes(study, waiting):
+        print(f"note: {note}")
+    total: Estimate | None = None
+    for item in waiting:
+        one = estimate(item.cell, item.bench, item.deal, item.model, item.optimizer_model)
+        total = one if total is None else total + one
+        print(f"  {item.cell.label}  {_figures(one)}")
+    places = min((1 if m.embedded else options.max_concurrency or m.max_concurrency) for m in models.values())
+    low, high = (t / 60 for t in seconds(total, places))
+    print(f"in all {_figures(total)}; {low:.0f} to {high:.0f} min at {places} calls at a time, a second each")
+    if any(item.bench.source == "sample" for item in waiting):
+        print("note: the rows are the small samples that ship with this program: this shows the way, not a result")
+    sys.stdout.flush()
+
+
+@contextmanager
+def serving(models: Any) -> Iterator[str | None]:
+    """The embedded model's server while the block runs, if one of the models is embedded; gives its address."""
+    if not any(model.embedded for model in models):
+        yield None
+        return
+    with local_server.serve() as address:
+        yield address
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code (0 well, 1 failed cells, 2 usage, 3 cost cap, 130 interrupted)."""
+    options = parse(argv)
+    try:
+        load_dotenv_file(Path(".env"))
+        study = plan.narrow(plan.load_study(options.study), **_overrides(options))
+        options.by_hand = {name for name in plan.SIZE_FIELDS if getattr(options, name) is not None}
+        records = run_sweep(study, options)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print(f"\ninterrupted. Settled cells are in {options.output_dir}; the same command goes on.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        print(f"error: cannot write the results ({error}). Free the disk; the same command goes on.", file=sys.stderr)
+        return EXIT_FAILED
+    return report(records, options)
+
+
+def report(records: list[dict[str, Any]], options: argparse.Namespace) -> int:
+    """Say how the sweep ended, and what to type next; returns the exit code."""
+    if options.dry_run:
+        return EXIT_OK
+    by_status: dict[str, int] = {}
+    for record in records:
+        by_status[record["status"]] = by_status.get(record["status"], 0) + 1
+    print(f"{len(records)} cells: " + ", ".join(f"{count} {status}" for status, count in sorted(by_status.items())))
+    if by_status.get("interrupted"):
+        print("the same command goes on where it stopped")
+        return EXIT_INTERRUPTED
+    if by_status.get("budget"):
+        print("the same command with a higher --max-cost goes on where it stopped")
+        return EXIT_CAP
+    if by_status.get("error") or by_status.get("invalid"):
+        print("the reasons are in the cells' results.json; the same command with --retry-failed tries them again")
+        return EXIT_FAILED
+    print(f"tables and figures: python analyze_results.py --results-dir {options.output_dir}")
+    return EXIT_OK
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line's options; flags that narrow or override the study are None when not given."""
+    names = ", ".join(plan.study_names())
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    what = parser.add_argument_group("what to run")
+    what.add_argument("--study", "--config", default="pipeline", metavar="NAME|FILE.toml", help=f"one of: {names}; or a file")
+    what.add_argument("--quick", action="store_const", const="quick", dest="study", help="the demo: --study quick")
+    axes = parser.add_argument_group("narrow or override the study")
+    axes.add_argument("--benchmarks", "--datasets", nargs="+", metavar="NAME", help=", ".join(BENCHMARK_CONFIG))
+    axes.add_argument("--pipelines", nargs="+", metavar="NAME", help="chain, repeat, vote")
+    axes.add_argument("--steps", nargs="+", type=int, metavar="N", help="LLM calls an example, 1 to 5")
+    axes.add_argument("--optimizers", nargs="+", metavar="NAME", help="none, gepa, mipro, mipro_instruct, bootstrap")
+    axes.add_argument("--models", "--model", nargs="+", metavar="NAME", help="ids or aliases of scaling/models.toml")
+    axes.add_argument("--optimizer-model", metavar="NAME", help="reflects and proposes (default: the study's, else the model)")
+    axes.add_argument("--runs", type=int, metavar="N", help="independent repeats")
+    axes.add_argument("--rollout-budget", type=int, metavar="N", help="program runs an optimizer may make in a cell")
+    axes.add_argument("--train-size", type=int, metavar="N")
+    axes.add_argument("--val-size", type=int, metavar="N")
+    axes.add_argument("--test-size", type=int, metavar="N")
+    axes.add_argument("--labels", type=int, metavar="N", help="only the first N classes")
+    axes.add_argument("--data", metavar="hub|sample|DIR", help="Hugging Face hub, shipped samples, or a folder")
+    where = parser.add_argument_group("how to run it")
+    where.add_argument("--output-dir", type=Path, default=Path("results"), metavar="DIR")
+    where.add_argument("--models-file", type=Path, metavar="FILE.toml", help="more models, in the format of models.toml")
+    where.add_argument("--api-base", metavar="URL", help="an OpenAI-compatible server, with --models openai/NAME")
+    where.add_argument("--max-cost", type=float, metavar="USD", help="stop before the whole sweep costs more")
+    where.add_argument("--max-concurrency", type=int, metavar="N", help="calls at a time to a provider")
+    where.add_argument("--max-error-rate", type=float, default=0.02, metavar="RATE", help="above it a cell is invalid (0.02)")
+    where.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="of one call (120)")
+    where.add_argument("--dry-run", "--estimate-cost", action="store_true", help="print the plan with its cost, and stop")
+    where.add_argument("--retry-failed", action="store_true", help="run failed and invalid cells again")
+    where.add_argument("--fresh", action="store_true", help="run settled cells again, and take no answer from the cache")
+    return parser.parse_args(argv)
+
+
+def load_dotenv_file(path: Path) -> None:
+    """Read .env; the environment wins. Raises UsageError for a line that does not parse."""
+    if not path.exists():
+        return
+    from dotenv import dotenv_values
+
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        text = line.strip().removeprefix("export ")
+        if text and not text.startswith("#") and not text.split("=", 1)[0].strip().isidentifier():
+            raise UsageError(f".env, line {number} does not parse. Write NAME=value, or a comment starting with #.")
+    for name, value in dotenv_values(path).items():
+        if value is not None:
+            os.environ.setdefault(name, value)
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    axes = {f.name for f in fields(plan.Study)}
+    return {name: value for name, value in vars(options).items() if name in axes}
+
+
+def _with_defaults(options: argparse.Namespace) -> argparse.Namespace:
+    """A Namespace with every option, for callers that give only some."""
+    base = {**vars(parse([])), "by_hand": set(), "flat": False}
+    return argparse.Namespace(**{**base, **vars(options)})
+
+
+def _models_of(cells: list[Cell], registry: dict[str, Model], options: argparse.Namespace) -> dict[str, Model]:
+    """The models of a sweep by id, with prices (under a cap) and then keys checked."""
+    for cell in cells:
+        check_config(cell.benchmark, BENCHMARK_CONFIG[cell.benchmark])
+    names = sorted({name for cell in cells for name in (cell.model, cell.optimizer_model)})
+    models = {name: find_model(name, registry, options.api_base) for name in names}
+    for model in models.values():
+        if options.max_cost is not None and not model.has_price:
+            raise UsageError(
+                f"--max-cost: the price of '{model.id}' is not known, so its cost cannot be capped. "
+                f"Add input_usd_per_million and output_usd_per_million with --models-file, or leave --max-cost out."
+            )
+    if not options.dry_run:
+        for model in models.values():
+            require_key(model)
+            if model.embedded:
+                local_server.weights_path()
+    return models
+
+
+def _skip(item: Work, options: argparse.Namespace) -> bool:
+    return not options.fresh and is_settled(item.files.read_record(), options.retry_failed)
+
+
+def _at_address(item: Work, address: str | None) -> Work:
+    """The cell's work with the embedded model at the address it is served at now."""
+
+    def placed(model: Model) -> Model:
+        return replace(model, api_base=address) if model.embedded else model
+
+    return replace(item, model=placed(item.model), optimizer_model=placed(item.optimizer_model))
+
+
+def _size_notes(study: plan.Study, work: list[Work]) -> list[str]:
+    notes = {}
+    for item in work:
+        cell = item.cell
+        if item.deal.split == "check":
+            notes[cell.benchmark] = f"{cell.benchmark} has no test_seeds: the final score is on its {cell.test_size} check rows"
+        elif (cell.train_size, cell.val_size, cell.test_size) != (study.train_size, study.val_size, study.test_size):
+            notes[cell.benchmark] = (
+                f"{cell.benchmark} has fewer rows than asked for: "
+                f"{cell.train_size} train, {cell.val_size} val, {cell.test_size} test"
+            )
+    return list(notes.values())
+
+
+def _figures(one: Estimate) -> str:
+    usd = "price not known" if one.usd is None else f"${one.usd[0]:.2f} to ${one.usd[1]:.2f}"
+    return f"{one.calls[0]:,} to {one.calls[1]:,} calls, {usd}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

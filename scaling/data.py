@@ -1,0 +1,294 @@
+"""Rows of a benchmark: loading them through its config, and dealing them into train, select, check and test.
+
+The order of rows is a label-stratified shuffle from a fixed seed (`random.Random` on sorted ids, the
+same on every machine). Every prefix of it is stratified, so a larger size holds the smaller one's
+rows. Run r > 0 deals the same union of train and val rows anew; test rows never vary.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import re
+from collections import defaultdict
+from typing import Any, Literal, get_args, get_origin
+
+from scaling.types import Benchmark, Deal, Row, UsageError
+
+REQUIRED_KEYS = ("signature", "loader", "metric", "train_seeds", "val_seeds")
+OPTIONAL_KEYS = (
+    "test_seeds", "feedback", "roles", "version", "labels",
+    "label_field", "stratify", "match_fields", "near_copy", "extra_metrics", "task_class",
+)  # fmt: skip
+
+
+def load_benchmark(name: str, config: dict[str, Any], source: str, labels: int | None = None) -> Benchmark:
+    """Check a BENCHMARK_CONFIG entry, load its rows and narrow its signature to the labels in them.
+
+    Raises UsageError for a config that lacks a key, has an unknown one, or whose rows lack a field.
+    """
+    check_config(name, config)
+    loaded = _call_loader(name, config["loader"], source)
+    signature, label_field = config["signature"], config.get("label_field") or _literal_field(config["signature"])
+    train = _normalise(name, loaded["train"], signature, "train")
+    test = _normalise(name, loaded["test"], signature, "test") if loaded.get("test") else None
+    labels = labels if labels is not None else config.get("labels")
+    if labels is not None:
+        train, test = _keep_labels(name, label_field, labels, train, test)
+    if label_field:
+        present = sorted({row[label_field] for row in train + (test or [])})
+        signature = signature.with_updated_fields(label_field, type_=Literal[tuple(present)])
+    return Benchmark(
+        name=name,
+        signature=signature,
+        metric=config["metric"],
+        feedback=config.get("feedback"),
+        roles=config.get("roles") or {},
+        version=str(config.get("version", "1")),
+        label_field=label_field,
+        train=train,
+        test=test,
+        config=config,
+        source=source,
+        revision=loaded.get("revision"),
+    )
+
+
+def check_config(name: str, config: dict[str, Any]) -> None:
+    """Raise UsageError unless the entry has the five required keys and no misspelt one."""
+    missing = [key for key in REQUIRED_KEYS if config.get(key) is None]
+    if missing:
+        raise UsageError(
+            f"BENCHMARK_CONFIG['{name}'] lacks {', '.join(missing)}; "
+            f"needed: {', '.join(REQUIRED_KEYS)}. Add {missing[0]}=... to the entry."
+        )
+    extra = sorted(set(config) - set(REQUIRED_KEYS) - set(OPTIONAL_KEYS))
+    if extra:
+        raise UsageError(
+            f"BENCHMARK_CONFIG['{name}'] has unknown keys {', '.join(extra)}; "
+            f"possible: {', '.join(REQUIRED_KEYS + OPTIONAL_KEYS)}. Remove or rename {extra[0]}."
+        )
+    if set(config["train_seeds"]) & set(config["val_seeds"]):
+        raise UsageError(f"BENCHMARK_CONFIG['{name}']: train_seeds and val_seeds overlap. Give each row one use.")
+
+
+def deal(bench: Benchmark, train: int, val: int, select: int, test: int, run: int, seed: int = 0) -> Deal:
+    """Deal the rows of one run.
+
+    train, val, select, test are sizes in rows (`select` <= `val`; the rest of val is check). With no
+    `test_seeds` in the config, `check` takes the place of test. Raises UsageError when data are short.
+    """
+    test_rows = _test_rows(bench, test, seed) if bench.config.get("test_seeds") is not None else []
+    pool, dropped = _train_pool(bench, test_rows, train, val, seed)
+    train_rows, val_rows = _train_and_val(bench, pool, train, val, run, seed)
+    val_rows = stratified(val_rows, _stratum(bench), seed + run)
+    select_rows, check_rows = val_rows[:select], val_rows[select:]
+    split = "test" if test_rows else "check"
+    return Deal(train_rows, select_rows, check_rows, test_rows or check_rows, split, dropped)
+
+
+def shrink(bench: Benchmark, train: int, val: int, test: int) -> tuple[int, int, int]:
+    """Sizes as maxima: the largest (train, val, test) not above the given ones that the data can fill.
+
+    Where the pool is one, test shrinks first, down to a third of the rows, then all three in proportion.
+    """
+    has_test = bench.config.get("test_seeds") is not None
+    if has_test and bench.test is not None:
+        test = min(test, len(bench.test))
+        have = len(_train_pool(bench, bench.test, train, val, seed=0)[0])
+        if train + val > have:
+            train, val = have * train // (train + val), have * val // (train + val)
+        return train, val, test
+    have = len(bench.train)
+    test = test if has_test else 0
+    if train + val + test <= have:
+        return train, val, test
+    if has_test and have - train - val >= have // 3:
+        return train, val, have - train - val
+    total = train + val + test
+    return have * train // total, have * val // total, have * test // total
+
+
+def stratified(rows: list[Row], stratum: str | None, seed: int) -> list[Row]:
+    """Rows in a seeded order whose every prefix holds the strata in proportion; groups stay together."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda r: str(r["id"])):
+        groups[str(row["group"])].append(row)
+    by_stratum: dict[str, list[list[Row]]] = defaultdict(list)
+    for name in sorted(groups):
+        key = str(groups[name][0].get(stratum)) if stratum else ""
+        by_stratum[key].append(groups[name])
+    rng = random.Random(seed)
+    placed = []
+    for key in sorted(by_stratum):
+        members = by_stratum[key]
+        rng.shuffle(members)
+        offset = rng.random()  # so that strata of equal size do not always come in alphabetical order
+        placed += [((i + offset) / len(members), key, i, group) for i, group in enumerate(members)]
+    placed.sort(key=lambda item: item[:3])
+    return [row for *_, group in placed for row in group]
+
+
+def normalise_text(text: str) -> str:
+    """Lower case, punctuation and repeated spaces stripped: what counts as the same row (STATISTICS 1.9)."""
+    return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split())
+
+
+def _train_pool(
+    bench: Benchmark, test_rows: list[Row], train: int, val: int, seed: int
+) -> tuple[list[Row], int]:
+    """The ordered rows that train and val come from, without copies and neighbours of test rows.
+
+    In a single pool test was dealt from the front of the order, so this is its reverse. Official test
+    rows all count as test here, drawn or not, so that a larger test size changes no train row.
+    """
+    ordered = stratified(bench.train, _stratum(bench), seed)
+    against = bench.test if bench.test is not None and test_rows else test_rows
+    if bench.test is None:
+        ordered = ordered[::-1]
+    if not against:
+        return ordered, 0
+    taken_ids = {row["id"] for row in against} if bench.test is None else set()
+    taken_groups = {str(row["group"]) for row in against if row["group"] != row["id"]}
+    is_copy = _copy_detector(bench, against)
+    wanted = max(_positions(bench, train, val), default=-1) + 1
+    kept, dropped = [], 0
+    for row in ordered:
+        if len(kept) >= wanted:
+            break
+        if row["id"] in taken_ids:
+            continue
+        if str(row["group"]) in taken_groups or is_copy(row):
+            dropped += 1
+            continue
+        kept.append(row)
+    return kept, dropped
+
+
+def _copy_detector(bench: Benchmark, against: list[Row]):
+    """A predicate: does this row repeat one of `against`, to the letter or (config `near_copy`) nearly?"""
+    fields = bench.config.get("match_fields") or bench.inputs
+
+    def text(row: Row) -> str:
+        return normalise_text(" ".join(str(row[name]) for name in fields))
+
+    exact = {text(row) for row in against}
+    limit = bench.config.get("near_copy")
+    token_sets = [frozenset(t.split()) for t in exact] if limit else []
+
+    def is_copy(row: Row) -> bool:
+        candidate = text(row)
+        if candidate in exact:
+            return True
+        tokens = frozenset(candidate.split())
+        return any(
+            len(tokens & other) >= limit * len(tokens | other)
+            for other in token_sets
+            if limit * len(tokens) <= len(other) <= len(tokens) / limit
+        )
+
+    return is_copy
+
+
+def _test_rows(bench: Benchmark, size: int, seed: int) -> list[Row]:
+    pool = bench.test if bench.test is not None else bench.train
+    ordered = stratified(pool, _stratum(bench), seed)
+    seeds = list(bench.config["test_seeds"])[:size] or range(size)
+    positions = [i for i in seeds if i < len(ordered)]
+    if len(positions) < size:
+        positions = list(range(min(size, len(ordered))))
+    if len(positions) < size:
+        raise _too_few(bench, "test", size, len(ordered))
+    return [ordered[i] for i in positions]
+
+
+def _train_and_val(
+    bench: Benchmark, pool: list[Row], train: int, val: int, run: int, seed: int
+) -> tuple[list[Row], list[Row]]:
+    if train + val > len(pool):
+        raise _too_few(bench, "train and val together", train + val, len(pool))
+    positions = _positions(bench, train, val)
+    if positions and max(positions) >= len(pool):
+        positions = list(range(train + val))
+    rows = [pool[i] for i in positions]
+    if run == 0:
+        return rows[:train], rows[train:]
+    rows = stratified(rows, _stratum(bench), seed + 1000 + run)
+    return rows[:train], rows[train:]
+
+
+def _positions(bench: Benchmark, train: int, val: int) -> list[int]:
+    """Indexes into the order: the config's seeds first, then, for sizes above them, the next free ones."""
+    chosen: list[int] = []
+    for seeds, size, other in (
+        (bench.config["train_seeds"], train, bench.config["val_seeds"]),
+        (bench.config["val_seeds"], val, bench.config["train_seeds"]),
+    ):
+        picked = list(seeds)[:size]
+        taken = set(chosen) | set(picked) | set(other)
+        free = (i for i in range(10**9) if i not in taken)
+        picked += [next(free) for _ in range(size - len(picked))]
+        chosen += picked
+    return chosen
+
+
+def _too_few(bench: Benchmark, part: str, wanted: int, have: int) -> UsageError:
+    return UsageError(
+        f"{bench.name} from '{bench.source}' has {have} rows for {part}, {wanted} were asked for. "
+        f"Lower --train-size, --val-size or --test-size."
+    )
+
+
+def _stratum(bench: Benchmark) -> str | None:
+    return bench.config.get("stratify") or bench.label_field
+
+
+def _literal_field(signature: Any) -> str | None:
+    """The output field whose values are a closed set, if the signature declares one."""
+    for name, info in signature.output_fields.items():
+        if get_origin(info.annotation) is Literal and all(isinstance(a, str) for a in get_args(info.annotation)):
+            return name
+    return None
+
+
+def _call_loader(name: str, loader: Any, source: str) -> dict[str, Any]:
+    takes_source = "source" in inspect.signature(loader).parameters
+    loaded = loader(source=source) if takes_source else loader()
+    if not isinstance(loaded, dict):
+        return {"train": list(loaded), "test": None}
+    if "train" not in loaded:
+        raise UsageError(f"the loader of '{name}' returned keys {sorted(loaded)}; needed: a list of rows, or train, test.")
+    return loaded
+
+
+def _normalise(name: str, rows: Any, signature: Any, part: str) -> list[Row]:
+    """Rows as plain dicts with id and group; raise UsageError where a field of the signature is missing."""
+    fields = list(signature.input_fields) + list(signature.output_fields)
+    normal = []
+    for index, raw in enumerate(rows):
+        row = dict(raw.items()) if hasattr(raw, "items") else dict(raw)
+        missing = [f for f in fields if f not in row]
+        if missing:
+            raise UsageError(f"row {index} of '{name}' ({part}) lacks {', '.join(missing)}; it has {', '.join(row)}.")
+        row["id"] = str(row.get("id", f"{part}-{index:05d}"))
+        row["group"] = str(row.get("group", row["id"]))
+        normal.append(row)
+    if not normal:
+        raise UsageError(f"'{name}' has no rows for {part}.")
+    if len({row["id"] for row in normal}) != len(normal):
+        raise UsageError(f"ids of '{name}' ({part}) are not unique; give each row its own id.")
+    return normal
+
+
+def _keep_labels(
+    name: str, label_field: str | None, labels: int, train: list[Row], test: list[Row] | None
+) -> tuple[list[Row], list[Row] | None]:
+    """Whole classes only: the first `labels` label names in alphabetical order."""
+    if label_field is None:
+        raise UsageError(f"--labels: '{name}' has no label set. Leave --labels out for it.")
+    present = sorted({row[label_field] for row in train})
+    if not 2 <= labels <= len(present):
+        raise UsageError(f"--labels {labels}: '{name}' has {len(present)} labels; give 2 to {len(present)}.")
+    keep = set(present[:labels])
+    train = [row for row in train if row[label_field] in keep]
+    return train, [row for row in test if row[label_field] in keep] if test is not None else None

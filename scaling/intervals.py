@@ -1,0 +1,90 @@
+"""Intervals of one cell's numbers, shared by the runner (records) and the analysis (which recomputes them).
+
+Scores are fractions 0 to 1. All intervals are 95 % and for the level "this program": the program is
+fixed, the items are a sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
+
+Interval = tuple[float, float]
+LEVEL = 0.95
+
+
+def is_binary(scores: Sequence[float]) -> bool:
+    """Whether every score is 0 or 1."""
+    return all(score in (0.0, 1.0) for score in scores)
+
+
+def mean_interval(scores: Sequence[float], groups: Sequence[str] | None = None) -> Interval | None:
+    """Interval of a mean score, shape (n,): Wilson for 0/1 scores of ungrouped items, else t over groups.
+
+    None for fewer than two items (or groups): nothing can be said. Wilson (1927) by statsmodels.
+    """
+    n = len(scores)
+    grouped = groups is not None and len(set(groups)) < n
+    if n < 2:
+        return None
+    if is_binary(scores) and not grouped:
+        low, high = proportion_confint(round(sum(scores)), n, alpha=1 - LEVEL, method="wilson")
+        return float(low), float(high)
+    return _t_interval(scores, groups if grouped else None, bounds=(0.0, 1.0))
+
+
+def paired_interval(first: Sequence[float], second: Sequence[float], groups: Sequence[str] | None = None) -> Interval | None:
+    """Interval of mean(second) - mean(first) on the same items, shape (n,) each.
+
+    0/1 scores of ungrouped items: Newcombe's hybrid score interval for paired proportions (1998, Stat Med
+    17:2635, method 10), so that no discordant pair gives an interval and not a point. Else t over groups.
+    """
+    n = len(first)
+    if n < 2:
+        return None
+    grouped = groups is not None and len(set(groups)) < n
+    if is_binary(first) and is_binary(second) and not grouped:
+        return newcombe_paired(first, second)
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    return _t_interval(differences, groups if grouped else None, bounds=(-1.0, 1.0))
+
+
+def newcombe_paired(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """Method 10 of Newcombe 1998 for p2 - p1: Wilson limits of both, joined with the continuity-corrected phi."""
+    n = len(first)
+    a, b = np.asarray(first, bool), np.asarray(second, bool)
+    both, only_b = int((a & b).sum()), int((~a & b).sum())
+    only_a, neither = int((a & ~b).sum()), int((~a & ~b).sum())
+    p1, p2 = (both + only_a) / n, (both + only_b) / n
+    low1, high1 = proportion_confint(both + only_a, n, alpha=1 - LEVEL, method="wilson")
+    low2, high2 = proportion_confint(both + only_b, n, alpha=1 - LEVEL, method="wilson")
+    margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
+    cross = both * neither - only_a * only_b
+    if cross > n / 2:
+        cross -= n / 2
+    elif cross >= 0:
+        cross = 0.0
+    phi = cross / math.sqrt(margins) if margins else 0.0
+    down, up = p2 - low2, high1 - p1
+    low = p2 - p1 - math.sqrt(max(0.0, down**2 - 2 * phi * down * up + up**2))
+    up2, down1 = high2 - p2, p1 - low1
+    high = p2 - p1 + math.sqrt(max(0.0, up2**2 - 2 * phi * up2 * down1 + down1**2))
+    return max(-1.0, low), min(1.0, high)
+
+
+def _t_interval(values: Sequence[float], groups: Sequence[str] | None, bounds: Interval) -> Interval | None:
+    """t interval of the mean, over groups where items share one (ratio estimator of the mean)."""
+    x = np.asarray(values, float)
+    mean = x.mean()
+    labels = np.arange(len(x)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    residuals = np.bincount(labels, weights=x - mean)
+    g = len(residuals)
+    if g < 2:
+        return None
+    error = math.sqrt(g / (g - 1) * float((residuals**2).sum())) / len(x)
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, g - 1)) * error
+    return max(bounds[0], mean - half), min(bounds[1], mean + half)

@@ -1,0 +1,492 @@
+"""The one seam through which every LM call goes: cache, single flight, cap, places, retries, meter, stop.
+
+`MeteredLM` is the `dspy.LM` that programs and optimizers see; all of a sweep's share one `Seam`. Nothing
+else counts, caches, retries or limits calls. A call: look in the cache; join an identical call in
+flight; reserve its highest possible cost; take a place at the provider; send, with retries; settle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pydantic
+import tenacity
+from dspy.utils import exceptions as lm_errors
+
+from scaling.cache import Cache
+from scaling.models import Model
+from scaling.types import CellStopped, digest
+
+MAX_ATTEMPTS = 8
+# After so many calls in a row that failed every attempt, the provider counts as down.
+PROVIDER_DOWN_AFTER = 5
+# The wrong key, model or account: retrying cannot help, and no other call of the model can succeed.
+FATAL_ERRORS = (
+    lm_errors.LMAuthError,
+    lm_errors.LMBillingError,
+    lm_errors.LMConfigurationError,
+    lm_errors.LMUnsupportedModelError,
+    lm_errors.LMUnsupportedFeatureError,
+)
+RETRYABLE_ERRORS = (
+    lm_errors.LMRateLimitError,
+    lm_errors.LMServerError,
+    lm_errors.LMTimeoutError,
+    lm_errors.LMTransportError,
+    lm_errors.LMUnexpectedError,  # an HTTP 200 whose body is no JSON ends here
+)
+
+
+class CallFailed(Exception):
+    """A call that failed for good: an infrastructure error, which is not a score."""
+
+
+@dataclass
+class Usage:
+    """Sums over the calls of one phase; costs in USD, None once a call of unknown price is in it."""
+
+    calls: int = 0
+    cache_hits: int = 0
+    failed_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    list_cost_usd: float | None = 0.0
+    billed_cost_usd: float | None = 0.0
+
+    def add(self, call: dict[str, Any]) -> None:
+        self.calls += 1
+        self.cache_hits += bool(call["cache_hit"])
+        self.failed_calls += call["error"] is not None
+        self.prompt_tokens += call["prompt_tokens"] or 0
+        self.completion_tokens += call["completion_tokens"] or 0
+        self.list_cost_usd = _sum(self.list_cost_usd, call["list_cost_usd"])
+        self.billed_cost_usd = _sum(self.billed_cost_usd, call["billed_cost_usd"])
+
+
+class Meter:
+    """What one cell used: a line a call in calls.jsonl, sums by phase, and rollouts. Exact under threads."""
+
+    def __init__(self, cell_id: str, calls_file: Path | None = None):
+        self.cell_id = cell_id
+        self.usage: dict[str, Usage] = defaultdict(Usage)
+        self.rollouts: dict[str, int] = defaultdict(int)
+        self._lock = threading.Lock()
+        self._lines = calls_file.open("w", encoding="utf-8") if calls_file else None
+
+    def add_call(self, call: dict[str, Any]) -> None:
+        with self._lock:
+            self.usage[call["phase"]].add(call)
+            if self._lines:
+                self._lines.write(json.dumps(call) + "\n")
+
+    def add_rollout(self, phase: str) -> None:
+        with self._lock:
+            self.rollouts[phase] += 1
+
+    def total(self) -> Usage:
+        """Sums over all phases."""
+        with self._lock:
+            parts = list(self.usage.values())
+        total = Usage()
+        for name in vars(total):
+            values = [getattr(part, name) for part in parts]
+            setattr(total, name, None if None in values else sum(values))
+        return total
+
+    def close(self) -> None:
+        if self._lines:
+            self._lines.close()
+
+
+class Places:
+    """The concurrency limit of one provider: first come, first served; a pause holds everybody."""
+
+    def __init__(self, limit: int):
+        self._free = limit
+        self._queue: deque[threading.Event] = deque()
+        self._lock = threading.Lock()
+        self._paused_until = 0.0
+
+    def acquire(self, stopped: Callable[[], None], sleep: Callable[[float], None]) -> None:
+        """Take a place; `stopped` raises when the sweep is to end, also while waiting."""
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+                turn = None
+            else:
+                turn = threading.Event()
+                self._queue.append(turn)
+        if turn is not None:
+            turn.wait()
+        try:
+            stopped()
+            while (left := self._paused_until - time.monotonic()) > 0:
+                sleep(left)
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        with self._lock:
+            if self._queue:
+                self._queue.popleft().set()
+            else:
+                self._free += 1
+
+    def pause(self, seconds: float) -> None:
+        """The provider asked for silence (Retry-After): no call to it starts before the time is over."""
+        with self._lock:
+            self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+
+
+class Purse:
+    """The cost cap of a sweep in USD: reserve the highest possible cost before, settle the real one after."""
+
+    def __init__(self, cap: float | None, spent: float):
+        self.cap, self.spent, self.reserved = cap, spent, 0.0
+        self._changed = threading.Condition()
+
+    def reserve(self, amount: float, stopped: Callable[[], None]) -> bool:
+        """Set `amount` aside. Waits for calls in flight when it does not fit; False when none are left to wait for."""
+        with self._changed:
+            while self.cap is not None and self.spent + self.reserved + amount > self.cap:
+                if self.reserved <= 0:
+                    return False
+                self._changed.wait(timeout=0.5)
+                stopped()
+            self.reserved += amount
+            return True
+
+    def settle(self, reserved: float, billed: float) -> None:
+        with self._changed:
+            self.reserved = max(0.0, self.reserved - reserved)
+            if self.reserved < 1e-12:
+                self.reserved = 0.0
+            self.spent += billed
+            self._changed.notify_all()
+
+
+@dataclass
+class _Flight:
+    """A call under way; those who asked for the same wait for its answer."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    answer: dict[str, Any] | None = None
+
+
+class Seam:
+    """What all calls of a sweep share. Made once a sweep; `stop` ends every cell at its next call."""
+
+    def __init__(self, cache: Cache, max_cost: float | None = None, max_concurrency: int | None = None):
+        self.cache = cache
+        self.purse = Purse(max_cost, cache.spent_usd())
+        self.max_concurrency = max_concurrency
+        self.sent = 0
+        self.answered = 0
+        self.errors = 0
+        self._lock = threading.Lock()
+        self._flights: dict[str, _Flight] = {}
+        self._places: dict[str, Places] = {}
+        self._halts: dict[str, CellStopped] = {}  # model id, provider, or "" for all
+        self._failures_in_a_row: dict[str, int] = defaultdict(int)
+        self._stop_event = threading.Event()
+
+    def __deepcopy__(self, memo: dict) -> Seam:
+        return self  # programs are deep-copied by optimizers; the seam is one
+
+    def stop(self, status: str, message: str, scope: str = "") -> None:
+        """End the cells of `scope` (a model id, a provider, or "" for all) at their next call."""
+        with self._lock:
+            self._halts.setdefault(scope, CellStopped(status, message))
+        if scope == "":
+            self._stop_event.set()
+
+    def check(self, model: Model) -> None:
+        """Raise CellStopped when the sweep, the provider or the model has been stopped."""
+        for scope in ("", model.provider, model.id):
+            if scope in self._halts:
+                raise CellStopped(self._halts[scope].status, str(self._halts[scope]))
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but not longer than until the sweep is stopped."""
+        if self._stop_event.wait(seconds):
+            halt = self._halts[""]
+            raise CellStopped(halt.status, str(halt))
+
+    def answer(self, call: Call) -> dict[str, Any]:
+        """The answer to a call, from the cache, from an identical call in flight, or from the provider."""
+        self.check(call.model)
+        while True:
+            if (found := self.cache.get(call.key)) is not None:
+                return found | {"cache_hit": True}
+            with self._lock:
+                flight = self._flights.get(call.key)
+                leads = flight is None
+                if leads:
+                    flight = self._flights[call.key] = _Flight()
+            if not leads:
+                flight.done.wait()
+                if flight.answer is not None:
+                    return flight.answer | {"cache_hit": True}
+                self.check(call.model)
+                continue  # the one we waited for failed: ask ourselves
+            try:
+                # It may have landed between our look into the cache and our take-off.
+                flight.answer = self.cache.get(call.key) or self._pay(call)
+                return flight.answer
+            finally:
+                with self._lock:
+                    del self._flights[call.key]
+                flight.done.set()
+
+    def _pay(self, call: Call) -> dict[str, Any]:
+        """Reserve, send, settle and store; the answer is in the cache before anybody sees it."""
+        reserved = call.highest_cost or 0.0
+        if not self.purse.reserve(reserved, lambda: self.check(call.model)):
+            cap = self.purse.cap
+            self.stop("budget", f"the next call may cost ${reserved:.6f} and would pass --max-cost {cap:g}")
+            self.check(call.model)
+        billed = 0.0
+        try:
+            answer = self._send(call)
+            # A provider that reports no tokens is billed at the highest possible cost.
+            cost = answer["list_cost_usd"] if answer["list_cost_usd"] is not None else call.highest_cost
+            billed = cost or 0.0
+            self.cache.put(call.key, answer, (call.cell_id, call.model.id, call.phase, cost))
+            return answer | {"cache_hit": False}
+        finally:
+            self.purse.settle(reserved, billed)
+
+    def _send(self, call: Call) -> dict[str, Any]:
+        places = self._places_of(call.model)
+        attempts = 0
+
+        def attempt() -> dict[str, Any]:
+            nonlocal attempts
+            attempts += 1
+            places.acquire(lambda: self.check(call.model), self.sleep)
+            try:
+                self.sent += 1
+                return call.send()
+            except lm_errors.LMError as error:
+                self.errors += 1
+                if (wait := getattr(error, "retry_after", None)) is not None:
+                    places.pause(min(float(wait), 300.0))
+                raise
+            finally:
+                places.release()
+
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(MAX_ATTEMPTS),
+            wait=_backoff,
+            retry=tenacity.retry_if_exception(_worth_retrying),
+            sleep=self.sleep,
+            reraise=True,
+        )
+        started = time.monotonic()
+        try:
+            answer = retrying(attempt)
+        except lm_errors.LMError as error:
+            raise self._failed(call, error, attempts) from error
+        with self._lock:
+            self._failures_in_a_row[call.model.provider] = 0
+            self.answered += 1
+        return answer | {"attempts": attempts, "latency_seconds": time.monotonic() - started}
+
+    def _failed(self, call: Call, error: Exception, attempts: int) -> BaseException:
+        """What a call that failed for good means: the end of the model's cells, the provider's, or this call only."""
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+        model = call.model
+        if isinstance(error, FATAL_ERRORS):
+            key = f"; check {model.key_env}" if model.key_env else ""
+            self.stop("error", f"'{model.id}' cannot be called{key} ({reason})", scope=model.id)
+            self.check(model)
+        if not _worth_retrying(error):
+            return CallFailed(reason)  # the request itself was refused: that says nothing of the provider
+        with self._lock:
+            self._failures_in_a_row[model.provider] += 1
+            in_a_row = self._failures_in_a_row[model.provider]
+        if in_a_row >= PROVIDER_DOWN_AFTER:
+            message = f"{model.provider} is down: {in_a_row} calls in a row failed {attempts} times ({reason})"
+            self.stop("error", message, scope=model.provider)
+            self.check(model)
+        return CallFailed(reason)
+
+    def _places_of(self, model: Model) -> Places:
+        with self._lock:
+            if model.provider not in self._places:
+                limit = self.max_concurrency or model.max_concurrency
+                self._places[model.provider] = Places(1 if model.embedded else limit)
+            return self._places[model.provider]
+
+
+@dataclass
+class Call:
+    """One request on its way through the seam."""
+
+    key: str
+    model: Model
+    cell_id: str
+    phase: str
+    highest_cost: float | None
+    send: Callable[[], dict[str, Any]]
+
+
+class MeteredLM(dspy.LM):
+    """A `dspy.LM` whose calls go through the seam.
+
+    Copies (`lm.copy(role=..., draw=...)`) share seam and meter. `draw` tells apart the samples of one
+    request (votes, redraws); `record` is a list that gets this LM's calls, for whoever scores one example.
+    """
+
+    def __init__(self, model: Model, seam: Seam, meter: Meter, run: int, temperature: float, **options: Any):
+        self.spec, self.seam, self.meter, self.run = model, seam, meter, run
+        self.phase = options.pop("phase", "optimize")
+        self.role, self.draw = options.pop("role", "task"), 0
+        self.record: list[dict[str, Any]] | None = None
+        self.timeout_seconds = options.pop("timeout", 120.0)
+        client: dict[str, Any] = {"timeout": self.timeout_seconds}
+        if model.api_base:
+            client |= {"api_base": model.api_base, "api_key": os.environ.get(model.key_env or "") or "none"}
+        super().__init__(
+            model=model.route,
+            temperature=temperature,
+            max_tokens=options.pop("max_tokens", model.max_output_tokens),
+            cache=False,
+            num_retries=0,
+            **client,
+            **options,
+        )
+
+    @property
+    def supports_response_schema(self) -> bool:
+        return True if self.spec.adapter == "json" else super().supports_response_schema
+
+    @property
+    def supported_params(self) -> set[str]:
+        extra = {"response_format"} if self.spec.adapter == "json" else set()
+        return super().supported_params | extra
+
+    def __deepcopy__(self, memo: dict) -> MeteredLM:
+        return self.copy()
+
+    def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> list[Any]:
+        request = self._request(prompt, messages, kwargs)
+        key = digest([self.spec.id, request, self.run, self.draw])
+        if self.spec.sends_seed:
+            kwargs["seed"] = int(key[:7], 16)
+        call = Call(
+            key=key,
+            model=self.spec,
+            cell_id=self.meter.cell_id,
+            phase=self.phase,
+            highest_cost=self._highest_cost(request),
+            send=lambda: self._send(prompt, messages, kwargs),
+        )
+        try:
+            answer = self.seam.answer(call)
+        except CallFailed as error:
+            self._note(None, str(error))
+            if self.phase == "optimize":
+                # An optimizer would take the failure for a score of 0: the cell ends instead, unscored.
+                raise CellStopped("error", f"a call failed while optimizing: {error}") from error
+            raise
+        self._note(answer, None)
+        return answer["outputs"]
+
+    async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> list[Any]:
+        return await asyncio.to_thread(self.__call__, prompt, messages=messages, **kwargs)
+
+    def _request(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Everything that shapes the answer, as plain JSON; addresses and keys are left out."""
+        merged = {**self.kwargs, **kwargs}
+        for name in ("api_key", "api_base", "timeout", "cache"):
+            merged.pop(name, None)
+        form = merged.get("response_format")
+        if isinstance(form, type) and issubclass(form, pydantic.BaseModel):
+            merged["response_format"] = form.model_json_schema()
+        return {"messages": messages or [{"role": "user", "content": str(prompt)}], **merged}
+
+    def _highest_cost(self, request: dict[str, Any]) -> float | None:
+        max_tokens = request.get("max_tokens") or request.get("max_completion_tokens") or self.spec.max_output_tokens
+        prompt_bytes = len(json.dumps([request["messages"], request.get("response_format")], default=str).encode())
+        return self.spec.highest_cost(prompt_bytes, max_tokens)
+
+    def _send(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        with dspy.context(disable_history=True), dspy.track_usage() as tracker:
+            outputs = super().__call__(prompt, messages=messages, **kwargs)
+        used = next(iter(tracker.get_total_tokens().values()), {})
+        prompt_tokens, completion_tokens = used.get("prompt_tokens"), used.get("completion_tokens")
+        known = prompt_tokens is not None and completion_tokens is not None
+        cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        return {
+            "outputs": outputs,
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "list_cost_usd": self.spec.cost(prompt_tokens, completion_tokens, cached) if known else None,
+        }
+
+    def _note(self, answer: dict[str, Any] | None, error: str | None) -> None:
+        """Write the call down: in the cell's meter and, while an example is scored, in its own record."""
+        answer = answer or {}
+        hit = bool(answer.get("cache_hit"))
+        cost = answer.get("list_cost_usd") if error is None else 0.0
+        call = {
+            "phase": self.phase,
+            "role": self.role,
+            "prompt_tokens": answer.get("prompt_tokens"),
+            "completion_tokens": answer.get("completion_tokens"),
+            "list_cost_usd": cost,
+            "billed_cost_usd": 0.0 if hit else cost,
+            "latency_seconds": answer.get("latency_seconds"),
+            "attempts": 0 if hit else answer.get("attempts"),
+            "cache_hit": hit,
+            "error": error,
+        }
+        self.meter.add_call(call)
+        if self.record is not None:
+            self.record.append(call)
+
+
+def make_lm(model: Model, seam: Seam, meter: Meter, run: int, temperature: float, **options: Any) -> MeteredLM:
+    """The task LM of a cell; `phase`, `role`, `timeout` and `max_tokens` as keywords."""
+    return MeteredLM(model, seam, meter, run, temperature, **options)
+
+
+def make_adapter(model: Model) -> dspy.Adapter:
+    """How programs speak to the model: never with a hidden second call, so calls an example stay exact."""
+    if model.adapter == "json":
+        return dspy.JSONAdapter()
+    return dspy.ChatAdapter(use_json_adapter_fallback=False)
+
+
+def variant(**changes: Any) -> dict[str, Any]:
+    """Settings for `dspy.context`: the current LM with another role, draw or record; {} for a plain LM."""
+    lm = dspy.settings.lm
+    return {"lm": lm.copy(**changes)} if isinstance(lm, MeteredLM) else {}
+
+
+def _worth_retrying(error: BaseException) -> bool:
+    return isinstance(error, RETRYABLE_ERRORS) and not isinstance(error, FATAL_ERRORS)
+
+
+def _backoff(state: tenacity.RetryCallState) -> float:
+    """Retry-After where the provider gave one (the pause holds everybody), else jittered exponential."""
+    error = state.outcome.exception() if state.outcome else None
+    if getattr(error, "retry_after", None) is not None:
+        return 0.0
+    return tenacity.wait_random_exponential(multiplier=0.5, max=30)(state)
+
+
+def _sum(total: float | None, amount: float | None) -> float | None:
+    return None if total is None or amount is None else total + amount

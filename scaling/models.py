@@ -1,0 +1,121 @@
+"""The model registry: names, routes, keys, prices and sizes, from models.toml and the user's own file."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from scaling.types import UsageError, unknown_name
+
+REGISTRY_FILE = Path(__file__).parent / "models.toml"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One entry of the registry. Prices in USD per million tokens; None is unknown, never free."""
+
+    id: str
+    route: str
+    api_base: str | None = None
+    key_env: str | None = None
+    embedded: bool = False
+    parameters_billions: float | None = None
+    parameters_source: str | None = None
+    parameters_status: str = "unknown"
+    input_usd_per_million: float | None = None
+    cached_input_usd_per_million: float | None = None
+    output_usd_per_million: float | None = None
+    price_date: str | None = None
+    price_source: str | None = None
+    context_length: int | None = None
+    max_output_tokens: int = 1024
+    optimizer_max_output_tokens: int = 4096
+    max_concurrency: int = 32
+    adapter: str = "chat"
+    sends_seed: bool = False
+    aliases: tuple[str, ...] = ()
+    status: str = "current"
+    successor: str | None = None
+
+    @property
+    def provider(self) -> str:
+        """Calls to one provider share its places and its pauses."""
+        return self.api_base or self.route.split("/")[0]
+
+    @property
+    def has_price(self) -> bool:
+        return self.input_usd_per_million is not None and self.output_usd_per_million is not None
+
+    @property
+    def has_key(self) -> bool:
+        return self.key_env is None or bool(os.environ.get(self.key_env))
+
+    def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float | None:
+        """List cost in USD of one call; None when the price is not known."""
+        if not self.has_price:
+            return None
+        cached_price = self.cached_input_usd_per_million
+        cached = cached_tokens if cached_price is not None else 0
+        usd = (prompt_tokens - cached) * self.input_usd_per_million + completion_tokens * self.output_usd_per_million
+        return (usd + cached * (cached_price or 0.0)) / 1e6
+
+    def highest_cost(self, prompt_bytes: int, max_tokens: int) -> float | None:
+        """Upper bound in USD of a call not yet made: a token is at least a byte."""
+        return self.cost(prompt_bytes, max_tokens)
+
+
+def load_registry(models_file: Path | None = None) -> dict[str, Model]:
+    """All known models by id; entries of `models_file` add to and override the built-in ones."""
+    registry = _read(REGISTRY_FILE)
+    if models_file is not None:
+        registry |= _read(models_file)
+    return registry
+
+
+def find_model(name: str, registry: dict[str, Model], api_base: str | None = None) -> Model:
+    """The entry of an id or alias; with `api_base` any openai/NAME is a model on that server.
+
+    Raises UsageError for a name that is not known (with those that are) and for a retired model (with its
+    successor).
+    """
+    model = registry.get(name) or next((m for m in registry.values() if name in m.aliases), None)
+    if api_base is not None and (model is None or not model.embedded):
+        model = model or Model(id=name, route=name)
+        if "/" not in name and model.route == name:
+            raise UsageError(f"--api-base needs a model as openai/NAME, not '{name}'. Type --models openai/{name}.")
+        return Model(**{f.name: getattr(model, f.name) for f in fields(Model)} | {"api_base": api_base})
+    if model is None:
+        fix = "Give one of them, or openai/NAME with --api-base URL, or your own with --models-file FILE.toml."
+        raise unknown_name("model", name, sorted(registry), fix)
+    if model.status == "retired":
+        raise UsageError(f"model '{model.id}' is retired and can no longer be called. Use --models {model.successor}.")
+    return model
+
+
+def require_key(model: Model) -> None:
+    """Raise UsageError when the environment lacks the model's key."""
+    if model.api_base is None and not model.has_key:
+        raise UsageError(
+            f"model '{model.id}' needs the environment variable {model.key_env}, which is not set. "
+            f"Type: export {model.key_env}=... (or put it into .env), or use --models local/smollm2-135m."
+        )
+
+
+def _read(path: Path) -> dict[str, Model]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))["models"]
+    except FileNotFoundError:
+        raise UsageError(f"--models-file: there is no file {path}.") from None
+    except (tomllib.TOMLDecodeError, KeyError) as error:
+        raise UsageError(f'{path} is not a model file ({error}); needed: tables [models."<id>"].') from None
+    known = {f.name for f in fields(Model)} - {"id"}
+    models = {}
+    for model_id, entry in tables.items():
+        extra = sorted(set(entry) - known)
+        if extra:
+            raise UsageError(f"{path}: model '{model_id}' has unknown fields {', '.join(extra)}; possible: {', '.join(sorted(known))}.")
+        entry = {"route": model_id} | entry | {"aliases": tuple(entry.get("aliases", ()))}
+        models[model_id] = Model(id=model_id, **entry)
+    return models

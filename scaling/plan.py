@@ -1,0 +1,201 @@
+"""From a study (a TOML file of axes) to a list of cells: names, budgets and sizes are checked here, before any call."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from scaling.data import deal, shrink
+from scaling.models import Model, find_model
+from scaling.types import OPTIMIZERS, PIPELINES, STEPS, Benchmark, Cell, Deal, UsageError, unknown_name
+
+STUDIES = Path(__file__).parent / "studies"
+SMALLEST_SELECT = 5
+
+
+@dataclass(frozen=True)
+class Study:
+    """A named set of axes. Sizes are rows and maxima, shrunk where the data are smaller."""
+
+    name: str = "study"
+    description: str = ""
+    benchmarks: list[str] = field(default_factory=list)
+    pipelines: list[str] = field(default_factory=lambda: ["chain"])
+    steps: list[int] = field(default_factory=lambda: [1])
+    optimizers: list[str] = field(default_factory=lambda: ["none"])
+    models: list[str] = field(default_factory=list)
+    optimizer_model: str | None = None
+    run_list: list[int] | None = None  # these runs and no others; a cell's own file has one
+    runs: int = 1
+    seed: int = 0
+    temperature: float = 0.7
+    rollout_budget: int = 1000
+    train_size: int = 50
+    val_size: int = 100
+    test_size: int = 500
+    data: str = "hub"
+    labels: int | None = None
+    feedback: str = "none"
+    steps_by_benchmark: dict[str, list[int]] = field(default_factory=dict)
+    labels_by_benchmark: dict[str, int] = field(default_factory=dict)
+    models_by_optimizer: dict[str, list[str]] = field(default_factory=dict)
+
+
+SIZE_FIELDS = ("train_size", "val_size", "test_size")
+
+
+def study_names() -> list[str]:
+    """The studies that come with the program."""
+    return sorted(path.stem for path in STUDIES.glob("*.toml"))
+
+
+def load_study(name: str) -> Study:
+    """A study by name or by the path of its TOML file; UsageError for an unknown name or field."""
+    path = Path(name) if name.endswith(".toml") else STUDIES / f"{name}.toml"
+    if not path.exists():
+        fix = "Type --study NAME, or --study FILE.toml with a file that is there."
+        raise unknown_name("study", name, study_names(), fix)
+    try:
+        axes = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not TOML ({error}). Mend that line.") from None
+    known = [f.name for f in fields(Study)]
+    extra = sorted(set(axes) - set(known))
+    if extra:
+        raise UsageError(f"{path} has unknown fields {', '.join(extra)}; possible: {', '.join(known)}.")
+    return Study(**({"name": path.stem} | axes))
+
+
+def narrow(study: Study, **overrides: Any) -> Study:
+    """The study with the user's flags: each given one replaces an axis, also where the study sets it by benchmark."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if "steps" in given:
+        given["steps_by_benchmark"] = {}
+    if "labels" in given:
+        given["labels_by_benchmark"] = {}
+    if "models" in given:
+        given["models_by_optimizer"] = {}
+        if "optimizer_model" not in given:
+            given["optimizer_model"] = None
+    if "runs" in given:
+        given["run_list"] = None
+    return replace(study, **given)
+
+
+def expand(study: Study, benchmarks: list[str], registry: dict[str, Model], api_base: str | None = None) -> list[Cell]:
+    """All cells of a study, without the sizes that only the data can tell. Raises UsageError for what cannot be."""
+    check_names(study, benchmarks)
+    cells = []
+    runs = study.run_list if study.run_list is not None else list(range(study.runs))
+    for benchmark, pipeline, optimizer in product(study.benchmarks, study.pipelines, study.optimizers):
+        steps = study.steps_by_benchmark.get(benchmark, study.steps)
+        models = study.models_by_optimizer.get(optimizer, study.models)
+        for step, name, run in product(steps, models, runs):
+            model = find_model(name, registry, api_base)
+            proposer = find_model(study.optimizer_model, registry, api_base) if study.optimizer_model else model
+            cells.append(
+                Cell(
+                    benchmark=benchmark,
+                    pipeline=pipeline,
+                    steps=step,
+                    optimizer=optimizer,
+                    model=model.id,
+                    optimizer_model=proposer.id,
+                    run=run,
+                    seed=study.seed,
+                    temperature=study.temperature,
+                    max_output_tokens=model.max_output_tokens,
+                    train_size=study.train_size,
+                    val_size=study.val_size,
+                    select_size=select_size(study.val_size, study.rollout_budget),
+                    test_size=study.test_size,
+                    rollout_budget=study.rollout_budget,
+                    data=study.data,
+                    labels=study.labels_by_benchmark.get(benchmark, study.labels),
+                    feedback=study.feedback,
+                )
+            )
+    for cell in cells:
+        check_cell(cell)
+    return cells
+
+
+def check_names(study: Study, benchmarks: list[str]) -> None:
+    """Raise UsageError for the first name that is unknown, with those that are known."""
+    for what, names, possible, flag in (
+        ("benchmark", study.benchmarks, benchmarks, "--benchmarks"),
+        ("pipeline", study.pipelines, list(PIPELINES), "--pipelines"),
+        ("optimizer", study.optimizers, list(OPTIMIZERS), "--optimizers"),
+    ):
+        for name in names:
+            if name not in possible:
+                raise unknown_name(what, name, possible, f"Type {flag} {possible[0]}, for example.")
+    for steps in [study.steps, *study.steps_by_benchmark.values()]:
+        for step in steps:
+            if step not in STEPS:
+                raise UsageError(f"steps {step} is not possible; possible: 1 to 5. Type --steps 1 3 5, for example.")
+    if not study.models:
+        raise UsageError("no model is given. Type --models local/smollm2-135m, for example.")
+    if study.runs < 1:
+        raise UsageError(f"--runs {study.runs}: at least 1 run is needed. Type --runs 3.")
+
+
+def check_cell(cell: Cell) -> None:
+    """Raise UsageError for sizes and budgets that make no sense together."""
+    if cell.pipeline in ("vote", "repeat") and cell.temperature == 0:
+        raise UsageError(
+            f"'{cell.pipeline}' at temperature 0 asks for the same answer {cell.steps} times. "
+            f"Set a temperature above 0 (0.7), or leave the pipeline out."
+        )
+    for name in SIZE_FIELDS:
+        if getattr(cell, name) < (0 if name == "test_size" else 1):
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} {getattr(cell, name)}: at least 1 row is needed. Type {flag} 50.")
+    if cell.optimizer == "none":
+        return
+    if cell.rollout_budget < 4 * cell.select_size:
+        raise UsageError(
+            f"--rollout-budget {cell.rollout_budget} is below four passes over the {cell.select_size} rows that "
+            f"candidates are selected on. Type --rollout-budget {4 * cell.select_size} or more, or a smaller --val-size."
+        )
+
+
+def select_size(val_size: int, rollout_budget: int) -> int:
+    """Rows of val that optimizers choose on: max(5, min(val / 2, budget / 10)) (STATISTICS 1.2)."""
+    return max(SMALLEST_SELECT, min(val_size // 2, rollout_budget // 10))
+
+
+def warnings(cells: list[Cell]) -> list[str]:
+    """What a user should know of the plan before it runs."""
+    small = {c.rollout_budget for c in cells if c.optimizer != "none" and c.rollout_budget < 10 * c.select_size}
+    return [
+        f"a budget of {budget} rollouts is below ten selection passes: optimizers can try only a few candidates"
+        for budget in sorted(small)
+    ]
+
+
+def fit_to_data(cell: Cell, bench: Benchmark, by_hand: set[str]) -> tuple[Cell, Deal]:
+    """The cell with the sizes that its data can fill, and its deal.
+
+    Sizes named in `by_hand` (flags) are exact: data that cannot fill them raise UsageError. The others are
+    maxima.
+    """
+    train, val, test = shrink(bench, cell.train_size, cell.val_size, cell.test_size)
+    if bench.config.get("test_seeds") is None:
+        cell = replace(cell, test_size=0)
+    for name, wanted, have in zip(SIZE_FIELDS, (cell.train_size, cell.val_size, cell.test_size), (train, val, test), strict=True):
+        if name in by_hand and have < wanted:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{flag} {wanted}: {bench.name} from '{bench.source}' can fill {have} beside the other sizes. "
+                f"Type {flag} {have} or less."
+            )
+    cell = replace(cell, train_size=train, val_size=val, test_size=test if cell.test_size else 0)
+    cell = replace(cell, select_size=min(select_size(val, cell.rollout_budget), val))
+    check_cell(cell)
+    dealt = deal(bench, train, val, cell.select_size, cell.test_size, cell.run, cell.seed)
+    sized = replace(cell, test_size=len(dealt.test), data_sha256=dealt.sha256, benchmark_version=bench.version)
+    return sized, dealt

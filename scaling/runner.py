@@ -1,0 +1,338 @@
+"""Running cells: one cell from program to record (`run_cell`), and all of a sweep together (`run_cells`).
+
+The order in a cell: optimize on train and select under the budget; then open test once and score
+baseline, optimized program and the incumbent at budget / steps on the same rows; the record last.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from scaling.intervals import mean_interval, paired_interval
+from scaling.lm import Meter, MeteredLM, Seam, Usage, make_adapter, make_lm
+from scaling.models import Model
+from scaling.optimizers import OPTIMIZERS, Curve, Job
+from scaling.pipelines import instructions, make_core, wrap
+from scaling.progress import Board, expected_rollouts
+from scaling.scoring import as_example, score_program
+from scaling.store import CellFiles, write_aggregate, write_json, write_lines
+from scaling.types import SCHEMA_VERSION, Benchmark, Cell, CellStopped, Deal, digest
+
+MAX_CELLS_TOGETHER = 64
+MAX_THREADS_A_CELL = 32
+OPTIMIZER_TEMPERATURE = 1.0
+PACKAGES = ("dspy", "gepa", "optuna", "litellm", "datasets", "numpy", "scipy", "statsmodels", "xllamacpp")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Choices of a sweep that change no answer: how fast, how patient, what counts as broken."""
+
+    timeout: float = 120.0
+    max_error_rate: float = 0.02
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything one cell needs: plain data, the loaded benchmark, the models it calls, where it writes."""
+
+    cell: Cell
+    bench: Benchmark
+    deal: Deal
+    model: Model
+    optimizer_model: Model
+    files: CellFiles
+
+
+def run_cells(work: list[Work], seam: Seam, settings: Settings, board: Board, results: Path) -> list[dict[str, Any]]:
+    """Run cells together in threads, longest first; returns their records in the order they ended.
+
+    They share the seam, so a sweep is bounded by the provider's places and not by its slowest chain.
+    Ctrl-C stops every cell at its next call; settled cells stay.
+    """
+    places = max((_places(item.model, seam) for item in work), default=1)
+    together = max(1, min(len(work), places, MAX_CELLS_TOGETHER))
+    ordered = sorted(work, key=lambda item: -expected_rollouts(item.cell) * item.cell.steps)
+    records: list[dict[str, Any]] = []
+    last_written = 0.0
+    with ThreadPoolExecutor(max_workers=together) as executor:
+        futures = [executor.submit(run_cell, item, seam, settings, board) for item in ordered]
+        try:
+            for future in as_completed(futures):
+                records.append(future.result())
+                if time.monotonic() - last_written > 1.0:
+                    write_aggregate(results)
+                    last_written = time.monotonic()
+        except KeyboardInterrupt:
+            seam.stop("interrupted", "interrupted by Ctrl-C")
+            executor.shutdown(wait=True, cancel_futures=True)
+            raise
+    write_aggregate(results)
+    return records
+
+
+def run_cell(work: Work, seam: Seam, settings: Settings, board: Board) -> dict[str, Any]:
+    """One cell: writes its files and returns its record. Never raises for what happens inside the cell."""
+    cell, files = work.cell, work.files
+    files.take(cell)
+    meter = Meter(cell.cell_id, files.calls)
+    board.start(cell, meter)
+    started = time.monotonic()
+    record = _frame(work)
+    try:
+        seam.check(work.model)
+        record |= _measure(work, seam, meter, settings, board)
+    except CellStopped as stopped:
+        record |= {"status": stopped.status, "error": {"kind": stopped.status, "message": str(stopped)}}
+    except Exception as error:  # the one broad catch: whatever breaks in a cell becomes its record
+        message = f"{type(error).__name__}: {error}"
+        record |= {"status": "error", "error": {"kind": type(error).__name__, "message": message}}
+        record["error"]["traceback"] = traceback.format_exc()
+    finally:
+        meter.close()
+    record["usage"] = {phase: asdict(meter.usage.get(phase, Usage())) for phase in ("optimize", "evaluate")}
+    record["rollouts_used"] = meter.rollouts["optimize"]
+    record["elapsed_seconds"] = round(time.monotonic() - started, 3)
+    write_json(files.record, record)
+    board.end(cell, record["status"], _sentence(record))
+    return record
+
+
+def _measure(work: Work, seam: Seam, meter: Meter, settings: Settings, board: Board) -> dict[str, Any]:
+    """Optimize, open test once, and say what came out."""
+    cell, bench = work.cell, work.bench
+    lm = make_lm(work.model, seam, meter, cell.run, cell.temperature, timeout=settings.timeout)
+    threads = min(MAX_THREADS_A_CELL, _places(work.model, seam))
+    core = make_core(cell.pipeline, bench.signature, cell.steps, bench.roles)
+    curve = Curve(meter, [row["id"] for row in work.deal.select], lambda points: _on_point(work, points, board))
+    with dspy.context(lm=lm, adapter=make_adapter(work.model), callbacks=[curve]):
+        board.phase(cell, "optimize")
+        job = _job(work, seam, meter, settings, core, threads)
+        optimized = OPTIMIZERS[cell.optimizer](job)
+    if cell.optimizer != "gepa":
+        job.proposals["accepted"] = curve.accepted
+    early = curve.incumbent_at(cell.rollout_budget / cell.steps) or core
+    programs = {"baseline": core, "final": optimized, "at_equal_calls": early}
+    board.phase(cell, "test")
+    with dspy.context(lm=lm.copy(phase="evaluate"), adapter=make_adapter(work.model)):
+        lines = _score_all(work, programs, threads)
+    _fill_test_scores(work, curve, lines)
+    write_lines(work.files.predictions, [line for name in programs for line in lines[name]])
+    write_json(work.files.program, _program_file(core, optimized))
+    unchanged = _state(core) == _state(optimized)
+    return {"unchanged": unchanged, "proposals": job.proposals} | _outcome(work, settings, lines, curve, unchanged)
+
+
+def _job(work: Work, seam: Seam, meter: Meter, settings: Settings, core: dspy.Module, threads: int) -> Job:
+    model = work.optimizer_model
+    optimizer_lm = make_lm(
+        model,
+        seam,
+        meter,
+        work.cell.run,
+        OPTIMIZER_TEMPERATURE,
+        role="optimizer",
+        timeout=settings.timeout,
+        max_tokens=model.optimizer_max_output_tokens,
+    )
+    return Job(
+        core=core,
+        bench=work.bench,
+        train=[as_example(row, work.bench) for row in work.deal.train],
+        select=[as_example(row, work.bench) for row in work.deal.select],
+        budget=work.cell.rollout_budget,
+        seed=1000 * work.cell.seed + work.cell.run,
+        threads=threads,
+        optimizer_lm=optimizer_lm,
+    )
+
+
+def _score_all(work: Work, programs: dict[str, dspy.Module], threads: int) -> dict[str, list[dict[str, Any]]]:
+    """Prediction lines of each program on the same test rows; programs that are the same are scored once."""
+    by_state: dict[str, list[dict[str, Any]]] = {}
+    lines = {}
+    for name, core in programs.items():
+        state = _state(core)
+        if state not in by_state:
+            program = wrap(work.cell.pipeline, core, work.cell.steps)
+            by_state[state] = score_program(program, name, work.deal.test, work.bench, threads)
+        lines[name] = [line | {"program": name} for line in by_state[state]]
+    return lines
+
+
+def _outcome(
+    work: Work, settings: Settings, lines: dict[str, list[dict]], curve: Curve, unchanged: bool
+) -> dict[str, Any]:
+    """Scores, intervals and error rates of a cell whose test was opened."""
+    cell = work.cell
+    paired = [
+        (b, f) for b, f in zip(lines["baseline"], lines["final"], strict=True) if None not in (b["score"], f["score"])
+    ]
+    baseline, final = [b["score"] for b, _ in paired], [f["score"] for _, f in paired]
+    groups = [b["group"] for b, _ in paired]
+    answered = [line for name in ("baseline", "final") for line in lines[name] if line["error"] is None]
+    wrong = [line for line in answered if line["calls"] != cell.steps]
+    if wrong:
+        raise RuntimeError(f"example {wrong[0]['id']} made {wrong[0]['calls']} calls, {cell.steps} are its steps")
+    rates = _error_rates(lines["baseline"] + lines["final"])
+    outcome = {
+        "n": len(paired),
+        "split": work.deal.split,
+        "lm_calls_per_example": cell.steps if answered else None,
+        "error_rates": rates,
+        "val_baseline_score": curve.points[0]["candidate_val_score"] if curve.points else None,
+        "val_final_score": curve.points[-1]["best_val_score"] if curve.points else None,
+    }
+    if rates["infrastructure"] > settings.max_error_rate or not paired:
+        message = f"{100 * rates['infrastructure']:.1f} % of test examples failed in the infrastructure"
+        return outcome | {"status": "invalid", "error": {"kind": "infrastructure", "message": message}}
+    return outcome | {
+        "status": "ok",
+        "baseline_score": _mean(baseline),
+        "final_score": _mean(final),
+        "improvement": _mean(final) - _mean(baseline),
+        "baseline_ci95": mean_interval(baseline, groups),
+        "final_ci95": mean_interval(final, groups),
+        "improvement_ci95": None if unchanged else paired_interval(baseline, final, groups),
+        "at_equal_calls_score": _mean([line["score"] for line in lines["at_equal_calls"] if line["score"] is not None]),
+        "extra_scores": {
+            extra: {name: _mean([line["extra_scores"][extra] for line in lines[name]]) for name in ("baseline", "final")}
+            for extra in work.bench.config.get("extra_metrics") or {}
+        },
+    }
+
+
+def _frame(work: Work) -> dict[str, Any]:
+    """The fields every record has, whatever happens: what is unknown is null."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": None,
+        "cell_id": work.cell.cell_id,
+        "cell": asdict(work.cell),
+        "task_class": work.bench.config.get("task_class"),
+        "split": work.deal.split,
+        "n": None,
+        "level": "this program",
+        "sample": work.bench.source == "sample",
+        "unchanged": None,
+        "proposals": None,
+        "baseline_score": None,
+        "final_score": None,
+        "improvement": None,
+        "baseline_ci95": None,
+        "final_ci95": None,
+        "improvement_ci95": None,
+        "at_equal_calls_score": None,
+        "extra_scores": {},
+        "val_baseline_score": None,
+        "val_final_score": None,
+        "rollouts_used": None,
+        "lm_calls_per_example": None,
+        "usage": None,
+        "error_rates": None,
+        "elapsed_seconds": None,
+        "environment": environment(),
+        "data": {
+            "source": work.bench.source,
+            "revision": work.bench.revision,
+            "sha256": work.deal.sha256,
+            "test_sha256": work.deal.test_sha256,
+            "dropped_near_copies": work.deal.dropped,
+        },
+        "model": {
+            "parameters_billions": work.model.parameters_billions,
+            "parameters_status": work.model.parameters_status,
+            "price_date": work.model.price_date,
+        },
+        "error": None,
+    }
+
+
+@lru_cache(maxsize=1)
+def environment() -> dict[str, Any]:
+    """Versions and platform; no host name, no user name, no path."""
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            packages[name] = None
+    here = Path(__file__).parent
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return {
+        "python": platform.python_version(),
+        "packages": packages,
+        "git": git.stdout.strip() or None,
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _on_point(work: Work, points: list[dict[str, Any]], board: Board) -> None:
+    write_json(work.files.curve, {"cell_id": work.cell.cell_id, "points": points})
+    board.best(work.cell, points[-1]["best_val_score"])
+
+
+def _fill_test_scores(work: Work, curve: Curve, lines: dict[str, list[dict]]) -> None:
+    """Test scores into the curve, for the incumbents at budget / steps and at the end; chosen by nothing."""
+    for rollouts, name in ((work.cell.rollout_budget / work.cell.steps, "at_equal_calls"), (float("inf"), "final")):
+        known = [point for point in curve.points if point["rollouts"] <= rollouts]
+        if known:
+            known[-1]["test_score"] = _mean([line["score"] for line in lines[name] if line["score"] is not None])
+    write_json(work.files.curve, {"cell_id": work.cell.cell_id, "points": curve.points})
+
+
+def _program_file(core: dspy.Module, optimized: dspy.Module) -> dict[str, Any]:
+    """The optimized program as DSPy loads it, with the instructions before and after in words."""
+    return optimized.dump_state() | {
+        "metadata": {"dependency_versions": {"dspy": dspy.__version__}},
+        "instructions": {
+            role: {"before": before, "after": instructions(optimized)[role]}
+            for role, before in instructions(core).items()
+        },
+    }
+
+
+def _state(program: dspy.Module) -> str:
+    return digest(program.dump_state())
+
+
+def _error_rates(lines: list[dict[str, Any]]) -> dict[str, float]:
+    return {
+        "infrastructure": sum(line["error"] == "infrastructure" for line in lines) / len(lines),
+        "parse": sum(line["error"] not in (None, "infrastructure") for line in lines) / len(lines),
+    }
+
+
+def _mean(values: list[float]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _places(model: Model, seam: Seam) -> int:
+    return 1 if model.embedded else seam.max_concurrency or model.max_concurrency
+
+
+def _sentence(record: dict[str, Any]) -> str:
+    """What a settled cell says on the screen."""
+    if record["status"] != "ok":
+        return record["error"]["message"]
+    low, high = record["final_ci95"] or (float("nan"), float("nan"))
+    return (
+        f"{100 * record['baseline_score']:.1f} -> {100 * record['final_score']:.1f} "
+        f"[{100 * low:.1f}, {100 * high:.1f}] on {record['n']} {record['split']} rows, "
+        f"{record['rollouts_used']} rollouts, {record['elapsed_seconds']:.0f} s"
+    )
+
+

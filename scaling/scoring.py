@@ -1,0 +1,93 @@
+"""Running a program on rows and scoring it: one line an example, failures told apart from wrong answers."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import dspy
+
+from scaling.lm import CallFailed, variant
+from scaling.types import Benchmark, Row
+
+Line = dict[str, Any]
+
+
+def as_example(row: Row, bench: Benchmark) -> dspy.Example:
+    """A row as DSPy sees it: every field there, the signature's inputs marked as inputs."""
+    return dspy.Example(**row).with_inputs(*bench.inputs)
+
+
+def score_program(
+    program: dspy.Module,
+    name: str,
+    rows: list[Row],
+    bench: Benchmark,
+    threads: int,
+    on_line: Callable[[Line], None] = lambda line: None,
+) -> list[Line]:
+    """Prediction lines of a program on rows, in the order of the rows, `threads` examples at a time.
+
+    Runs in the caller's `dspy.context`. A line's score is None only where the infrastructure failed; an
+    answer that could not be parsed scores 0 with its kind in `error`. Raises CellStopped at once.
+    """
+    examples = [as_example(row, bench) for row in rows]
+
+    def one(example: dspy.Example) -> Line:
+        line = _score_example(program, name, example, bench)
+        on_line(line)
+        return line
+
+    executor = ThreadPoolExecutor(max_workers=max(1, min(threads, len(rows))))
+    try:
+        futures = [executor.submit(contextvars.copy_context().run, one, example) for example in examples]
+        return [future.result() for future in futures]
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def safe_metric(bench: Benchmark, gold: dspy.Example, pred: Any, metric: Callable | None = None) -> float:
+    """The benchmark's metric as a float 0 to 1; an answer that is not there scores 0 without asking it."""
+    if getattr(pred, "failure", None) is not None:
+        return 0.0
+    value = (metric or bench.metric)(gold, pred)
+    return float(getattr(value, "score", value))
+
+
+def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench: Benchmark) -> Line:
+    calls: list[dict[str, Any]] = []
+    error = prediction = score = None
+    extras: dict[str, float | None] = dict.fromkeys(bench.config.get("extra_metrics") or {})
+    try:
+        with dspy.context(**variant(record=calls)):
+            prediction = program(**example.inputs())
+    except CallFailed:
+        error = "infrastructure"
+    else:
+        error = prediction.get("failure")
+        score = safe_metric(bench, example, prediction)
+        for extra, metric in (bench.config.get("extra_metrics") or {}).items():
+            extras[extra] = safe_metric(bench, example, prediction, metric)
+    return {
+        "program": name,
+        "id": example["id"],
+        "group": example["group"],
+        "draw": 0,
+        "gold": _outputs(example, bench),
+        "prediction": _outputs(prediction, bench) if prediction is not None else None,
+        "score": score,
+        "extra_scores": extras,
+        "turn_scores": None,
+        "notes": dict(prediction.get("step_notes") or {}) if prediction is not None else {},
+        "calls": len(calls),
+        "tokens": sum((call["prompt_tokens"] or 0) + (call["completion_tokens"] or 0) for call in calls),
+        "latency_seconds": sum(call["latency_seconds"] or 0.0 for call in calls),
+        "error": error,
+    }
+
+
+def _outputs(source: Any, bench: Benchmark) -> Any:
+    values = {name: source.get(name) for name in bench.outputs}
+    return next(iter(values.values())) if len(values) == 1 else values
