@@ -231,7 +231,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     names = ", ".join(plan.study_names())
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     what = parser.add_argument_group("what to run")
-    what.add_argument("--study", "--config", default="pipeline", metavar="NAME|FILE.toml", help=f"one of: {names}; or a file")
+    what.add_argument(
+        "--study", "--config", default="pipeline", metavar="NAME|FILE.toml", help=f"one of: {names}; or a file"
+    )
     what.add_argument("--quick", action="store_const", const="quick", dest="study", help="the demo: --study quick")
     axes = parser.add_argument_group("narrow or override the study")
     axes.add_argument("--benchmarks", "--datasets", nargs="+", metavar="NAME", help=", ".join(BENCHMARK_CONFIG))
@@ -239,7 +241,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     axes.add_argument("--steps", nargs="+", type=int, metavar="N", help="LLM calls an example, 1 to 5")
     axes.add_argument("--optimizers", nargs="+", metavar="NAME", help="none, gepa, mipro, mipro_instruct, bootstrap")
     axes.add_argument("--models", "--model", nargs="+", metavar="NAME", help="ids or aliases of scaling/models.toml")
-    axes.add_argument("--optimizer-model", metavar="NAME", help="reflects and proposes (default: the study's, else the model)")
+    axes.add_argument(
+        "--optimizer-model", metavar="NAME", help="reflects and proposes (default: the study's, else the model)"
+    )
     axes.add_argument("--runs", type=int, metavar="N", help="independent repeats")
     axes.add_argument("--rollout-budget", type=int, metavar="N", help="program runs an optimizer may make in a cell")
     axes.add_argument("--train-size", type=int, metavar="N")
@@ -249,15 +253,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     axes.add_argument("--data", metavar="hub|sample|DIR", help="Hugging Face hub, shipped samples, or a folder")
     where = parser.add_argument_group("how to run it")
     where.add_argument("--output-dir", type=Path, default=Path("results"), metavar="DIR")
-    where.add_argument("--models-file", type=Path, metavar="FILE.toml", help="more models, in the format of models.toml")
+    where.add_argument(
+        "--models-file", type=Path, metavar="FILE.toml", help="more models, in the format of models.toml"
+    )
     where.add_argument("--api-base", metavar="URL", help="an OpenAI-compatible server, with --models openai/NAME")
     where.add_argument("--max-cost", type=float, metavar="USD", help="stop before the whole sweep costs more")
     where.add_argument("--max-concurrency", type=int, metavar="N", help="calls at a time to a provider")
-    where.add_argument("--max-error-rate", type=float, default=0.02, metavar="RATE", help="above it a cell is invalid (0.02)")
+    where.add_argument(
+        "--max-error-rate", type=float, default=0.02, metavar="RATE", help="above it a cell is invalid (0.02)"
+    )
     where.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="of one call (120)")
-    where.add_argument("--dry-run", "--estimate-cost", action="store_true", help="print the plan with its cost, and stop")
+    where.add_argument(
+        "--dry-run", "--estimate-cost", action="store_true", help="print the plan with its cost, and stop"
+    )
     where.add_argument("--retry-failed", action="store_true", help="run failed and invalid cells again")
-    where.add_argument("--fresh", action="store_true", help="run settled cells again, and take no answer from the cache")
+    where.add_argument(
+        "--fresh", action="store_true", help="run settled cells again, and take no answer from the cache"
+    )
     return parser.parse_args(argv)
 
 
@@ -325,7 +337,9 @@ def _size_notes(study: plan.Study, work: list[Work]) -> list[str]:
     for item in work:
         cell = item.cell
         if item.deal.split == "check":
-            notes[cell.benchmark] = f"{cell.benchmark} has no test_seeds: the final score is on its {cell.test_size} check rows"
+            notes[cell.benchmark] = (
+                f"{cell.benchmark} has no test_seeds: the final score is on its {cell.test_size} check rows"
+            )
         elif (cell.train_size, cell.val_size, cell.test_size) != (study.train_size, study.val_size, study.test_size):
             notes[cell.benchmark] = (
                 f"{cell.benchmark} has fewer rows than asked for: "

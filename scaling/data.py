@@ -134,9 +134,7 @@ def normalise_text(text: str) -> str:
     return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split())
 
 
-def _train_pool(
-    bench: Benchmark, test_rows: list[Row], train: int, val: int, seed: int
-) -> tuple[list[Row], int]:
+def _train_pool(bench: Benchmark, test_rows: list[Row], train: int, val: int, seed: int) -> tuple[list[Row], int]:
     """The ordered rows that train and val come from, without copies and neighbours of test rows.
 
     In a single pool test was dealt from the front of the order, so this is its reverse. Official test
@@ -257,7 +255,9 @@ def _call_loader(name: str, loader: Any, source: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         return {"train": list(loaded), "test": None}
     if "train" not in loaded:
-        raise UsageError(f"the loader of '{name}' returned keys {sorted(loaded)}; needed: a list of rows, or train, test.")
+        raise UsageError(
+            f"the loader of '{name}' returned keys {sorted(loaded)}; needed: a list of rows, or train, test."
+        )
     return loaded
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import mean
 
-
 from scaling.lm import make_adapter
 from scaling.models import Model
 from scaling.optimizers import MAX_DEMOS, plan_bootstrap, plan_mipro
@@ -44,7 +43,9 @@ def estimate(cell: Cell, bench: Benchmark, deal: Deal, model: Model, proposer: M
     answer_high = max(LOW_ANSWER_TOKENS, cell.max_output_tokens / 2)
     task = _priced(model, calls, (prompt, prompt_high), (LOW_ANSWER_TOKENS, answer_high))
     proposals = _proposer_calls(cell, len(deal.train))
-    return task + _priced(proposer, proposals, (3 * prompt, 12 * prompt), (100, proposer.optimizer_max_output_tokens / 4))
+    return task + _priced(
+        proposer, proposals, (3 * prompt, 12 * prompt), (100, proposer.optimizer_max_output_tokens / 4)
+    )
 
 
 def seconds(total: Estimate, places: int) -> tuple[float, float]:
@@ -97,5 +98,3 @@ def _priced(model: Model, calls: tuple[int, int], prompt: tuple[float, float], a
 
 def _add(a: tuple, b: tuple) -> tuple:
     return a[0] + b[0], a[1] + b[1]
-
-

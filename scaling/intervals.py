@@ -37,7 +37,9 @@ def mean_interval(scores: Sequence[float], groups: Sequence[str] | None = None) 
     return _t_interval(scores, groups if grouped else None, bounds=(0.0, 1.0))
 
 
-def paired_interval(first: Sequence[float], second: Sequence[float], groups: Sequence[str] | None = None) -> Interval | None:
+def paired_interval(
+    first: Sequence[float], second: Sequence[float], groups: Sequence[str] | None = None
+) -> Interval | None:
     """Interval of mean(second) - mean(first) on the same items, shape (n,) each.
 
     0/1 scores of ungrouped items: Newcombe's hybrid score interval for paired proportions (1998, Stat Med

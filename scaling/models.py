@@ -115,7 +115,10 @@ def _read(path: Path) -> dict[str, Model]:
     for model_id, entry in tables.items():
         extra = sorted(set(entry) - known)
         if extra:
-            raise UsageError(f"{path}: model '{model_id}' has unknown fields {', '.join(extra)}; possible: {', '.join(sorted(known))}.")
+            raise UsageError(
+                f"{path}: model '{model_id}' has unknown fields {', '.join(extra)}; "
+                f"possible: {', '.join(sorted(known))}."
+            )
         entry = {"route": model_id} | entry | {"aliases": tuple(entry.get("aliases", ()))}
         models[model_id] = Model(id=model_id, **entry)
     return models

@@ -153,9 +153,7 @@ def _mipro(job: Job, demos: int) -> dspy.Module:
         max_errors=NO_ERROR_LIMIT,
         seed=job.seed,
     )
-    return optimizer.compile(
-        job.core, trainset=job.train[:rows], valset=job.select, num_trials=trials, minibatch=False
-    )
+    return optimizer.compile(job.core, trainset=job.train[:rows], valset=job.select, num_trials=trials, minibatch=False)
 
 
 def _metric_with_feedback(job: Job) -> Callable[..., dspy.Prediction]:

@@ -159,7 +159,7 @@ def check_cell(cell: Cell) -> None:
     if cell.rollout_budget < 4 * cell.select_size:
         raise UsageError(
             f"--rollout-budget {cell.rollout_budget} is below four passes over the {cell.select_size} rows that "
-            f"candidates are selected on. Type --rollout-budget {4 * cell.select_size} or more, or a smaller --val-size."
+            f"candidates are selected on. Type --rollout-budget {4 * cell.select_size} or more."
         )
 
 
@@ -186,7 +186,9 @@ def fit_to_data(cell: Cell, bench: Benchmark, by_hand: set[str]) -> tuple[Cell, 
     train, val, test = shrink(bench, cell.train_size, cell.val_size, cell.test_size)
     if bench.config.get("test_seeds") is None:
         cell = replace(cell, test_size=0)
-    for name, wanted, have in zip(SIZE_FIELDS, (cell.train_size, cell.val_size, cell.test_size), (train, val, test), strict=True):
+    for name, wanted, have in zip(
+        SIZE_FIELDS, (cell.train_size, cell.val_size, cell.test_size), (train, val, test), strict=True
+    ):
         if name in by_hand and have < wanted:
             flag = "--" + name.replace("_", "-")
             raise UsageError(

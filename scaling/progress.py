@@ -95,7 +95,9 @@ class Board:
         """The state as plain data: what sweep.json holds."""
         done = sum(state.rollouts() for state in self.states.values())
         left = sum(
-            max(0, self._expected[i] - s.rollouts()) for i, s in self.states.items() if s.status in ("waiting", "running")
+            max(0, self._expected[i] - s.rollouts())
+            for i, s in self.states.items()
+            if s.status in ("waiting", "running")
         )
         elapsed = time.monotonic() - self._started
         purse = self._seam.purse

@@ -11,7 +11,6 @@ import platform
 import subprocess
 import time
 import traceback
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -21,7 +20,7 @@ from typing import Any
 import dspy
 
 from scaling.intervals import mean_interval, paired_interval
-from scaling.lm import Meter, MeteredLM, Seam, Usage, make_adapter, make_lm
+from scaling.lm import Meter, Seam, Usage, make_adapter, make_lm
 from scaling.models import Model
 from scaling.optimizers import OPTIMIZERS, Curve, Job
 from scaling.pipelines import instructions, make_core, wrap
@@ -208,7 +207,9 @@ def _outcome(
         "improvement_ci95": None if unchanged else paired_interval(baseline, final, groups),
         "at_equal_calls_score": _mean([line["score"] for line in lines["at_equal_calls"] if line["score"] is not None]),
         "extra_scores": {
-            extra: {name: _mean([line["extra_scores"][extra] for line in lines[name]]) for name in ("baseline", "final")}
+            extra: {
+                name: _mean([line["extra_scores"][extra] for line in lines[name]]) for name in ("baseline", "final")
+            }
             for extra in work.bench.config.get("extra_metrics") or {}
         },
     }
@@ -334,5 +335,3 @@ def _sentence(record: dict[str, Any]) -> str:
         f"[{100 * low:.1f}, {100 * high:.1f}] on {record['n']} {record['split']} rows, "
         f"{record['rollouts_used']} rollouts, {record['elapsed_seconds']:.0f} s"
     )
-
-
