@@ -5,6 +5,8 @@ Lines differ in marker and dash as well as in colour, so they can be told apart 
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -151,7 +153,9 @@ def learning_curves(results: Results, cells: pd.DataFrame) -> Figure:
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_visible(False)
     figure.supxlabel("rollouts (runs of the whole program)", fontsize="medium")
-    figure.supylabel("score on select rows (points):\nselected on these rows", fontsize="medium")
+    figure.supylabel(
+        "score on select rows (points):\nselected on these rows;\nhollow: train minibatches", fontsize="medium"
+    )
     _shared_legend(figure, list(axes.flat)[: len(panels)])
     return figure
 
@@ -196,22 +200,29 @@ def pareto(cost: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def footer(figure: Figure, text: str) -> Figure:
-    """What the reader must know of the data, in small print under the picture."""
-    figure.text(0.0, -0.02, text, fontsize=7, color="0.35", va="top", wrap=True)
+    """What the reader must know of the data, in small print under the whole picture."""
+    figure.canvas.draw()
+    width, height = figure.get_size_inches()
+    bottom = figure.get_tightbbox(figure.canvas.get_renderer()).y0 / height
+    lines = textwrap.fill(text, int(width * 21))
+    figure.text(0.0, bottom - 0.02, lines, fontsize=7, color="0.35", va="top")
     return figure
 
 
 def _one_learning_curve(points: pd.DataFrame, index: int, optimizer: str, ax: Axes) -> None:
     if points.empty:
         return
-    full = points[points["val_n"] == points["val_n"].max()]
-    colour, name = COLOURS[index % len(COLOURS)], OPTIMIZER_NAMES.get(optimizer, optimizer)
-    best = (POINTS * full["best_val_score"]).to_numpy(float)
-    ax.step(full["rollouts"], best, where="post", color=colour, linestyle=DASHES[index % len(DASHES)], label=name)
-    ax.plot(
-        points["rollouts"], POINTS * points["candidate_val_score"], linestyle="none", color=colour, alpha=0.6,
-        marker=MARKERS[index % len(MARKERS)], markersize=4,
-    )  # fmt: skip
+    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    name = OPTIMIZER_NAMES.get(optimizer, optimizer)
+    seen = points[points["best_val_score"].notna()]
+    best = (POINTS * seen["best_val_score"]).to_numpy(float)
+    ax.step(seen["rollouts"], best, where="post", color=colour, linestyle=DASHES[index % len(DASHES)], label=name)
+    for rows, face in (("select", colour), ("train", "none")):
+        part = points[points["rows"] == rows]
+        ax.plot(
+            part["rollouts"], POINTS * part["candidate_val_score"], linestyle="none", color=colour, alpha=0.6,
+            marker=marker, markersize=5 if rows == "select" else 3, markerfacecolor=face,
+        )  # fmt: skip
 
 
 def _error_bars(part: pd.DataFrame) -> np.ndarray:

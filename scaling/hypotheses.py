@@ -6,7 +6,6 @@ Every contrast that cannot be formed (missing cells, one run, unequal terms) say
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import pandas as pd
@@ -20,6 +19,8 @@ QUESTIONS = {
     "H3": ("optimizer preference", "Does GEPA minus MIPROv2 change from 1 to 5 steps?", 0.03),
     "H4": ("task dependency", "Is 5 minus 1 steps larger on reasoning than on classification?", 0.03),
 }
+# Terms that may differ between benchmarks, not inside one.
+WITHIN_BENCHMARK = ("test_sha256", "select_size")
 TEST_COLUMNS = ["family", "question", "comparison", "effect", "ci_low", "ci_high", "p", "p_holm", "verdict",
                 "level", "n", "runs", "reason"]  # fmt: skip
 
@@ -61,29 +62,51 @@ def arms_of(results: Results, pipeline: str = "chain") -> tuple[dict[tuple, Arm]
 
 
 def grid(results: Results) -> Grid:
-    """The largest set of chain cells on equal terms; other sets are named in `notes` with the field that differs."""
+    """The largest set of chain cells on equal terms; what is left out is named in `notes` with the field that differs.
+
+    All benchmarks must share model, proposer, budget and temperature; the cells of one benchmark its selection
+    rows and test rows too.
+    """
     arms, classes = arms_of(results)
-    terms = [f for f in SHARED if f not in ("test_sha256", "select_size")]
-    by_terms: dict[tuple, dict] = {}
-    for (series, steps), arm in arms.items():
-        fields = name_of(series)
-        key = tuple(fields[f] for f in terms)
-        by_terms.setdefault(key, {})[(fields["benchmark"], fields["optimizer"], steps)] = arm
-    if not by_terms:
+    if not arms:
         return Grid({}, {}, {}, ["no cell of the pipeline chain is ok"])
-    chosen = Counter({key: len(cells) for key, cells in by_terms.items()}).most_common(1)[0][0]
-    notes = []
-    for key in by_terms:
-        differing = [f"{f} ({a} against {b})" for f, a, b in zip(terms, chosen, key, strict=True) if a != b]
-        if differing:
-            notes.append(f"{len(by_terms[key])} cells are not compared with the others: {', '.join(differing)}")
-    flagged = results.cells[(results.cells["flagged"] == True) & (results.cells["status"] == "ok")]  # noqa: E712
-    for _, row in flagged.iterrows():
-        notes.append(
-            f"{row['benchmark']} {row['steps']} steps {row['optimizer']} run {row['run']} used "
-            f"{100 * row['used_share']:.0f} % of its rollouts: not in the comparison of optimizers (H3)"
-        )
-    return Grid(by_terms[chosen], classes, run_variances(list(by_terms[chosen].values())), notes)
+    arms, notes = _largest(arms, [f for f in SHARED if f not in WITHIN_BENCHMARK], "")
+    kept = {}
+    for benchmark in sorted({arm.benchmark for arm in arms.values()}):
+        mine = {key: arm for key, arm in arms.items() if arm.benchmark == benchmark}
+        mine, refused = _largest(mine, list(WITHIN_BENCHMARK), f" of {benchmark}")
+        notes += refused
+        kept |= {(benchmark, arm.optimizer, steps): arm for (_, steps), arm in mine.items()}
+    notes += _flagged(results)
+    return Grid(kept, classes, run_variances(list(kept.values())), notes)
+
+
+def _largest(arms: dict[tuple, Arm], terms: list[str], where: str) -> tuple[dict[tuple, Arm], list[str]]:
+    """The arms that share the commonest values of `terms`, and a sentence for each other set."""
+    by_terms: dict[tuple, dict[tuple, Arm]] = {}
+    for (series, steps), arm in arms.items():
+        values = tuple(name_of(series)[f] for f in terms)
+        by_terms.setdefault(values, {})[(series, steps)] = arm
+    chosen = max(by_terms, key=lambda values: len(by_terms[values]))
+    refused = []
+    for values, others in by_terms.items():
+        if values != chosen:
+            pairs = zip(terms, values, chosen, strict=True)
+            differing = [
+                f"{f} {str(mine)[:40]} against {str(theirs)[:40]}" for f, mine, theirs in pairs if mine != theirs
+            ]
+            refused.append(f"{len(others)} cells{where} with the others: {', '.join(differing)}")
+    return by_terms[chosen], refused
+
+
+def _flagged(results: Results) -> list[str]:
+    """Cells whose rollouts are too far from their budget for the comparison of optimizers."""
+    cells = results.cells
+    return [
+        f"{row['benchmark']} {row['steps']} steps {row['optimizer']} run {row['run']} in H3: it used "
+        f"{100 * row['used_share']:.0f} % of its rollouts"
+        for _, row in cells[cells["flagged"].astype(bool) & (cells["status"] == "ok")].iterrows()
+    ]
 
 
 def test_hypotheses(results: Results) -> tuple[pd.DataFrame, list[str]]:
@@ -115,8 +138,10 @@ def _mean_at(cells: Grid, steps: int, weight: float, benchmarks: list[str], opti
 
 
 def _complete(cells: Grid, steps: tuple[int, ...]) -> list[str]:
-    """Benchmarks that have every cell of a contrast."""
-    return [b for b in cells.benchmarks if cells.optimizers and all(cells.has(b, o, steps) for o in cells.optimizers)]
+    """Benchmarks that have every cell of a contrast; those with one run drop out where two or more have several."""
+    having = [b for b in cells.benchmarks if cells.optimizers and all(cells.has(b, o, steps) for o in cells.optimizers)]
+    several = [b for b in having if all(cells.arms[(b, o, k)].runs >= 2 for o in cells.optimizers for k in steps)]
+    return several if len(several) >= 2 else having
 
 
 def _contrast(cells: Grid, parts: list[tuple[int, float]]) -> tuple[str, Estimate | None]:

@@ -182,9 +182,10 @@ def _feedback(bench: Benchmark, gold: Any, pred: Any, role: str | None) -> str:
 
 
 class Curve(BaseCallback):
-    """The learning curve: a point each time an optimizer has evaluated a candidate on select rows.
+    """The learning curve: a point each time an optimizer has evaluated a candidate.
 
-    Points come from DSPy's evaluate callbacks, never interpolated; minibatches of train rows are no points.
+    Points come from DSPy's evaluate callbacks, never interpolated. `rows` says on which rows: GEPA tries a
+    candidate on a minibatch of train first; only full passes over select move `best_val_score`.
     `incumbents` holds (rollouts, program) each time a full pass was the best so far.
     """
 
@@ -202,10 +203,11 @@ class Curve(BaseCallback):
 
     def on_evaluate_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         devset, program = self._running.pop(call_id)
-        if exception is not None or not {example.get("id") for example in devset} <= self._ids:
+        if exception is not None:
             return
+        on_select = {example.get("id") for example in devset} <= self._ids
         scores = [float(getattr(score, "score", score)) for *_, score in outputs.results]
-        score, full = sum(scores) / len(scores), len(devset) == len(self._ids)
+        score, full = sum(scores) / len(scores), on_select and len(devset) == len(self._ids)
         best = self.points[-1]["best_val_score"] if self.points else None
         rollouts = self._meter.rollouts["optimize"]
         if full and (best is None or score > best):
@@ -220,6 +222,7 @@ class Curve(BaseCallback):
                 "tokens": used.prompt_tokens + used.completion_tokens,
                 "list_cost_usd": used.list_cost_usd,
                 "elapsed_seconds": time.monotonic() - self._started,
+                "rows": "select" if on_select else "train",
                 "val_n": len(devset),
                 "candidate_val_score": score,
                 "best_val_score": best,

@@ -15,6 +15,7 @@ import dspy
 from dspy.teleprompt.bootstrap_trace import FailedPrediction
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
+from scaling.data import normalise_text
 from scaling.lm import variant
 from scaling.types import UsageError
 
@@ -92,18 +93,22 @@ class Repeat(dspy.Module):
 class Vote(Repeat):
     """`calls` independent samples of a one-step program, majority answer, ties to the earliest (a control).
 
-    Self-consistency (Wang et al. 2022, arXiv 2203.11171) without its chain of thought.
+    Self-consistency (Wang et al. 2022, arXiv 2203.11171) without its chain of thought. Answers that differ in
+    case or punctuation only are one ballot.
     """
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
         answers = draws(self.core, self.calls, inputs)
-        ballots = [tuple(str(a[name]) for name in self.core.outputs) for a in answers if a.failure is None]
         notes = {f"vote_{i + 1}": str(a.get(self.core.outputs[0])) for i, a in enumerate(answers)}
-        if not ballots:
+        usable = [(self._ballot(a), a) for a in answers if a.failure is None]
+        if not usable:
             return no_answer(self.core.outputs, answers[0].failure, notes)
-        winner = Counter(ballots).most_common(1)[0][0]  # insertion order breaks ties: the earliest
-        chosen = next(a for a in answers if a.failure is None and tuple(str(a[n]) for n in self.core.outputs) == winner)
+        winner = Counter(ballot for ballot, _ in usable).most_common(1)[0][0]  # of equals, the earliest comes first
+        chosen = next(answer for ballot, answer in usable if ballot == winner)
         return dspy.Prediction(**{n: chosen[n] for n in self.core.outputs}, step_notes=notes, failure=None)
+
+    def _ballot(self, answer: dspy.Prediction) -> tuple[str, ...]:
+        return tuple(normalise_text(str(answer[name])) for name in self.core.outputs)
 
 
 # pipeline -> how the optimizable core becomes the program that is run

@@ -185,7 +185,10 @@ def _outcome(
     wrong = [line for line in answered if line["calls"] != cell.steps]
     if wrong:
         raise RuntimeError(f"example {wrong[0]['id']} made {wrong[0]['calls']} calls, {cell.steps} are its steps")
-    rates = _error_rates(lines["baseline"] + lines["final"])
+    rates = {
+        kind: max(_error_rate(lines[name], kind) for name in ("baseline", "final"))
+        for kind in ("infrastructure", "parse")
+    }
     outcome = {
         "n": len(paired),
         "split": work.deal.split,
@@ -309,11 +312,10 @@ def _state(program: dspy.Module) -> str:
     return digest(program.dump_state())
 
 
-def _error_rates(lines: list[dict[str, Any]]) -> dict[str, float]:
-    return {
-        "infrastructure": sum(line["error"] == "infrastructure" for line in lines) / len(lines),
-        "parse": sum(line["error"] not in (None, "infrastructure") for line in lines) / len(lines),
-    }
+def _error_rate(lines: list[dict[str, Any]], kind: str) -> float:
+    """Share of examples lost to the infrastructure, or without a usable answer (`parse`)."""
+    lost = sum(line["error"] == "infrastructure" for line in lines)
+    return (lost if kind == "infrastructure" else sum(line["error"] is not None for line in lines) - lost) / len(lines)
 
 
 def _mean(values: list[float]) -> float | None:

@@ -1,0 +1,84 @@
+"""Fixtures of all tests: a model server on loopback, a toy benchmark, and no way out to any network."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Set before DSPy and the hub's client are imported: they read them once. Nothing listens on port 9.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+for variable in ("GROQ_API_KEY", "OPENAI_API_KEY", "HF_HUB_OFFLINE", "http_proxy", "https_proxy", "all_proxy"):
+    os.environ.pop(variable, None)
+    os.environ.pop(variable.upper(), None)
+
+import hypothesis
+import pytest
+
+import run_scaling_experiment as script
+from tests.support import toy as toy_benchmark
+from tests.support.server import ScriptedServer
+
+# The same examples each time: a test that fails for one session fails for the next.
+hypothesis.settings.register_profile("same", max_examples=50, deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("same")
+
+SMALL: dict[str, Any] = {
+    "benchmark": "toy",
+    "num_steps": 1,
+    "optimizer": "none",
+    "rollout_budget": 40,
+    "model": "openai/scripted",
+    "data": "sample",
+    "train_size": 10,
+    "val_size": 20,
+    "test_size": 20,
+}
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches for the network fails, wherever it runs."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test reached for {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    """The scripted server, right on six classifications of ten."""
+    with ScriptedServer(skill=lambda body: 0.6, truth=toy_benchmark.truth()) as running:
+        yield running
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Puts the toy benchmark into BENCHMARK_CONFIG; call it again with changes to its entry (None removes a key)."""
+
+    def put(name: str = "toy", **changes: Any) -> dict[str, Any]:
+        entry = toy_benchmark.config(**changes)
+        monkeypatch.setitem(script.BENCHMARK_CONFIG, name, entry)
+        return entry
+
+    put()
+    return put
+
+
+@pytest.fixture
+def experiment(server: ScriptedServer, toy: Callable, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Runs one small cell against the server and gives its record; keywords as of run_single_experiment."""
+
+    def run(**changes: Any) -> dict[str, Any]:
+        keywords = SMALL | {"output_dir": tmp_path / "cell", "api_base": server.url} | changes
+        return asyncio.run(script.run_single_experiment(**keywords))
+
+    return run

@@ -1,0 +1,1 @@
+"""What tests share: the scripted model server and the toy benchmark."""

@@ -1,0 +1,397 @@
+"""What the deal promises, over many made-up data sets: no row in two places, nothing of test in train, equal shares."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import dspy
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from scaling.data import deal, load_benchmark, shrink, stratified
+from scaling.types import Benchmark, Deal, Row, UsageError
+from tests.support.toy import config
+
+PARTS = ("train", "select", "check", "test")
+
+
+class Task(dspy.Signature):
+    """Name the label of a text."""
+
+    text: str = dspy.InputField()
+    label: str = dspy.OutputField()
+
+
+def pool(labels: list[int], part: str = "p") -> list[Row]:
+    """A row for each label, each with words of its own, sorted by label as published data are."""
+    return [
+        {"id": f"{part}{i:03d}", "text": f"{part} text {i} of its own {i * i + 7}", "label": f"label{label}"}
+        for i, label in enumerate(sorted(labels))
+    ]
+
+
+def benchmark(train: list[Row], test: list[Row] | None = None, **changes: Any) -> Benchmark:
+    """The rows as a loaded benchmark; seeds as the built-in ones have them, scaled to small data."""
+    keys = {
+        "signature": Task,
+        "loader": lambda: {"train": train, "test": test} if test else train,
+        "train_seeds": range(15),
+        "val_seeds": range(15, 45),
+        "test_seeds": range(40),
+    }
+    return load_benchmark("made-up", config(**keys | changes), "sample")
+
+
+def ids(rows: list[Row]) -> list[str]:
+    return [row["id"] for row in rows]
+
+
+def union(dealt: Deal) -> set[str]:
+    """Train and val together."""
+    return {*ids(dealt.train), *ids(dealt.select), *ids(dealt.check)}
+
+
+labels = st.lists(st.integers(0, 3), min_size=60, max_size=120)
+runs = st.integers(0, 4)
+seeds = st.integers(0, 3)
+# train, val, select and test rows
+small_sizes = st.tuples(st.integers(1, 15), st.integers(2, 25), st.integers(1, 12), st.integers(1, 15)).filter(
+    lambda size: size[2] <= size[1]
+)
+
+
+@given(labels, small_sizes, runs, seeds, st.booleans())
+def test_no_row_has_two_uses(
+    drawn: list[int], size: tuple[int, int, int, int], run: int, seed: int, official: bool
+) -> None:
+    train, val, select, test = size
+    bench = benchmark(pool(drawn), pool(drawn[:20], "t") if official else None)
+    dealt = deal(bench, train, val, select, test, run, seed)
+
+    assert [len(getattr(dealt, part)) for part in PARTS] == [train, select, val - select, test]
+    every = [row["id"] for part in PARTS for row in getattr(dealt, part)]
+    assert len(set(every)) == len(every) == train + val + test
+    assert dealt.split == "test"
+    assert all(row_id.startswith("t" if official else "p") for row_id in ids(dealt.test))
+
+
+@given(labels, small_sizes, seeds)
+def test_all_runs_share_test_and_the_union_of_train_and_val(
+    drawn: list[int], size: tuple[int, int, int, int], seed: int
+) -> None:
+    bench = benchmark(pool(drawn))
+    dealt = [deal(bench, *size, run, seed) for run in range(4)]
+
+    assert len({tuple(ids(one.test)) for one in dealt}) == 1
+    assert len({frozenset(union(one)) for one in dealt}) == 1
+    assert len({one.test_sha256 for one in dealt}) == 1
+
+
+def test_runs_and_seeds_deal_anew() -> None:
+    bench = benchmark(pool([0, 1, 2, 3] * 30))
+    by_run = [deal(bench, 15, 30, 10, 15, run) for run in range(3)]
+    by_seed = [deal(bench, 15, 30, 10, 15, 0, seed) for seed in range(3)]
+
+    assert len({frozenset(ids(one.train)) for one in by_run}) == 3
+    assert len({frozenset(ids(one.select)) for one in by_run}) == 3
+    assert len({frozenset(ids(one.test)) for one in by_seed}) == 3
+
+
+@given(labels, small_sizes, small_sizes, st.booleans())
+def test_a_larger_size_holds_the_rows_of_the_smaller(
+    drawn: list[int], one: tuple[int, int, int, int], other: tuple[int, int, int, int], official: bool
+) -> None:
+    bench = benchmark(pool(drawn), pool(drawn[:20], "t") if official else None)
+    small, large = (tuple(limit(a, b) for a, b in zip(one, other, strict=True)) for limit in (min, max))
+    first, second = deal(bench, *small, 0), deal(bench, *large, 0)
+
+    assert set(ids(first.train)) <= set(ids(second.train))
+    assert {*ids(first.select), *ids(first.check)} <= {*ids(second.select), *ids(second.check)}
+    assert set(ids(first.test)) <= set(ids(second.test))
+
+
+@given(small_sizes, small_sizes)
+@example((5, 15, 5, 5), (5, 16, 5, 5))
+def test_a_larger_size_holds_the_smaller_also_where_the_seeds_reach_beyond_the_data(
+    one: tuple[int, int, int, int], other: tuple[int, int, int, int]
+) -> None:
+    small, large = (tuple(limit(a, b) for a, b in zip(one, other, strict=True)) for limit in (min, max))
+    assume(large[0] + large[1] <= 30)
+    bench = benchmark(pool([0, 1, 2] * 10), pool([0, 1, 2] * 5, "t"))
+    first, second = deal(bench, *small, 0), deal(bench, *large, 0)
+
+    assert set(ids(first.train)) <= set(ids(second.train))
+    assert {*ids(first.select), *ids(first.check)} <= {*ids(second.select), *ids(second.check)}
+
+
+@given(labels, seeds, st.integers(1, 60))
+def test_each_prefix_of_the_order_holds_the_labels_in_proportion(drawn: list[int], seed: int, size: int) -> None:
+    rows = benchmark(pool(drawn)).train
+    shares = Counter(row["label"] for row in rows)
+    found = Counter(row["label"] for row in stratified(rows, "label", seed)[:size])
+
+    for label, count in shares.items():
+        share = count / len(rows)
+        assert abs(found[label] - share * size) < 1 + share * len(shares)
+
+
+@given(st.integers(8, 20), runs, seeds)
+def test_every_part_holds_the_labels_in_proportion(each: int, run: int, seed: int) -> None:
+    bench = benchmark(pool([0, 1, 2, 3] * each))
+    dealt = deal(bench, 8, 16, 8, 8, run, seed)
+
+    for part, size in (("train", 8), ("select", 8), ("check", 8), ("test", 8)):
+        counts = Counter(row["label"] for row in getattr(dealt, part))
+        assert len(counts) == 4, part
+        assert max(counts.values()) <= size / 4 + 1, part
+
+
+def test_the_order_of_the_loader_does_not_matter() -> None:
+    rows = pool([0, 1, 2, 3] * 30)
+    forwards, backwards = benchmark(rows), benchmark(rows[::-1])
+
+    assert deal(forwards, 15, 30, 10, 15, 1).sha256 == deal(backwards, 15, 30, 10, 15, 1).sha256
+
+
+def test_the_deal_is_the_same_on_every_machine() -> None:
+    dealt = deal(benchmark(pool([0, 1, 2, 3] * 30)), 3, 4, 2, 3, 1)
+
+    assert {part: ids(getattr(dealt, part)) for part in PARTS} == PINNED
+
+
+# Written down once: no platform, Python version or later change of the code may deal other rows for the same seed.
+PINNED = {
+    "train": ["p116", "p047", "p088"],
+    "select": ["p013", "p092"],
+    "check": ["p069", "p040"],
+    "test": ["p003", "p068", "p103"],
+}
+
+
+def disguised(text: str) -> str:
+    """The same words with another case, other spaces and punctuation."""
+    return f"  {text.upper().replace(' ', ',  ')}!? "
+
+
+@given(st.sets(st.integers(0, 79), min_size=1, max_size=20), st.booleans(), runs)
+def test_copies_of_test_rows_are_dropped(copied: set[int], official: bool, run: int) -> None:
+    originals = pool([0, 1, 2, 3] * 20)
+    copies = [row | {"id": f"c{i}", "text": disguised(row["text"])} for i, row in enumerate(originals) if i in copied]
+    if official:
+        bench = benchmark(pool([0, 1, 2, 3] * 15, "x") + copies, originals, train_seeds=range(60), val_seeds=[60, 61])
+        # 60 rows are no copies: a copy that is let in makes room for the two that are asked for beyond them.
+        with pytest.raises(UsageError, match="61 were asked for"):
+            deal(bench, 60, 1, 1, 5, run)
+    else:
+        bench = benchmark(originals + copies)
+    dealt = deal(bench, 10, 20, 5, 15, run)
+
+    words = {" ".join(row["text"].lower().replace(",", " ").strip(" !?").split()) for row in dealt.test}
+    for part in ("train", "select", "check"):
+        for row in getattr(dealt, part):
+            assert " ".join(row["text"].lower().replace(",", " ").strip(" !?").split()) not in words
+    assert dealt.dropped <= len(copied)
+
+
+NEAR = "one two three four five six seven eight nine ten"
+
+
+@pytest.mark.parametrize(
+    ("neighbour", "limit", "stays"),
+    [
+        (NEAR, None, False),
+        (NEAR.replace("ten", "eleven"), None, True),
+        (NEAR.replace("ten", "eleven"), 0.8, False),  # 9 words of 11 are shared
+        (NEAR.replace("nine ten", "eleven twelve"), 0.8, True),  # 8 of 12
+        (NEAR + " eleven twelve", 0.8, False),  # 10 of 12
+        (NEAR + " eleven twelve thirteen", 0.8, True),  # 10 of 13
+        ("Ten, NINE eight seven six five four three two one!", 0.8, False),
+    ],
+)
+def test_near_copies_of_test_rows_are_dropped_where_the_config_says_so(
+    neighbour: str, limit: float | None, stays: bool
+) -> None:
+    train = [*pool([0, 1] * 10), {"id": "neighbour", "text": neighbour, "label": "label0"}]
+    test = [{"id": f"t{i}", "text": NEAR if i == 0 else f"other words {i}", "label": f"label{i % 2}"} for i in range(4)]
+    changes = {"near_copy": limit, "train_seeds": range(20), "val_seeds": [20]}
+    bench = benchmark(train, test, **changes)
+
+    # Official test rows count whether they are drawn or not.
+    kept = deal(bench, 20, 1 if stays else 0, 0, 1, 0)
+    assert ("neighbour" in union(kept)) is stays
+    if not stays:
+        with pytest.raises(UsageError):
+            deal(bench, 20, 1, 0, 1, 0)
+
+
+def test_match_fields_say_which_text_counts_as_the_row() -> None:
+    class Question(dspy.Signature):
+        """Answer from the context."""
+
+        context: str = dspy.InputField()
+        text: str = dspy.InputField()
+        label: str = dspy.OutputField()
+
+    train = [row | {"context": f"train context {i}"} for i, row in enumerate(pool([0, 1] * 10))]
+    test = [row | {"id": f"t{i}", "context": f"test context {i}"} for i, row in enumerate(train[:4])]
+    keys = {"signature": Question, "train_seeds": range(8), "val_seeds": range(8, 16)}
+
+    assert len(union(deal(benchmark(train, test, **keys), 8, 12, 4, 4, 0))) == 20
+    with pytest.raises(UsageError, match="has 16 rows"):
+        deal(benchmark(train, test, match_fields=("text",), **keys), 8, 12, 4, 4, 0)
+
+
+grouped = st.lists(st.integers(1, 5), min_size=20, max_size=30)
+
+
+def in_groups(group_sizes: list[int], name: Callable[[int, int], str]) -> list[Row]:
+    """Rows in groups of these sizes; name(group, first row) says how a group is called."""
+    rows, group_of = pool([0, 1] * 75), []
+    for group, size in enumerate(group_sizes):
+        group_of += [name(group, len(group_of))] * size
+    return [row | {"group": group} for row, group in zip(rows, group_of, strict=False)]
+
+
+@given(grouped, st.tuples(st.integers(3, 8), st.integers(4, 10), st.integers(2, 4), st.integers(3, 8)), runs)
+@example([2] * 30, (5, 8, 3, 5), 0)
+def test_a_group_is_on_one_side_of_every_split(
+    group_sizes: list[int], size: tuple[int, int, int, int], run: int
+) -> None:
+    assume(sum(group_sizes) >= 50)
+    dealt = deal(benchmark(in_groups(group_sizes, lambda group, first: f"g{group}")), *size, run)
+
+    sides = {part: {row["group"] for row in getattr(dealt, part)} for part in PARTS}
+    crossing = {(a, b) for a in PARTS for b in PARTS if a < b and sides[a] & sides[b]}
+    assert crossing == set()
+
+
+NAMES = {"own": lambda group, first: f"g{group}", "first-row": lambda group, first: f"p{first:03d}"}
+
+
+@pytest.mark.parametrize("named", NAMES)
+@given(group_sizes=grouped, test=st.integers(3, 8), run=runs)
+def test_rows_of_a_group_that_test_has_begun_are_nobodys(
+    group_sizes: list[int], test: int, run: int, named: str
+) -> None:
+    rows = in_groups(group_sizes, NAMES[named])
+    bench = benchmark(rows, train_seeds=range(10), val_seeds=range(10, 200))
+    in_test = deal(bench, 10, 5, 5, test, run).test
+    begun = {row["group"] for row in in_test}
+    rest = sum(row["group"] in begun for row in rows) - test
+
+    left = len(rows) - test - rest - 10
+    dealt = deal(bench, 10, left, 5, test, run)
+    assert not begun & {row["group"] for part in ("train", "select", "check") for row in getattr(dealt, part)}
+    if rest:
+        with pytest.raises(UsageError, match=f"{left + 11} were asked for"):
+            deal(bench, 10, left + 1, 5, test, run)
+
+
+@given(st.integers(20, 150), st.integers(1, 60), st.integers(2, 120), st.integers(1, 100), st.booleans())
+def test_sizes_shrink_to_what_the_data_can_fill(have: int, train: int, val: int, test: int, official: bool) -> None:
+    bench = benchmark(pool([0, 1] * (have // 2)), pool([0, 1] * 15, "t") if official else None)
+    sizes = shrink(bench, train, val, test)
+
+    assert all(0 <= got <= asked for got, asked in zip(sizes, (train, val, test), strict=True))
+    dealt = deal(bench, sizes[0], sizes[1], 0, sizes[2], 0)
+    assert [len(dealt.train), len(dealt.check), len(dealt.test)][:2] == list(sizes[:2])
+
+
+@given(grouped)
+def test_sizes_shrink_also_where_groups_leave_rows_out(group_sizes: list[int]) -> None:
+    bench = benchmark(in_groups(group_sizes, NAMES["own"]), train_seeds=range(20), val_seeds=range(20, 100))
+    train, val, test = shrink(bench, 20, 30, 100)
+
+    dealt = deal(bench, train, val, val // 2, test, 0)
+    assert len(dealt.test) == test
+
+
+@given(st.integers(2, 9))
+def test_sizes_shrink_also_where_copies_are_left_out(copies: int) -> None:
+    rows = pool([0, 1, 2, 3] * 20)
+    twins = [row | {"id": f"c{i}", "text": disguised(row["text"])} for i, row in enumerate(rows[:: 10 - copies])]
+    bench = benchmark(rows + twins, train_seeds=range(20), val_seeds=range(20, 60))
+    train, val, test = shrink(bench, 20, 30, 100)
+
+    dealt = deal(bench, train, val, val // 2, test, 0)
+    assert len(dealt.test) == test
+
+
+def test_test_gives_way_before_train_and_val_do() -> None:
+    bench = benchmark(pool([0, 1] * 100))
+
+    assert shrink(bench, 50, 80, 500) == (50, 80, 70)
+    # Down to a third of the rows, however many were asked for; only then do the others give way.
+    assert shrink(bench, 50, 100, 500) == shrink(bench, 50, 100, 66) == (46, 92, 61)
+
+
+def test_too_large_a_size_is_refused_by_name() -> None:
+    bench = benchmark(pool([0, 1] * 30))
+
+    with pytest.raises(UsageError, match="made-up.*train and val"):
+        deal(bench, 40, 40, 10, 10, 0)
+    with pytest.raises(UsageError, match="made-up.*test"):
+        deal(bench, 5, 5, 2, 61, 0)
+
+
+def test_without_test_seeds_the_check_rows_take_the_place_of_test() -> None:
+    dealt = deal(benchmark(pool([0, 1] * 30), test_seeds=None), 10, 20, 5, 15, 0)
+
+    assert dealt.split == "check"
+    assert dealt.test == dealt.check
+    assert len(dealt.check) == 15
+
+
+def test_labels_keep_whole_classes_and_narrow_the_signature() -> None:
+    rows = pool([0, 1, 2, 3] * 20)
+    entry = config(signature=Task, loader=lambda: rows)
+    narrow = load_benchmark("made-up", entry, "sample", labels=2)
+
+    assert {row["label"] for row in narrow.train} == {"label0", "label1"}
+    assert len(narrow.train) == 40
+    assert narrow.signature.output_fields["label"].annotation.__args__ == ("label0", "label1")
+    for labels in (1, 5):
+        with pytest.raises(UsageError, match="give 2 to 4"):
+            load_benchmark("made-up", entry, "sample", labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "complaint"),
+    [
+        ([{"text": "a"}], "row 0 of 'made-up' .* lacks label"),
+        ([], "no rows"),
+        ([{"id": 1, "text": "a", "label": "x"}, {"id": 1, "text": "b", "label": "y"}], "not unique"),
+        ({"rows": []}, "returned keys"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_refused(loaded: Any, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        load_benchmark("made-up", config(signature=Task, loader=lambda: loaded), "sample")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"metric": None}, "lacks metric"),
+        ({"test_seed": range(3)}, "unknown keys test_seed"),
+        ({"val_seeds": range(10, 30)}, "overlap"),
+    ],
+)
+def test_an_entry_that_cannot_be_meant_is_refused(change: dict[str, Any], complaint: str) -> None:
+    entry = config(signature=Task, loader=lambda: pool([0, 1] * 30), **change)
+    with pytest.raises(UsageError, match=complaint):
+        load_benchmark("made-up", entry, "sample")
+
+
+def test_a_loader_is_called_with_the_source_where_it_takes_one() -> None:
+    asked = []
+
+    def loader(source: str) -> list[Row]:
+        asked.append(source)
+        return pool([0, 1] * 30)
+
+    load_benchmark("made-up", config(signature=Task, loader=loader), "somewhere")
+    assert asked == ["somewhere"]

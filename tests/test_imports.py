@@ -1,0 +1,75 @@
+"""Who may import whom: the scripts everything, the benchmarks the contract, the analysis no DSPy."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = {path.stem: path for path in (ROOT / "scaling").glob("*.py") if path.stem != "__init__"}
+ROOMS = sorted((ROOT / "benchmarks").rglob("*.py"))
+SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
+ANALYSIS = ("stats", "fits", "tables", "hypotheses", "figures", "report", "store", "types", "intervals")
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of all modules that a file imports, at its top or in a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative imports hide who imports whom"
+            # `from scaling import lm` imports a module, `from scaling.lm import Seam` a name.
+            packages = ("scaling", "benchmarks")
+            found |= {f"{node.module}.{n.name}" for n in node.names} if node.module in packages else {node.module}
+    return found
+
+
+def roots(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+def reached(start: str) -> set[str]:
+    """Everything that a module of the library imports, itself or through other modules of the library."""
+    found, waiting = set(), [start]
+    while waiting:
+        names = imports(LIBRARY[waiting.pop()])
+        inside = {name.split(".")[1] for name in names - found if name.startswith("scaling.")}
+        found |= names
+        waiting += sorted(inside & set(LIBRARY))
+    return found
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_benchmark_needs_dspy_and_the_contract_only(path: Path) -> None:
+    names = imports(path)
+    allowed = {"dspy", "benchmarks", "scaling"} | set(sys.stdlib_module_names)
+    if path.name == "sources.py":
+        # The one place that speaks to the hub, and only when it is asked to.
+        allowed |= {"datasets", "huggingface_hub"}
+        top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not [node for node in top if "datasets" in ast.dump(node) or "huggingface" in ast.dump(node)]
+
+    assert roots(names) <= allowed
+    assert {name for name in names if name.startswith("scaling")} <= {"scaling.types"}
+
+
+@pytest.mark.parametrize("name", sorted(LIBRARY))
+def test_the_library_knows_neither_scripts_nor_benchmarks(name: str) -> None:
+    assert not roots(imports(LIBRARY[name])) & ({"benchmarks", "tests"} | SCRIPTS)
+
+
+@pytest.mark.parametrize("name", [name for name in ANALYSIS if name in LIBRARY])
+def test_the_analysis_needs_no_dspy(name: str) -> None:
+    assert not roots(reached(name)) & {"dspy", "litellm", "gepa", "optuna"}
+
+
+def test_the_run_half_is_what_it_is_told_apart_from() -> None:
+    # The search above finds DSPy where it is.
+    assert "dspy" in roots(reached("runner"))
+    assert "dspy" in roots(imports(LIBRARY["lm"]))
+    assert {"store", "types", "intervals"} <= set(LIBRARY)
