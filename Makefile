@@ -14,7 +14,7 @@ demo: $(VENV)/ready
 	@ls visualizations/*.png
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

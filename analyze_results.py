@@ -38,7 +38,7 @@ def analyze(folders: list[Path], output: Path, formats: list[str]) -> list[Path]
     tests, refused = test_hypotheses(results)
     notes = report.notes_of(results, frame, refused)
     output.mkdir(parents=True, exist_ok=True)
-    pictures = draw(results, frame, notes, output / "visualizations", formats) if not frame.empty else {}
+    pictures = draw(results, frame, output / "visualizations", formats) if not frame.empty else {}
     names = {name: output / name for name in ("summary_results.csv", "summary_tests.csv", "summary_fits.csv")}
     everything = [frame, results.cells[results.cells["status"] != "ok"]]
     concat = [part for part in everything if not part.empty]
@@ -50,11 +50,11 @@ def analyze(folders: list[Path], output: Path, formats: list[str]) -> list[Path]
     return [*pictures, *names.values(), output / "summary_results.md", output / "report.html"]
 
 
-def draw(results, frame, notes: list[str], folder: Path, formats: list[str]) -> dict[Path, str]:
+def draw(results, frame, folder: Path, formats: list[str]) -> dict[Path, str]:
     """Draw every figure; returns the PNG (or first format's) paths with a sentence on what each shows."""
     import matplotlib.pyplot as plt
 
-    from scaling import figures
+    from scaling import figures, report
 
     figures.theme()
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def draw(results, frame, notes: list[str], folder: Path, formats: list[str]) -> 
         alt = "Best score on the rows that candidates are selected on, against rollouts; not a test score"
         planned["learning_curves"] = (lambda: figures.learning_curves(results, curves), alt)
     planned["cost_quality"] = (lambda: figures.cost_quality(frame), "Test score against the cost of an answer")
-    small_print = "Bars: 95 % intervals. " + " ".join(notes)
+    small_print = "Bars: 95 % intervals. " + " ".join(report.notes_of(results, frame, []))
     written = {}
     for name, (make, alt) in planned.items():
         figure = figures.footer(make(), small_print)

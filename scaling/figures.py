@@ -107,9 +107,12 @@ def improvement_heatmap(summary: pd.DataFrame, optimizer: str) -> Figure:
     figure, ax = plt.subplots(figsize=size)
     limit = max(5.0, float(np.nanmax(np.abs(values.to_numpy()))) if values.notna().any().any() else 5.0)
     sns.heatmap(
-        values, ax=ax, annot=texts.fillna("not run"), fmt="", cmap="PuOr_r", vmin=-limit, vmax=limit, linewidths=1,
+        values, ax=ax, annot=texts, fmt="", cmap="PuOr_r", vmin=-limit, vmax=limit, linewidths=1,
         annot_kws={"fontsize": 8}, cbar_kws={"label": "points"},
     )  # fmt: skip
+    for row, column in zip(*np.where(values.isna().to_numpy()), strict=True):
+        ax.text(column + 0.5, row + 0.5, "not run", ha="center", va="center", fontsize=8, color="0.4")
+    ax.grid(False)
     ax.set(xlabel="steps", ylabel="", title=f"improvement by {OPTIMIZER_NAMES.get(optimizer, optimizer)}, test rows")
     ax.tick_params(axis="y", rotation=0)
     return figure
@@ -130,7 +133,7 @@ def optimizer_comparison(summary: pd.DataFrame) -> Figure:
             color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)], label=line,
         )  # fmt: skip
     ax.set_yticks(range(len(rows)), [f"{b}, {s} {'step' if s == 1 else 'steps'}" for b, s in rows])
-    ax.invert_yaxis()
+    ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set(xlabel="test score (points)", title="optimizers side by side")
     _shared_legend(figure, [ax])
     return figure
@@ -182,8 +185,9 @@ def cost_quality(summary: pd.DataFrame) -> Figure:
         front = pareto(part[column].to_numpy(), part["final_score"].to_numpy())
         ax.plot(part[column].to_numpy()[front], POINTS * part["final_score"].to_numpy()[front], color="0.5",
                 linewidth=1, drawstyle="steps-post", label="best for the money")  # fmt: skip
-        ax.set(title=name, xlabel=f"{unit} (log scale)", xscale="log", ylim=(-2, 102))
-        ax.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+        wide = part[column].max() > 10 * part[column].min()
+        ax.set(title=name, xlabel=f"{unit} (log scale)" if wide else unit, ylim=(-2, 102))
+        ax.set(xscale="log") if wide else ax.set_xlim(0, 1.15 * part[column].max())
     axes[0][0].set_ylabel("test score (points), number: steps")
     _shared_legend(figure, axes[0])
     return figure
@@ -200,12 +204,9 @@ def pareto(cost: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def footer(figure: Figure, text: str) -> Figure:
-    """What the reader must know of the data, in small print under the whole picture."""
-    figure.canvas.draw()
-    width, height = figure.get_size_inches()
-    bottom = figure.get_tightbbox(figure.canvas.get_renderer()).y0 / height
-    lines = textwrap.fill(text, int(width * 21))
-    figure.text(0.0, bottom - 0.02, lines, fontsize=7, color="0.35", va="top")
+    """What the reader must know of the data, in small print under the picture."""
+    width, _ = figure.get_size_inches()
+    figure.text(0.01, -0.01, textwrap.fill(text, int(width * 19)), fontsize=7, color="0.35", va="top")
     return figure
 
 
@@ -214,6 +215,8 @@ def _one_learning_curve(points: pd.DataFrame, index: int, optimizer: str, ax: Ax
         return
     colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
     name = OPTIMIZER_NAMES.get(optimizer, optimizer)
+    if "rows" not in points:
+        points = points.assign(rows="select")
     seen = points[points["best_val_score"].notna()]
     best = (POINTS * seen["best_val_score"]).to_numpy(float)
     ax.step(seen["rollouts"], best, where="post", color=colour, linestyle=DASHES[index % len(DASHES)], label=name)
@@ -256,5 +259,5 @@ def _shared_legend(figure: Figure, axes: list[Axes]) -> None:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncol=min(3, len(handles)), frameon=False
+        handles.values(), handles.keys(), loc="outside upper center", ncol=min(3, len(handles)), frameon=False
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +91,7 @@ def test_the_command_that_the_others_change_works(command: Callable, server: Scr
         ({"train_size": "200"}, ["--train-size 200", "toy"]),
         ({"labels": "9"}, ["--labels 9", "toy", "4"]),
         ({"models_file": "not-there.toml"}, ["--models-file", "not-there.toml"]),
+        ({"max_concurrency": "0"}, ["--max-concurrency 0"]),
         ({"max_cost": "1"}, ["--max-cost", "openai/scripted", "--models-file"]),
         ({"data": "no-such-folder", "benchmarks": "banking77"}, ["no-such-folder", "--data sample", "--data hub"]),
     ],
@@ -100,6 +103,25 @@ def test_a_bad_flag_is_refused(
     said = refused(command(**changes))
 
     assert not [words for words in says if words not in said], said
+
+
+def test_a_cap_that_is_no_number_caps_nothing_and_is_refused(
+    command: Callable, refused: Callable, server: ScriptedServer, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.toml").write_text(
+        f'[models."toy/x"]\nroute = "openai/scripted"\napi_base = "{server.url}"\n'
+        "input_usd_per_million = 1.0\noutput_usd_per_million = 1.0\n"
+    )
+
+    refused(command(models_file="mine.toml", models="toy/x", max_cost="nan"))
+
+
+@pytest.mark.parametrize("axis", ["benchmarks", "steps", "optimizers", "models"])
+def test_a_name_given_twice_is_one_cell(command: Callable, capsys: pytest.CaptureFixture, axis: str) -> None:
+    once = GOOD[f"--{axis}"]
+
+    assert script.main(command(**{axis: f"{once} {once}"})) == 0
+    assert "1 cells: 1 ok" in capsys.readouterr().out
 
 
 def test_the_smallest_budget_that_is_offered_works(command: Callable) -> None:
@@ -123,7 +145,8 @@ def test_draws_at_temperature_0_are_refused(
         ("steps = [1, 2", "TOML"),
         ("stepps = [1, 2]", "stepps"),
         ('temperature = "warm"', "temperature"),
-        ("optimizers = 3", "optimizers"),
+        ("steps_by_benchmark = [1, 2]", "steps_by_benchmark"),
+        ("pipelines = 3", "pipelines"),
     ],
 )
 def test_a_study_that_cannot_be_meant_is_refused(
@@ -131,19 +154,25 @@ def test_a_study_that_cannot_be_meant_is_refused(
 ) -> None:
     (tmp_path / "mine.toml").write_text(text)
 
-    assert says in refused(command(study="mine.toml", optimizers=None))
+    assert says in refused(command(study="mine.toml", steps=None))
 
 
 @pytest.mark.parametrize(
     "text",
-    ["no toml at all", '[models."toy/x"]\nprice = 3\n', '[models."toy/x"]\ninput_usd_per_million = "cheap"\n'],
+    [
+        "no toml at all",
+        '[models."toy/x"]\nprice = 3\n',
+        '[models."toy/x"]\nmax_output_tokens = "few"\n',
+        'models = "toy/x"\n',
+    ],
+    ids=["no TOML", "unknown field", "wrong type", "no table"],
 )
 def test_a_models_file_that_cannot_be_meant_is_refused(
     command: Callable, refused: Callable, tmp_path: Path, text: str
 ) -> None:
     (tmp_path / "mine.toml").write_text(text)
 
-    assert "mine.toml" in refused(command(models_file="mine.toml"))
+    assert "mine.toml" in refused(command(models_file="mine.toml", models="toy/x"))
 
 
 @pytest.mark.parametrize("key", ["loader", "signature", "metric", "train_seeds", "val_seeds"])
@@ -155,9 +184,12 @@ def test_an_entry_without_a_key_is_refused(command: Callable, refused: Callable,
     assert f"lacks {key}" in said
 
 
-def test_a_loader_that_fails_is_the_users_to_mend(command: Callable, refused: Callable, toy: Callable) -> None:
+@pytest.mark.parametrize("error", [FileNotFoundError, ValueError])
+def test_a_loader_that_fails_is_the_users_to_mend(
+    command: Callable, refused: Callable, toy: Callable, error: type[Exception]
+) -> None:
     def loader() -> list:
-        raise FileNotFoundError("rows.csv")
+        raise error("rows.csv")
 
     toy(loader=loader)
     said = refused(command())
@@ -285,6 +317,31 @@ def test_an_output_folder_that_is_a_file_is_refused(
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert server.calls == 0
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_ctrl_c_keeps_what_was_paid_for(
+    command: Callable, server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def interrupt(body: dict) -> str:
+        if len(server.requests) == 5:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        return server.default_answer(body)
+
+    server.answer = interrupt
+    slow = command(steps="5", test_size="40", max_concurrency="1")
+    assert script.main(slow) == 130
+    paid = server.calls
+    assert 5 <= paid < 200
+    shown = capsys.readouterr()
+    assert "the same command goes on" in shown.out + shown.err
+    (record,) = tmp_path.rglob("results.json")
+    assert read(record)["status"] == "interrupted"
+    assert read(record)["final_score"] is None
+
+    assert script.main(slow) == 0
+    assert server.calls == 200
+    assert read(record)["status"] == "ok"
+    assert read(record)["usage"]["evaluate"]["cache_hits"] == paid
 
 
 @pytest.mark.parametrize("flag", ["--benchmark", "--dry", "--frobnicate"])

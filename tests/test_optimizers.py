@@ -43,9 +43,8 @@ def is_proposal(body: Body) -> bool:
 
 
 @every_optimizer
-@one_and_two_steps
 # Right always: every bootstrap lands at once. Right never: each takes all the rows it may.
-@pytest.mark.parametrize("skill", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize(("steps", "skill"), [(1, 0.0), (1, 0.6), (2, 0.6), (1, 1.0)])
 def test_rollouts_stay_at_or_below_the_budget(
     experiment: Callable, server: ScriptedServer, optimizer: str, steps: int, skill: float
 ) -> None:
@@ -132,6 +131,18 @@ def test_proposals_are_distinct_and_in_the_record(
     curve = read(tmp_path / "cell/learning_curve.json")["points"]
     better = {point["best_val_score"] for point in on_select(curve, record)}
     assert accepted >= len(better) - 1
+
+
+@pytest.mark.parametrize("optimizer", ["gepa", "mipro", "mipro_instruct"])
+def test_proposals_that_cannot_be_parsed_are_counted_and_end_nothing(
+    experiment: Callable, server: ScriptedServer, optimizer: str
+) -> None:
+    server.answer = lambda body: "I have no idea." if is_proposal(body) else server.default_answer(body)
+    record = experiment(optimizer=optimizer)
+
+    assert record["status"] == "ok", record["error"]
+    assert record["proposals"]["unparsed"] > 0
+    assert record["rollouts_used"] >= 20
 
 
 def test_a_better_instruction_is_found_and_kept(experiment: Callable, server: ScriptedServer, tmp_path: Path) -> None:
