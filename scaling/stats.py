@@ -163,10 +163,8 @@ def midp_mcnemar(first: list[float], second: list[float]) -> float:
     """Two-sided mid-p McNemar test on 0/1 pairs (Fagerland, Lydersen & Laake 2013, BMC Med Res Methodol 13:91)."""
     b = sum(x < y for x, y in zip(first, second, strict=True))
     c = sum(x > y for x, y in zip(first, second, strict=True))
-    if b + c == 0:
-        return 1.0
-    exact = float(distributions.binomtest(min(b, c), b + c).pvalue)
-    return min(1.0, exact - float(distributions.binom.pmf(min(b, c), b + c, 0.5)))
+    tail = distributions.binom(b + c, 0.5)
+    return min(1.0, float(2 * tail.cdf(min(b, c)) - tail.pmf(min(b, c))))
 
 
 def holm(p_values: list[float]) -> list[float]:

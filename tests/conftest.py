@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-# Set before DSPy and the hub's client are imported: they read them once. Nothing listens on port 9.
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
-for variable in ("GROQ_API_KEY", "OPENAI_API_KEY", "HF_HUB_OFFLINE", "http_proxy", "https_proxy", "all_proxy"):
-    os.environ.pop(variable, None)
-    os.environ.pop(variable.upper(), None)
 
 import hypothesis
 import pytest

@@ -177,6 +177,18 @@ def test_a_vote_elects_the_majority_and_the_earliest_of_a_tie(
     assert record["lm_calls_per_example"] == len(drawn)
 
 
+def test_answers_in_other_words_of_the_same_are_one_ballot(
+    experiment: Callable, server: ScriptedServer, toy: Callable, tmp_path: Path
+) -> None:
+    toy(label_field=None)
+    drawn = iter(["London", "New  Paris", "new paris."])
+    server.answer = lambda body: section("label", next(drawn))
+    experiment(pipeline="vote", num_steps=3, test_size=1)
+
+    (final,) = [line for line in lines(tmp_path / "cell/predictions.jsonl") if line["program"] == "final"]
+    assert final["prediction"] == "New  Paris"
+
+
 def test_a_vote_without_a_usable_ballot_is_a_failure(
     experiment: Callable, server: ScriptedServer, tmp_path: Path
 ) -> None:

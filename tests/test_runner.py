@@ -17,19 +17,32 @@ from run_scaling_experiment import MultiStepClassifier
 from scaling.types import UsageError
 from tests.support.files import lines, read, tree
 from tests.support.server import Body, ScriptedServer, last_user_message
-from tests.support.toy import Toy, rows, truth
+from tests.support.toy import rows, truth
 
-FIELDS = """schema_version status cell_id cell split n level unchanged proposals baseline_score final_score improvement
-    baseline_ci95 final_ci95 improvement_ci95 val_baseline_score val_final_score rollouts_used lm_calls_per_example
-    usage error_rates elapsed_seconds environment data error""".split()
-CELL_FIELDS = """benchmark pipeline steps optimizer model optimizer_model run seed temperature max_output_tokens
-    train_size val_size select_size test_size rollout_budget data labels feedback""".split()
+FIELDS = [
+    "schema_version", "status", "cell_id", "cell", "split", "n", "level", "unchanged", "proposals", "baseline_score",
+    "final_score", "improvement", "baseline_ci95", "final_ci95", "improvement_ci95", "val_baseline_score",
+    "val_final_score", "rollouts_used", "lm_calls_per_example", "usage", "error_rates", "elapsed_seconds",
+    "environment", "data", "error",
+]  # fmt: skip
+CELL_FIELDS = [
+    "benchmark", "pipeline", "steps", "optimizer", "model", "optimizer_model", "run", "seed", "temperature",
+    "max_output_tokens", "train_size", "val_size", "select_size", "test_size", "rollout_budget", "data", "labels",
+    "feedback",
+]  # fmt: skip
 USAGE_FIELDS = ["calls", "cache_hits", "prompt_tokens", "completion_tokens", "list_cost_usd", "billed_cost_usd"]
-POINT_FIELDS = """rollouts lm_calls tokens list_cost_usd elapsed_seconds val_n candidate_val_score best_val_score
-    test_score""".split()
-LINE_FIELDS = "program id group draw gold prediction score turn_scores notes tokens latency_seconds error".split()
-CALL_FIELDS = """phase role prompt_tokens completion_tokens list_cost_usd billed_cost_usd latency_seconds attempts
-    cache_hit error""".split()
+POINT_FIELDS = [
+    "rollouts", "lm_calls", "tokens", "list_cost_usd", "elapsed_seconds", "val_n", "candidate_val_score",
+    "best_val_score", "test_score",
+]  # fmt: skip
+LINE_FIELDS = [
+    "program", "id", "group", "draw", "gold", "prediction", "score", "turn_scores", "notes", "tokens",
+    "latency_seconds", "error",
+]  # fmt: skip
+CALL_FIELDS = [
+    "phase", "role", "prompt_tokens", "completion_tokens", "list_cost_usd", "billed_cost_usd", "latency_seconds",
+    "attempts", "cache_hit", "error",
+]  # fmt: skip
 
 PRICES = (3.0, 11.0)
 

@@ -8,7 +8,7 @@ from benchmarks.sources import read
 HUB = {"path": "buio/heart-disease", "train": "train", "revision": "refs/convert/parquet"}
 
 CHEST_PAIN = {0: "asymptomatic", 1: "typical angina", 2: "atypical angina", 3: "non-anginal pain", 4: "asymptomatic"}
-ECG = {0: "normal", 1: "ST-T wave abnormality", 2: "probable or definite left ventricular hypertrophy"}
+ECG = {0: "normal", 1: "ST-T wave abnormality", 2: "left ventricular hypertrophy"}
 SLOPE = {1: "rising", 2: "flat", 3: "falling"}
 THALLIUM = {"normal": "normal", "fixed": "fixed defect", "reversible": "reversible defect"}
 SEX = {0: "female", 1: "male"}
@@ -19,15 +19,15 @@ COLUMNS: dict[str, tuple[str, str | dict[Any, str]]] = {
     "age": ("Age", " years"),
     "sex": ("Sex", SEX),
     "cp": ("Chest pain", CHEST_PAIN),
-    "trestbps": ("Blood pressure at rest", " mm Hg"),
+    "trestbps": ("Resting blood pressure", " mm Hg"),
     "chol": ("Cholesterol", " mg/dl"),
-    "fbs": ("Fasting blood sugar above 120 mg/dl", YES_NO),
-    "restecg": ("ECG at rest", ECG),
-    "thalach": ("Highest heart rate reached", " beats a minute"),
-    "exang": ("Angina on exercise", YES_NO),
-    "oldpeak": ("ST depression on exercise", " mm"),
-    "slope": ("Slope of the ST segment at peak exercise", SLOPE),
-    "ca": ("Major vessels seen on fluoroscopy", " of 3"),
+    "fbs": ("Fasting sugar above 120 mg/dl", YES_NO),
+    "restecg": ("Resting ECG", ECG),
+    "thalach": ("Peak heart rate", "/min"),
+    "exang": ("Exercise angina", YES_NO),
+    "oldpeak": ("Exercise ST depression", " mm"),
+    "slope": ("ST slope", SLOPE),
+    "ca": ("Vessels on fluoroscopy", " of 3"),
     "thal": ("Thallium scan", THALLIUM),
 }
 

@@ -1,0 +1,95 @@
+"""The analysis through its command line, on records that real (scripted) cells wrote."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import analyze_results
+from scaling.types import EXIT_OK, EXIT_USAGE
+from tests.support.files import read
+
+
+@pytest.fixture
+def results(experiment: Callable, tmp_path: Path) -> Path:
+    """Four cells of the toy benchmark that are ok, and one that is invalid by hand."""
+    folder = tmp_path / "results"
+    for optimizer in ("gepa", "mipro"):
+        for steps in (1, 2):
+            experiment(optimizer=optimizer, num_steps=steps, output_dir=folder / f"{optimizer}{steps}")
+    record = read(folder / "gepa1" / "results.json")
+    record |= {"status": "invalid", "cell_id": "0" * 16, "final_score": None, "baseline_score": None}
+    record["error"] = {"kind": "infrastructure", "message": "9.0 % of test examples failed in the infrastructure"}
+    (folder / "bad").mkdir()
+    (folder / "bad" / "results.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_all_figures_and_tables_appear_and_missing_cells_are_missing(results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert analyze_results.main(["--results-dir", str(results), "--output-dir", str(out)]) == EXIT_OK
+    pictures = {path.stem for path in (out / "visualizations").glob("*.png")}
+    assert pictures == {
+        "scaling_curves_overall", "scaling_curve_toy", "improvement_heatmap_gepa", "improvement_heatmap_mipro",
+        "optimizer_comparison", "learning_curves", "cost_quality",
+    }  # fmt: skip
+    with (out / "summary_results.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    ok = [row for row in rows if row["status"] == "ok"]
+    bad = [row for row in rows if row["status"] != "ok"]
+    assert len(ok) == 4 and [row["status"] for row in bad] == ["invalid"]
+    assert bad[0]["final_score"] == "" and bad[0]["baseline_score"] == ""
+    for row in ok:
+        record = read(results / f"{row['optimizer']}{row['steps']}" / "results.json")
+        assert float(row["final_score"]) == pytest.approx(record["final_score"])
+        assert float(row["final_low"]) == pytest.approx(record["final_ci95"][0])
+        assert int(row["n"]) == record["n"]
+    text = (out / "summary_results.md").read_text() + (out / "report.html").read_text()
+    assert text.count("9.0 % of test examples failed") == 2
+    with (out / "summary_tests.csv").open() as lines:
+        tests = list(csv.DictReader(lines))
+    assert [row["verdict"] for row in tests] == ["cannot tell"] * 4
+    assert all(row["reason"] for row in tests)
+
+
+def test_the_same_records_give_the_same_bytes(results: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        options = ["--results-dir", str(results), "--output-dir", str(tmp_path / name), "--format", "png", "pdf"]
+        assert analyze_results.main(options) == EXIT_OK
+    for path in (tmp_path / "one").rglob("*"):
+        if path.suffix in (".png", ".csv", ".md", ".html"):
+            assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes(), path.name
+    assert (tmp_path / "one" / "visualizations" / "cost_quality.pdf").exists()
+
+
+def test_without_results_it_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert analyze_results.main(["--results-dir", str(tmp_path)]) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "run_scaling_experiment.py --quick" in error
+
+
+def test_cells_on_other_terms_are_refused_and_the_field_is_named(results: Path, tmp_path: Path) -> None:
+    record = read(results / "mipro1" / "results.json")
+    record["cell"] |= {"model": "openai/another"}
+    record["cell_id"] = "1" * 16
+    other = results / "other"
+    other.mkdir()
+    (other / "results.json").write_text(json.dumps(record))
+    (other / "predictions.jsonl").write_bytes((results / "mipro1" / "predictions.jsonl").read_bytes())
+    out = tmp_path / "out"
+    assert analyze_results.main(["--results-dir", str(results), "--output-dir", str(out)]) == EXIT_OK
+    text = (out / "summary_results.md").read_text()
+    assert "Not compared" in text and "model openai/another against openai/scripted" in text
+
+
+def test_help_does_not_load_pandas_or_dspy() -> None:
+    code = "import sys, analyze_results as a\ntry: a.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'pandas', 'dspy', 'matplotlib'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -1,0 +1,59 @@
+"""A few true runs on the embedded model, one after another: two servers at once would fight for the cores."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import run_scaling_experiment as script
+from tests.support.files import lines, read
+
+pytestmark = [pytest.mark.model, pytest.mark.xdist_group("model")]
+ROOT = Path(__file__).parent.parent
+REAL_ROWS = ROOT.parent / "shared" / "data"
+TINY = {"model": "local/smollm2-135m", "train_size": 6, "val_size": 8, "test_size": 6, "rollout_budget": 20}
+
+
+def run(**changes) -> dict:
+    return asyncio.run(script.run_single_experiment(**(TINY | changes)))
+
+
+@pytest.mark.parametrize("optimizer", ["gepa", "mipro"])
+def test_a_true_optimizer_run(optimizer: str, tmp_path: Path) -> None:
+    record = run(benchmark="banking77", num_steps=1, optimizer=optimizer, output_dir=tmp_path, data="sample", labels=4)
+    assert record["status"] == "ok", record["error"]
+    assert record["rollouts_used"] <= 20
+    assert record["usage"]["optimize"]["completion_tokens"] > 0
+    points = read(tmp_path / "learning_curve.json")["points"]
+    assert len(points) > 2
+    predictions = lines(tmp_path / "predictions.jsonl")
+    labels = {"age_limit", "card_arrival", "cash_withdrawal_charge", "change_pin"}
+    assert {line["prediction"] for line in predictions} <= labels
+    assert record["error_rates"]["parse"] == 0  # answers are held to the schema
+
+
+@pytest.mark.skipif(not REAL_ROWS.is_dir(), reason="no real rows beside this clone")
+@pytest.mark.parametrize("benchmark", ["banking77", "heartdisease", "hotpotqa"])
+def test_a_cell_on_real_rows(benchmark: str, tmp_path: Path) -> None:
+    sizes = {"train_size": 2, "val_size": 5, "test_size": 3}
+    record = run(benchmark=benchmark, num_steps=1, optimizer="none", output_dir=tmp_path, data=str(REAL_ROWS), **sizes)
+    assert record["status"] == "ok", record["error"]
+    golds = {line["gold"] for line in lines(tmp_path / "predictions.jsonl")}
+    source = "".join(path.read_text() for path in (REAL_ROWS / benchmark).glob("*.json*"))
+    assert benchmark == "heartdisease" or all(gold in source for gold in golds)
+
+
+def test_the_readmes_own_benchmark_runs_as_shown(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    example = re.search(r"<!-- example: own benchmark -->\n```python\n(.*?)```", text, re.S).group(1)
+    found = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1].startswith("ok ") and found.stdout.strip().endswith("check")
