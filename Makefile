@@ -14,7 +14,8 @@ demo: $(VENV)/ready
 	@ls visualizations/*.png
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 -m "not model"
+	$(BIN)/python -m pytest -m model
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

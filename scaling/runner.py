@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shutil
 import subprocess
 import time
 import traceback
@@ -273,14 +274,21 @@ def environment() -> dict[str, Any]:
             packages[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             packages[name] = None
-    here = Path(__file__).parent
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     return {
         "python": platform.python_version(),
         "packages": packages,
-        "git": git.stdout.strip() or None,
+        "git": _commit(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def _commit() -> str | None:
+    """The commit this program runs from; None where there is no git or no repository."""
+    if shutil.which("git") is None:
+        return None
+    here = Path(__file__).parent
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return git.stdout.strip() or None
 
 
 def _on_point(work: Work, points: list[dict[str, Any]], board: Board) -> None:

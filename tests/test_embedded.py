@@ -1,4 +1,4 @@
-"""A few true runs on the embedded model, one after another: two servers at once would fight for the cores."""
+"""A few true runs on the embedded model, by themselves: beside other tests its threads fight for the cores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import run_scaling_experiment as script
 from tests.support.files import lines, read
 
-pytestmark = [pytest.mark.model, pytest.mark.xdist_group("model")]
+pytestmark = pytest.mark.model
 ROOT = Path(__file__).parent.parent
 REAL_ROWS = ROOT.parent / "shared" / "data"
 TINY = {"model": "local/smollm2-135m", "train_size": 6, "val_size": 8, "test_size": 6, "rollout_budget": 20}
