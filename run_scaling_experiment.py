@@ -29,7 +29,7 @@ from scaling.models import Model, find_model, load_registry, require_key
 from scaling.pipelines import MultiStepClassifier
 from scaling.progress import Board, quiet
 from scaling.runner import Settings, Work, run_cells
-from scaling.store import CACHE, LOG, CellFiles, files_of, is_settled, write_aggregate
+from scaling.store import CACHE, LOG, CellFiles, files_of, is_settled, read_records, write_aggregate
 from scaling.types import (
     EXIT_CAP,
     EXIT_FAILED,
@@ -102,6 +102,8 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
     Everything a user can get wrong raises UsageError before the first call. options: the command line's.
     """
     options = _with_defaults(options)
+    check_options(options)
+    read_records([options.output_dir])  # one that cannot be read is told before anything is spent
     registry = load_registry(options.models_file)
     cells = plan.expand(study, list(BENCHMARK_CONFIG), registry, options.api_base)
     models = _models_of(cells, registry, options)
@@ -271,6 +273,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--fresh", action="store_true", help="run settled cells again, and take no answer from the cache"
     )
     return parser.parse_args(argv)
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raise UsageError for a number that makes no sense."""
+    for name, low, example in (("max_cost", 0.0, 10), ("max_concurrency", 1, 8), ("timeout", 0.1, 120)):
+        value = getattr(options, name)
+        if value is not None and not low <= value < float("inf"):
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} {value} is not possible; give {low:g} or more. Type {flag} {example}.")
+    if not 0 <= options.max_error_rate <= 1:
+        raise UsageError(f"--max-error-rate {options.max_error_rate} is not a share; give 0 to 1. Type 0.02.")
 
 
 def load_dotenv_file(path: Path) -> None:

@@ -79,10 +79,21 @@ def deal(bench: Benchmark, train: int, val: int, select: int, test: int, run: in
     `test_seeds` in the config, `check` takes the place of test. Raises UsageError when data are short.
     """
     test_rows = _test_rows(bench, test, seed) if bench.config.get("test_seeds") is not None else []
-    pool, dropped = _train_pool(bench, test_rows, train, val, seed)
-    train_rows, val_rows = _train_and_val(bench, pool, train, val, run, seed)
+    train_rows, val_rows, dropped = _train_and_val(bench, test_rows, train, val, seed)
+    if len(train_rows) < train or len(val_rows) < val:
+        raise _too_few(bench, "train and val together", train + val, len(train_rows) + len(val_rows))
+    if run > 0:
+        union = stratified(train_rows + val_rows, _stratum(bench), seed + 1000 + run)
+        train_rows = union[:train]
+        val_rows = _pick(union[train:], val, train_rows)
     val_rows = stratified(val_rows, _stratum(bench), seed + run)
-    select_rows, check_rows = val_rows[:select], val_rows[select:]
+    select_rows = val_rows[:select]
+    check_rows = _pick(val_rows[select:], val, select_rows)
+    if not test_rows and not check_rows:
+        raise UsageError(
+            f"{bench.name} has no test rows, and the {val} rows of val leave none for check beside the "
+            f"{select} of select. Type --val-size {2 * val}, or give the benchmark test_seeds."
+        )
     split = "test" if test_rows else "check"
     return Deal(train_rows, select_rows, check_rows, test_rows or check_rows, split, dropped)
 
@@ -90,23 +101,25 @@ def deal(bench: Benchmark, train: int, val: int, select: int, test: int, run: in
 def shrink(bench: Benchmark, train: int, val: int, test: int) -> tuple[int, int, int]:
     """Sizes as maxima: the largest (train, val, test) not above the given ones that the data can fill.
 
-    Where the pool is one, test shrinks first, down to a third of the rows, then all three in proportion.
+    Where the pool is one, test gives way first, down to a third of the rows, then all three in proportion.
     """
     has_test = bench.config.get("test_seeds") is not None
-    if has_test and bench.test is not None:
+    if not has_test:
+        test = 0
+    elif bench.test is not None:
         test = min(test, len(bench.test))
-        have = len(_train_pool(bench, bench.test, train, val, seed=0)[0])
-        if train + val > have:
-            train, val = have * train // (train + val), have * val // (train + val)
-        return train, val, test
-    have = len(bench.train)
-    test = test if has_test else 0
-    if train + val + test <= have:
-        return train, val, test
-    if has_test and have - train - val >= have // 3:
-        return train, val, have - train - val
-    total = train + val + test
-    return have * train // total, have * val // total, have * test // total
+    else:
+        have = len(bench.train)
+        test = min(test, max(have // 3, have - train - val))
+        if (total := train + val + test) > have:
+            train, val, test = have * train // total, have * val // total, have * test // total
+    test_rows = _test_rows(bench, test, seed=0) if has_test else []
+    train_rows, val_rows, _ = _train_and_val(bench, test_rows, train, val, seed=0)
+    if len(val_rows) < val and train + val > len(train_rows) + len(val_rows):
+        left = len(train_rows) + len(val_rows)
+        train = min(train, left * train // (train + val))
+        train_rows, val_rows, _ = _train_and_val(bench, test_rows, train, val, seed=0)
+    return len(train_rows), len(val_rows), test
 
 
 def stratified(rows: list[Row], stratum: str | None, seed: int) -> list[Row]:
@@ -134,8 +147,34 @@ def normalise_text(text: str) -> str:
     return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split())
 
 
-def _train_pool(bench: Benchmark, test_rows: list[Row], train: int, val: int, seed: int) -> tuple[list[Row], int]:
-    """The ordered rows that train and val come from, without copies and neighbours of test rows.
+def _train_and_val(
+    bench: Benchmark, test_rows: list[Row], train: int, val: int, seed: int
+) -> tuple[list[Row], list[Row], int]:
+    """Train and val rows of run 0, as many as there are, and how many rows near test rows were passed over.
+
+    One sequence of rows serves both: train's seeds, then rows that no seed names, then val's seeds from the
+    last. Train is its front and val its back, so both are nested in their sizes and never meet.
+    """
+    limit = None  # rows of the pool that are looked at: none beyond the seeds where these are enough
+    train_seeds, val_seeds = list(bench.config["train_seeds"]), list(bench.config["val_seeds"])
+    if train <= len(train_seeds) and val <= len(val_seeds):
+        limit = max([*train_seeds[:train], *val_seeds[:val]], default=-1) + 1
+    pool, dropped = _train_pool(bench, test_rows, limit, seed)
+    named = set(train_seeds) | set(val_seeds)
+    free = [i for i in range(len(pool)) if i not in named]
+    sequence = [pool[i] for i in [*train_seeds, *free, *reversed(val_seeds)] if i < len(pool)]
+    train_rows = sequence[:train]
+    return train_rows, _pick(sequence[train:][::-1], val, train_rows), dropped
+
+
+def _pick(rows: list[Row], size: int, taken: list[Row]) -> list[Row]:
+    """The first `size` rows whose group has no row in `taken`: a group stays on one side of every split."""
+    groups = {row["group"] for row in taken}
+    return [row for row in rows if row["group"] not in groups][:size]
+
+
+def _train_pool(bench: Benchmark, test_rows: list[Row], limit: int | None, seed: int) -> tuple[list[Row], int]:
+    """The first `limit` ordered rows that train and val come from, without copies and neighbours of test rows.
 
     In a single pool test was dealt from the front of the order, so this is its reverse. Official test
     rows all count as test here, drawn or not, so that a larger test size changes no train row.
@@ -145,18 +184,18 @@ def _train_pool(bench: Benchmark, test_rows: list[Row], train: int, val: int, se
     if bench.test is None:
         ordered = ordered[::-1]
     if not against:
-        return ordered, 0
+        return ordered[:limit], 0
     taken_ids = {row["id"] for row in against} if bench.test is None else set()
-    taken_groups = {str(row["group"]) for row in against if row["group"] != row["id"]}
+    shared = {row["group"] for row in [*bench.train, *against] if row["group"] != row["id"]}
+    taken_groups = {row["group"] for row in against} & shared
     is_copy = _copy_detector(bench, against)
-    wanted = max(_positions(bench, train, val), default=-1) + 1
     kept, dropped = [], 0
     for row in ordered:
-        if len(kept) >= wanted:
+        if len(kept) == limit:
             break
         if row["id"] in taken_ids:
             continue
-        if str(row["group"]) in taken_groups or is_copy(row):
+        if row["group"] in taken_groups or is_copy(row):
             dropped += 1
             continue
         kept.append(row)
@@ -200,36 +239,6 @@ def _test_rows(bench: Benchmark, size: int, seed: int) -> list[Row]:
     return [ordered[i] for i in positions]
 
 
-def _train_and_val(
-    bench: Benchmark, pool: list[Row], train: int, val: int, run: int, seed: int
-) -> tuple[list[Row], list[Row]]:
-    if train + val > len(pool):
-        raise _too_few(bench, "train and val together", train + val, len(pool))
-    positions = _positions(bench, train, val)
-    if positions and max(positions) >= len(pool):
-        positions = list(range(train + val))
-    rows = [pool[i] for i in positions]
-    if run == 0:
-        return rows[:train], rows[train:]
-    rows = stratified(rows, _stratum(bench), seed + 1000 + run)
-    return rows[:train], rows[train:]
-
-
-def _positions(bench: Benchmark, train: int, val: int) -> list[int]:
-    """Indexes into the order: the config's seeds first, then, for sizes above them, the next free ones."""
-    chosen: list[int] = []
-    for seeds, size, other in (
-        (bench.config["train_seeds"], train, bench.config["val_seeds"]),
-        (bench.config["val_seeds"], val, bench.config["train_seeds"]),
-    ):
-        picked = list(seeds)[:size]
-        taken = set(chosen) | set(picked) | set(other)
-        free = (i for i in range(10**9) if i not in taken)
-        picked += [next(free) for _ in range(size - len(picked))]
-        chosen += picked
-    return chosen
-
-
 def _too_few(bench: Benchmark, part: str, wanted: int, have: int) -> UsageError:
     return UsageError(
         f"{bench.name} from '{bench.source}' has {have} rows for {part}, {wanted} were asked for. "
@@ -251,7 +260,13 @@ def _literal_field(signature: Any) -> str | None:
 
 def _call_loader(name: str, loader: Any, source: str) -> dict[str, Any]:
     takes_source = "source" in inspect.signature(loader).parameters
-    loaded = loader(source=source) if takes_source else loader()
+    try:
+        loaded = loader(source=source) if takes_source else loader()
+    except UsageError:
+        raise
+    except Exception as error:  # a loader is the user's own code: whatever it raises is theirs to mend
+        reason = f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
+        raise UsageError(f"the loader of '{name}' failed ({reason}). Mend it, or its source '{source}'.") from error
     if not isinstance(loaded, dict):
         return {"train": list(loaded), "test": None}
     if "train" not in loaded:

@@ -80,6 +80,7 @@ class Meter:
         self.cell_id = cell_id
         self.usage: dict[str, Usage] = defaultdict(Usage)
         self.rollouts: dict[str, int] = defaultdict(int)
+        self.unparsed_proposals = 0
         self._lock = threading.Lock()
         self._lines = calls_file.open("w", encoding="utf-8") if calls_file else None
 
@@ -92,6 +93,10 @@ class Meter:
     def add_rollout(self, phase: str) -> None:
         with self._lock:
             self.rollouts[phase] += 1
+
+    def add_unparsed_proposal(self) -> None:
+        with self._lock:
+            self.unparsed_proposals += 1
 
     def total(self) -> Usage:
         """Sums over all phases."""
@@ -307,6 +312,8 @@ class Seam:
         """What a call that failed for good means: the end of the model's cells, the provider's, or this call only."""
         reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
         model = call.model
+        if isinstance(error, lm_errors.ContextWindowExceededError):
+            return error  # the program's doing: its example is scored as a failure
         if isinstance(error, FATAL_ERRORS):
             key = f"; check {model.key_env}" if model.key_env else ""
             self.stop("error", f"'{model.id}' cannot be called{key} ({reason})", scope=model.id)
@@ -395,6 +402,9 @@ class MeteredLM(dspy.LM):
         )
         try:
             answer = self.seam.answer(call)
+        except lm_errors.ContextWindowExceededError:
+            self._note(None, "the prompt is longer than the model's context")
+            raise
         except CallFailed as error:
             self._note(None, str(error))
             if self.phase == "optimize":
@@ -463,11 +473,33 @@ def make_lm(model: Model, seam: Seam, meter: Meter, run: int, temperature: float
     return MeteredLM(model, seam, meter, run, temperature, **options)
 
 
+class ProposerMayFail:
+    """An adapter for which a proposal that cannot be parsed is no proposal, where MIPROv2 would end in an error.
+
+    The proposer's answer is then the instruction it was to improve. Task calls raise as ever.
+    """
+
+    def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: dict[str, Any]) -> list[dict]:
+        try:
+            return super().__call__(lm, lm_kwargs, signature, demos, inputs)
+        except lm_errors.AdapterParseError:
+            if getattr(lm, "role", None) != "proposer":
+                raise
+            lm.meter.add_unparsed_proposal()
+            return [dict.fromkeys(signature.output_fields, inputs.get("basic_instruction", "unknown"))]
+
+
+class ExactChatAdapter(ProposerMayFail, dspy.ChatAdapter):
+    """DSPy's chat format without its hidden second call in JSON."""
+
+
+class ExactJSONAdapter(ProposerMayFail, dspy.JSONAdapter):
+    """JSON, held to a schema where the server can."""
+
+
 def make_adapter(model: Model) -> dspy.Adapter:
     """How programs speak to the model: never with a hidden second call, so calls an example stay exact."""
-    if model.adapter == "json":
-        return dspy.JSONAdapter()
-    return dspy.ChatAdapter(use_json_adapter_fallback=False)
+    return ExactJSONAdapter() if model.adapter == "json" else ExactChatAdapter(use_json_adapter_fallback=False)
 
 
 def variant(**changes: Any) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import pydantic
+
 from scaling.types import UsageError, unknown_name
 
 REGISTRY_FILE = Path(__file__).parent / "models.toml"
@@ -108,7 +110,9 @@ def _read(path: Path) -> dict[str, Model]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))["models"]
     except FileNotFoundError:
         raise UsageError(f"--models-file: there is no file {path}.") from None
-    except (tomllib.TOMLDecodeError, KeyError) as error:
+        if not all(isinstance(entry, dict) for entry in tables.values()):
+            raise KeyError("models")
+    except (tomllib.TOMLDecodeError, KeyError, AttributeError) as error:
         raise UsageError(f'{path} is not a model file ({error}); needed: tables [models."<id>"].') from None
     known = {f.name for f in fields(Model)} - {"id"}
     models = {}
@@ -120,5 +124,11 @@ def _read(path: Path) -> dict[str, Model]:
                 f"possible: {', '.join(sorted(known))}."
             )
         entry = {"route": model_id} | entry | {"aliases": tuple(entry.get("aliases", ()))}
-        models[model_id] = Model(id=model_id, **entry)
+        try:
+            models[model_id] = pydantic.TypeAdapter(Model).validate_python({"id": model_id} | entry)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            raise UsageError(
+                f"{path}: model '{model_id}': {first['loc'][0]}: {first['msg']}. Mend that field."
+            ) from None
     return models

@@ -111,16 +111,18 @@ OPTIMIZERS: dict[str, Callable[[Job], dspy.Module]] = {
 }
 
 
-def plan_mipro(budget: int, select: int, train: int) -> tuple[int, int, int]:
+def plan_mipro(budget: int, select: int, train: int, demos: int = MAX_DEMOS) -> tuple[int, int, int]:
     """(trials, candidates, train rows) that cannot exceed the budget.
 
-    The default program and each trial take one pass over `select` rows; each of candidates - 2
-    bootstrapped demo sets runs at most `train rows` rollouts.
+    The default program and each trial take one pass over `select` rows; each bootstrapped demo set runs at
+    most `train rows` rollouts. Of the candidates' sets one is empty and, with demos, one is labelled rows;
+    without demos MIPROv2 bootstraps that one too, for its proposer.
     """
     passes = _passes(budget, select)
     left = budget - passes * select
-    candidates = max(3, min(10, passes, 2 + left // 3))
-    rows = max(1, min(train, left // (candidates - 2)))
+    not_bootstrapped = 2 if demos else 1
+    candidates = max(3, min(10, passes, not_bootstrapped + left // 3))
+    rows = max(1, min(train, left // (candidates - not_bootstrapped)))
     return passes - 1, candidates, rows
 
 
@@ -139,7 +141,7 @@ def _passes(budget: int, select: int) -> int:
 
 
 def _mipro(job: Job, demos: int) -> dspy.Module:
-    trials, candidates, rows = plan_mipro(job.budget, len(job.select), len(job.train))
+    trials, candidates, rows = plan_mipro(job.budget, len(job.select), len(job.train), demos)
     job.proposals["tried"] = trials
     optimizer = dspy.MIPROv2(
         metric=job.metric,

@@ -8,6 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from scaling.data import deal, shrink
 from scaling.models import Model, find_model
 from scaling.types import OPTIMIZERS, PIPELINES, STEPS, Benchmark, Cell, Deal, UsageError, unknown_name
@@ -66,12 +68,18 @@ def load_study(name: str) -> Study:
     extra = sorted(set(axes) - set(known))
     if extra:
         raise UsageError(f"{path} has unknown fields {', '.join(extra)}; possible: {', '.join(known)}.")
-    return Study(**({"name": path.stem} | axes))
+    try:
+        return pydantic.TypeAdapter(Study).validate_python({"name": path.stem} | axes)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path}: {place}: {first['msg']}. Mend that field.") from None
 
 
 def narrow(study: Study, **overrides: Any) -> Study:
     """The study with the user's flags: each given one replaces an axis, also where the study sets it by benchmark."""
     given = {name: value for name, value in overrides.items() if value is not None}
+    given |= {name: list(dict.fromkeys(value)) for name, value in given.items() if isinstance(value, list)}
     if "steps" in given:
         given["steps_by_benchmark"] = {}
     if "labels" in given:

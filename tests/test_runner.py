@@ -448,17 +448,19 @@ def test_a_wrong_key_ends_the_model_at_once(experiment: Callable, server: Script
     assert len(server.requests) == 1
 
 
-def test_calls_go_out_together_up_to_the_limit(experiment: Callable, server: ScriptedServer) -> None:
-    all_three = threading.Barrier(3, timeout=20)
+def test_calls_of_all_cells_go_out_together_up_to_the_limit(
+    toy: Callable, server: ScriptedServer, tmp_path: Path
+) -> None:
+    first_three = threading.Barrier(3, timeout=20)
 
-    def answer(body: Body) -> str:
-        all_three.wait()  # nobody is answered before three calls are there
-        return server.default_answer(body)
+    def hold(n: int, body: Body) -> None:
+        if n < 3:
+            first_three.wait()  # none of them is answered before all three are there
 
-    server.answer = answer
-    record = experiment(test_size=30, max_concurrency=3)
+    server.fault, server.latency = hold, 0.005
+    command = sweep(server, tmp_path / "out", "--benchmarks", "toy", "--steps", "1", "2", "--max-concurrency", "3")
 
-    assert record["status"] == "ok"
+    assert script.main(command) == 0
     assert server.max_in_flight == 3
 
 
