@@ -114,12 +114,12 @@ def shrink(bench: Benchmark, train: int, val: int, test: int) -> tuple[int, int,
         if (total := train + val + test) > have:
             train, val, test = have * train // total, have * val // total, have * test // total
     test_rows = _test_rows(bench, test, seed=0) if has_test else []
-    train_rows, val_rows, _ = _train_and_val(bench, test_rows, train, val, seed=0)
-    if len(val_rows) < val and train + val > len(train_rows) + len(val_rows):
-        left = len(train_rows) + len(val_rows)
-        train = min(train, left * train // (train + val))
+    while True:  # copies of test rows and groups on the edge leave rows out: fewer are wanted until they are there
         train_rows, val_rows, _ = _train_and_val(bench, test_rows, train, val, seed=0)
-    return len(train_rows), len(val_rows), test
+        have = len(train_rows) + len(val_rows)
+        if have == train + val:
+            return train, val, test
+        train, val = have * train // (train + val), have * val // (train + val)
 
 
 def stratified(rows: list[Row], stratum: str | None, seed: int) -> list[Row]:
@@ -157,7 +157,8 @@ def _train_and_val(
     """
     limit = None  # rows of the pool that are looked at: none beyond the seeds where these are enough
     train_seeds, val_seeds = list(bench.config["train_seeds"]), list(bench.config["val_seeds"])
-    if train <= len(train_seeds) and val <= len(val_seeds):
+    grouped = any(row["group"] != row["id"] for row in bench.train)
+    if not grouped and train <= len(train_seeds) and val <= len(val_seeds):
         limit = max([*train_seeds[:train], *val_seeds[:val]], default=-1) + 1
     pool, dropped = _train_pool(bench, test_rows, limit, seed)
     named = set(train_seeds) | set(val_seeds)

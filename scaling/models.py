@@ -110,10 +110,10 @@ def _read(path: Path) -> dict[str, Model]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))["models"]
     except FileNotFoundError:
         raise UsageError(f"--models-file: there is no file {path}.") from None
-        if not all(isinstance(entry, dict) for entry in tables.values()):
-            raise KeyError("models")
-    except (tomllib.TOMLDecodeError, KeyError, AttributeError) as error:
+    except (tomllib.TOMLDecodeError, KeyError) as error:
         raise UsageError(f'{path} is not a model file ({error}); needed: tables [models."<id>"].') from None
+    if not isinstance(tables, dict) or not all(isinstance(entry, dict) for entry in tables.values()):
+        raise UsageError(f'{path} is not a model file; needed: tables [models."<id>"].')
     known = {f.name for f in fields(Model)} - {"id"}
     models = {}
     for model_id, entry in tables.items():

@@ -155,7 +155,12 @@ def _mipro(job: Job, demos: int) -> dspy.Module:
         max_errors=NO_ERROR_LIMIT,
         seed=job.seed,
     )
-    return optimizer.compile(job.core, trainset=job.train[:rows], valset=job.select, num_trials=trials, minibatch=False)
+    rows_for_demos = job.train[:rows]
+    program = optimizer.compile(
+        job.core, trainset=rows_for_demos, valset=job.select, num_trials=trials, minibatch=False
+    )
+    job.proposals["unparsed"] = job.optimizer_lm.meter.unparsed_proposals
+    return program
 
 
 def _metric_with_feedback(job: Job) -> Callable[..., dspy.Prediction]:

@@ -282,14 +282,16 @@ def test_rows_of_a_group_that_test_has_begun_are_nobodys(
     bench = benchmark(rows, train_seeds=range(10), val_seeds=range(10, 200))
     in_test = deal(bench, 10, 5, 5, test, run).test
     begun = {row["group"] for row in in_test}
-    rest = sum(row["group"] in begun for row in rows) - test
 
-    left = len(rows) - test - rest - 10
-    dealt = deal(bench, 10, left, 5, test, run)
+    left = len(rows) - test - 10
+    available = shrink(bench, 10, left, test)
+    dealt = deal(bench, *available[:2], 2, available[2], run)
     assert not begun & {row["group"] for part in ("train", "select", "check") for row in getattr(dealt, part)}
+    rest = sum(row["group"] in begun for row in rows) - test
+    assert available[0] + available[1] <= len(rows) - test - rest
     if rest:
-        with pytest.raises(UsageError, match=f"{left + 11} were asked for"):
-            deal(bench, 10, left + 1, 5, test, run)
+        with pytest.raises(UsageError, match=f"{left + 10} were asked for"):
+            deal(bench, 10, left, 5, test, run)
 
 
 @given(st.integers(20, 150), st.integers(1, 60), st.integers(2, 120), st.integers(1, 100), st.booleans())
