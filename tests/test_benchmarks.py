@@ -1,0 +1,119 @@
+"""The three rooms: their rows in clear words, their official scores, and deals that are the same everywhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import dspy
+import pytest
+
+from benchmarks import heartdisease, hotpotqa
+from benchmarks.heartdisease.data import in_words
+from run_scaling_experiment import BENCHMARK_CONFIG
+from scaling.data import deal, load_benchmark, shrink
+
+REAL_ROWS = Path(__file__).parent.parent.parent / "shared" / "data"
+real = pytest.mark.skipif(not REAL_ROWS.is_dir(), reason="no real rows beside this clone")
+
+# (source, benchmark) -> first digits of the deal of run 0, of run 1, and of the test rows; the same on every machine.
+DIGESTS = {
+    ("sample", "banking77"): ("74824e79", "e09060f8", "fc567e42"),
+    ("sample", "heartdisease"): ("73620dd3", "207632ec", "e917d0b2"),
+    ("sample", "hotpotqa"): ("71c88bc2", "3212b7d1", "d6b47602"),
+    ("real", "banking77"): ("fcaf4726", "9cfaa90a", "5f6fdf51"),
+    ("real", "heartdisease"): ("66bfb5f2", "83ccc4b5", "e07c4a00"),
+    ("real", "hotpotqa"): ("0455128f", "77036acb", "6998d1b0"),
+}
+
+
+@pytest.mark.parametrize(("source", "name"), [("sample", n) for n in BENCHMARK_CONFIG])
+def test_deals_of_the_samples_are_pinned(source: str, name: str) -> None:
+    assert digests(source, name) == DIGESTS[source, name]
+
+
+@real
+@pytest.mark.parametrize("name", list(BENCHMARK_CONFIG))
+def test_deals_of_real_rows_are_pinned(name: str) -> None:
+    assert digests(str(REAL_ROWS), name) == DIGESTS["real", name]
+
+
+def digests(source: str, name: str) -> tuple[str, str, str]:
+    bench = load_benchmark(name, BENCHMARK_CONFIG[name], source)
+    train, val, test = shrink(bench, 50, 100, 500)
+    first, second = (deal(bench, train, val, val // 2, test, run) for run in (0, 1))
+    assert first.test_sha256 == second.test_sha256
+    return first.sha256[:8], second.sha256[:8], first.test_sha256[:8]
+
+
+def test_samples_are_as_large_as_promised() -> None:
+    banking = load_benchmark("banking77", BENCHMARK_CONFIG["banking77"], "sample")
+    counts = Counter(row["intent"] for row in banking.train)
+    assert len(counts) >= 8 and min(counts.values()) >= 25
+    assert len(load_benchmark("heartdisease", BENCHMARK_CONFIG["heartdisease"], "sample").train) >= 150
+    hotpot = load_benchmark("hotpotqa", BENCHMARK_CONFIG["hotpotqa"], "sample").train
+    assert len(hotpot) >= 80
+    assert max(Counter(row["group"] for row in hotpot).values()) == 3  # questions over the same facts
+
+
+@real
+def test_no_train_row_nearly_repeats_a_test_row_of_banking77() -> None:
+    bench = load_benchmark("banking77", BENCHMARK_CONFIG["banking77"], str(REAL_ROWS))
+    dealt = deal(bench, 50, 100, 50, 500, 0)
+    assert dealt.dropped > 0  # the real data have such rows
+    tests = [frozenset(row["text"].lower().split()) for row in bench.test]
+    for row in dealt.train + dealt.select + dealt.check:
+        tokens = frozenset(row["text"].lower().split())
+        assert all(len(tokens & other) < len(tokens | other) for other in tests)
+
+
+@real
+def test_labels_of_real_rows_are_names() -> None:
+    bench = load_benchmark("banking77", BENCHMARK_CONFIG["banking77"], str(REAL_ROWS))
+    assert len({row["intent"] for row in bench.test}) == 77
+    assert "card_arrival" in {row["intent"] for row in bench.test}
+
+
+def test_heart_records_are_in_words_and_never_show_the_answer() -> None:
+    raw = {"age": 63, "sex": 1, "cp": 1, "trestbps": 145, "chol": None, "fbs": 1, "restecg": 2, "thalach": 150,
+           "exang": 0, "oldpeak": 2.3, "slope": 3, "ca": "", "thal": "fixed", "target": 0, "num": 4}  # fmt: skip
+    text = in_words(raw)
+    assert "Age: 63 years." in text and "Resting blood pressure: 145 mm Hg." in text
+    assert "Cholesterol: unknown." in text and "fluoroscopy: unknown." in text
+    assert "fixed defect" in text
+    assert in_words(raw | {"num": 0, "target": 1}) == text
+    for row in heartdisease.CONFIG["loader"](source="sample")["train"]:
+        assert set(row) == {"record", "diagnosis"}
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "f1", "exact"),
+    [
+        ("The Eiffel Tower", "eiffel tower", 1.0, 1.0),
+        ("Paris, France", "paris", 2 / 3, 0.0),
+        ("yes", "yes, they are", 0.0, 0.0),
+        ("no", "No.", 1.0, 1.0),
+        ("1,024 metres", "1024 metres", 1.0, 1.0),
+        ("a b b", "b b b", 0.8, 0.0),
+        ("Oslo", None, 0.0, 0.0),
+    ],
+)
+def test_hotpotqa_scores_as_the_official_script(gold: str, answer: str | None, f1: float, exact: float) -> None:
+    example, prediction = dspy.Example(answer=gold), dspy.Prediction(answer=answer)
+    assert hotpotqa.metric(example, prediction) == pytest.approx(f1)
+    assert hotpotqa.exact_match(example, prediction) == exact
+
+
+@real
+def test_every_gold_answer_is_right_against_itself() -> None:
+    for row in load_benchmark("hotpotqa", BENCHMARK_CONFIG["hotpotqa"], str(REAL_ROWS)).test:
+        example, prediction = dspy.Example(**row), dspy.Prediction(answer=row["answer"])
+        assert hotpotqa.metric(example, prediction) == hotpotqa.exact_match(example, prediction) == 1.0
+        assert all(title in row["context"] for title in row["titles"])
+
+
+def test_feedback_says_what_is_right() -> None:
+    for name, gold, wrong in (("banking77", "age_limit", "change_pin"), ("heartdisease", "disease", "no disease")):
+        field = BENCHMARK_CONFIG[name]["label_field"]
+        said = BENCHMARK_CONFIG[name]["feedback"](dspy.Example(**{field: gold}), dspy.Prediction(**{field: wrong}))
+        assert gold in said and wrong in said and said.startswith("Wrong")
