@@ -22,6 +22,7 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else DSPy asks 
 from benchmarks import banking77, heartdisease, hotpotqa
 from scaling import local_server, plan
 from scaling.cache import Cache
+from scaling.check import print_check
 from scaling.data import check_config, load_benchmark
 from scaling.estimate import Estimate, estimate, seconds
 from scaling.lm import Seam
@@ -194,6 +195,8 @@ def main(argv: list[str] | None = None) -> int:
         load_dotenv_file(Path(".env"))
         study = plan.narrow(plan.load_study(options.study), **_overrides(options))
         options.by_hand = {name for name in plan.SIZE_FIELDS if getattr(options, name) is not None}
+        if options.check:
+            return EXIT_OK if check(study, options) else EXIT_USAGE
         records = run_sweep(study, options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -205,6 +208,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: cannot write the results ({error}). Free the disk; the same command goes on.", file=sys.stderr)
         return EXIT_FAILED
     return report(records, options)
+
+
+def check(study: plan.Study, options: argparse.Namespace) -> bool:
+    """Ask each model of the study one small question and print how it went; whether all are ready."""
+    check_options(options)
+    registry = load_registry(options.models_file)
+    cells = plan.expand(study, list(BENCHMARK_CONFIG), registry, options.api_base)
+    names = sorted({name for cell in cells for name in (cell.model, cell.optimizer_model)})
+    models = [find_model(name, registry, options.api_base) for name in names]
+    with serving(models) as address:
+        return print_check([_placed(model, address) for model in models], options.timeout)
 
 
 def report(records: list[dict[str, Any]], options: argparse.Namespace) -> int:
@@ -268,6 +282,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     where.add_argument(
         "--dry-run", "--estimate-cost", action="store_true", help="print the plan with its cost, and stop"
     )
+    where.add_argument("--check", action="store_true", help="ask each model one small question, and stop")
     where.add_argument("--retry-failed", action="store_true", help="run failed and invalid cells again")
     where.add_argument(
         "--fresh", action="store_true", help="run settled cells again, and take no answer from the cache"
@@ -338,11 +353,12 @@ def _skip(item: Work, options: argparse.Namespace) -> bool:
 
 def _at_address(item: Work, address: str | None) -> Work:
     """The cell's work with the embedded model at the address it is served at now."""
+    models = _placed(item.model, address), _placed(item.optimizer_model, address)
+    return replace(item, model=models[0], optimizer_model=models[1])
 
-    def placed(model: Model) -> Model:
-        return replace(model, api_base=address) if model.embedded else model
 
-    return replace(item, model=placed(item.model), optimizer_model=placed(item.optimizer_model))
+def _placed(model: Model, address: str | None) -> Model:
+    return replace(model, api_base=address) if model.embedded else model
 
 
 def _size_notes(study: plan.Study, work: list[Work]) -> list[str]:

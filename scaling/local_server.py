@@ -14,6 +14,7 @@ from pathlib import Path
 from scaling.types import UsageError
 
 CONTEXT_TOKENS = 8192
+PROMPT_CACHE_MIB = 256  # roles take turns: the prompts that begin alike are kept; the default of 8 GB is too much
 
 
 def weights_path() -> Path:
@@ -38,6 +39,7 @@ def serve() -> Iterator[str]:
     params.model.path = str(path)
     params.n_ctx = CONTEXT_TOKENS
     params.n_parallel = 1
+    params.cache_ram_mib = PROMPT_CACHE_MIB
     params.verbosity = 0  # its log goes to the screen from C otherwise
     server = xllamacpp.Server(params)
     try:

@@ -80,6 +80,7 @@ BAD_FLAGS: list[tuple[dict[str, str | None], list[str]]] = [
     ({"study": "not-there.toml"}, ["not-there.toml", "pipeline"]),
     ({"steps": "0"}, ["steps 0", "1 to 5"]),
     ({"steps": "1 6"}, ["steps 6", "1 to 5"]),
+    ({"steps": "6", "pipelines": "vote"}, ["steps 6", "1 to 5"]),
     ({"runs": "0"}, ["--runs 0"]),
     ({"optimizers": "gepa", "rollout_budget": "19"}, ["--rollout-budget 19", "5 rows", "--rollout-budget 20"]),
     ({"optimizers": "gepa", "rollout_budget": "0"}, ["--rollout-budget 0"]),

@@ -1,0 +1,236 @@
+"""Every call through one seam: faults, kills, caps and keys, against the scripted server."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import dspy
+import pytest
+
+from scaling.cache import Cache
+from scaling.lm import Meter, Seam, make_lm
+from scaling.models import Model
+from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, CellStopped
+from tests.support.files import read
+from tests.support.server import ScriptedServer
+from tests.support.sweeps import outcome, run, start, write_study
+
+PRICED = {"input_usd_per_million": 3.0, "output_usd_per_million": 11.0, "max_output_tokens": 50}
+
+
+def a_model(server: ScriptedServer, **changes) -> Model:
+    return Model(**({"id": "toy/x", "route": "openai/scripted", "api_base": server.url} | PRICED | changes))
+
+
+def ask(lm: dspy.LM, question: str) -> str:
+    return lm(messages=[{"role": "user", "content": question}])[0]
+
+
+@pytest.fixture
+def seam(tmp_path: Path) -> Seam:
+    return Seam(Cache(tmp_path / "cache.sqlite"))
+
+
+@pytest.fixture
+def sweep_server():
+    with ScriptedServer() as running:
+        yield running
+
+
+def mixed_faults(seed: int) -> Callable:
+    """5 % 429, 3 % 500, 2 % hang, 2 % cut, 2 % garbage, drawn for each received request."""
+    rng = random.Random(seed)
+
+    def fault(n: int, body: dict) -> tuple | None:
+        x = rng.random()
+        for limit, what in (
+            (0.05, ("status", 429, {"Retry-After": "0"})), (0.08, ("status", 500)), (0.10, ("hang", 3.0)),
+            (0.12, ("cut",)), (0.14, ("garbage",)),
+        ):  # fmt: skip
+            if x < limit:
+                return what
+        return None
+
+    return fault
+
+
+def test_faults_change_nothing_but_time(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    flags = write_study(tmp_path, sweep_server.url, [1, 2], ["gepa", "mipro"], 1) + ["--timeout", "1"]
+    assert run(flags, tmp_path / "clean")[0] == EXIT_OK
+    sweep_server.fault = mixed_faults(3)
+    code, said = run(flags, tmp_path / "faulty")
+    assert code == EXIT_OK, said
+    assert outcome(tmp_path / "faulty") == outcome(tmp_path / "clean")
+
+
+def test_a_killed_sweep_goes_on_and_pays_for_nothing_twice(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    flags = write_study(tmp_path, sweep_server.url, [1, 2], ["gepa", "mipro"], 1)
+    assert run(flags, tmp_path / "undisturbed")[0] == EXIT_OK
+    undisturbed = sweep_server.calls
+    sweep_server.latency = 0.01
+    rng, in_flight_at_kills = random.Random(5), 0
+    for _ in range(4):
+        asked = len(sweep_server.requests)
+        reached = threading.Event()
+        target = asked + rng.randrange(1, undisturbed // 4)
+        sweep_server.fault = lambda n, body, target=target, reached=reached: reached.set() if n >= target else None
+        process = start(flags, tmp_path / "killed")
+        assert reached.wait(60)
+        in_flight_at_kills += sweep_server.in_flight
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    sweep_server.fault = None
+    code, said = run(flags, tmp_path / "killed")
+    assert code == EXIT_OK, said
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "undisturbed")
+    assert sweep_server.calls - undisturbed <= undisturbed + in_flight_at_kills + 4 * 32
+
+
+def test_ctrl_c_keeps_settled_cells_and_says_how_to_go_on(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    flags = write_study(tmp_path, sweep_server.url, [1, 2], ["none", "gepa"], 1) + ["--max-concurrency", "2"]
+    reached = threading.Event()
+    sweep_server.latency = 0.01
+    sweep_server.fault = lambda n, body: reached.set() if n >= 60 else None
+    process = start(flags, tmp_path / "out")
+    assert reached.wait(60)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == EXIT_INTERRUPTED, said
+    assert "the same command goes on" in said and "Traceback" not in said
+    assert run(flags, tmp_path / "out")[0] == EXIT_OK
+    assert {read(path)["status"] for path in (tmp_path / "out").rglob("results.json")} == {"ok"}
+
+
+def test_the_cap_stops_the_sweep_and_a_higher_one_goes_on(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    flags = write_study(tmp_path, sweep_server.url, [1], ["gepa", "mipro"], 1)
+    assert run(flags, tmp_path / "free")[0] == EXIT_OK
+    asked = sweep_server.prompt_tokens * 3e-6 + sweep_server.completion_tokens * 11e-6
+    before = (sweep_server.prompt_tokens, sweep_server.completion_tokens)
+    code, said = run([*flags, "--max-cost", str(asked / 2)], tmp_path / "capped")
+    assert code == EXIT_CAP, said
+    used = [
+        now - then
+        for now, then in zip((sweep_server.prompt_tokens, sweep_server.completion_tokens), before, strict=True)
+    ]
+    assert used[0] * 3e-6 + used[1] * 11e-6 <= asked / 2
+    assert "budget" in {read(path)["status"] for path in (tmp_path / "capped").rglob("results.json")}
+    assert read(tmp_path / "capped" / "sweep.json")["spent_usd"] == pytest.approx(used[0] * 3e-6 + used[1] * 11e-6)
+    assert run([*flags, "--max-cost", str(asked * 3)], tmp_path / "capped")[0] == EXIT_OK
+    assert outcome(tmp_path / "capped") == outcome(tmp_path / "free")
+
+
+def test_50_random_caps_are_never_passed(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    rng = random.Random(11)
+    model = a_model(sweep_server)
+    for trial in range(50):
+        cap = rng.uniform(0.0, 0.02)
+        seam = Seam(Cache(tmp_path / f"{trial}.sqlite"), max_cost=cap, max_concurrency=16)
+        lm = make_lm(model, seam, Meter("c"), 0, 0.7, phase="evaluate")
+        before = (sweep_server.prompt_tokens, sweep_server.completion_tokens)
+
+        def call(i: int, lm=lm) -> bool:
+            try:
+                ask(lm, f"question {i} " + "x" * (37 * i % 400))
+            except CellStopped as stopped:
+                assert stopped.status == "budget"
+                return False
+            return True
+
+        with ThreadPoolExecutor(16) as pool:
+            answered = list(pool.map(call, range(40)))
+        billed = (sweep_server.prompt_tokens - before[0]) * 3e-6 + (sweep_server.completion_tokens - before[1]) * 11e-6
+        assert billed <= cap
+        assert seam.purse.spent == pytest.approx(billed)
+        assert all(answered) or seam.purse.spent + model.highest_cost(700, 50) > cap / 2
+
+
+def test_what_was_spent_before_counts(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    model = a_model(sweep_server)
+    first = Seam(Cache(tmp_path / "c.sqlite"), max_cost=1.0)
+    ask(make_lm(model, first, Meter("c"), 0, 0.7), "one")
+    spent = first.purse.spent
+    assert spent > 0
+    second = Seam(Cache(tmp_path / "c.sqlite"), max_cost=1.0)
+    assert second.purse.spent == pytest.approx(spent)
+    meter = Meter("c")
+    ask(make_lm(model, second, meter, 0, 0.7), "one")
+    assert second.purse.spent == pytest.approx(spent)
+    used = meter.total()
+    assert used.cache_hits == 1 and used.billed_cost_usd == 0 and used.list_cost_usd == pytest.approx(spent)
+
+
+def test_identical_requests_in_flight_are_sent_once(sweep_server: ScriptedServer, seam: Seam) -> None:
+    sweep_server.latency = 0.2
+    lm = make_lm(a_model(sweep_server), seam, Meter("c"), 0, 0.7)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ask(lm, "the same"), range(8)))
+    assert len(set(answers)) == 1 and len(sweep_server.requests) == 1
+
+
+def test_runs_draws_and_rollout_ids_share_no_answer(sweep_server: ScriptedServer, seam: Seam) -> None:
+    model = a_model(sweep_server)
+    for run_number in (0, 1):
+        lm = make_lm(model, seam, Meter("c"), run_number, 0.7)
+        for variant in (lm, lm.copy(draw=1), lm.copy(rollout_id=1), lm.copy(temperature=1.0)):
+            ask(variant, "the same")
+            ask(variant, "the same")
+    assert len(sweep_server.requests) == 8
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_wrong_key_is_told_once_and_stops_the_models_cells(
+    sweep_server: ScriptedServer, seam: Seam, status: int
+) -> None:
+    sweep_server.fault = lambda n, body: ("status", status)
+    lm = make_lm(a_model(sweep_server, key_env="TOY_KEY"), seam, Meter("c"), 0, 0.7, phase="evaluate")
+    for _ in range(3):
+        with pytest.raises(CellStopped, match="TOY_KEY"):
+            ask(lm, "anything")
+    assert len(sweep_server.requests) == 1
+
+
+def test_a_call_is_tried_at_least_six_times(sweep_server: ScriptedServer, seam: Seam) -> None:
+    sweep_server.fault = lambda n, body: ("status", 429, {"Retry-After": "0"}) if n < 6 else None
+    meter = Meter("c")
+    ask(make_lm(a_model(sweep_server), seam, meter, 0, 0.7), "anything")
+    assert len(sweep_server.requests) == 7
+    assert meter.total().calls == 1
+
+
+def test_a_provider_that_is_down_stops_the_sweep(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    flags = write_study(tmp_path, sweep_server.url, [1, 2], ["none", "gepa"], 1)
+    sweep_server.fault = lambda n, body: ("status", 503, {"Retry-After": "0"})
+    code, said = run(flags, tmp_path / "out")
+    assert code == EXIT_FAILED, said
+    assert "is down" in said
+    assert len(sweep_server.requests) < 1500
+    assert all(read(path)["final_score"] is None for path in (tmp_path / "out").rglob("results.json"))
+    sweep_server.fault = None
+    assert run([*flags, "--retry-failed"], tmp_path / "out")[0] == EXIT_OK
+
+
+def test_no_key_and_no_prompt_is_written_but_into_cache_and_predictions(
+    sweep_server: ScriptedServer, tmp_path: Path
+) -> None:
+    flags = write_study(tmp_path, sweep_server.url, [1], ["mipro"], 1)
+    models = tmp_path / "models.toml"
+    models.write_text(models.read_text() + 'key_env = "TOY_KEY"\n')
+    code, said = run(flags, tmp_path / "out", TOY_KEY="sk-planted-secret")
+    assert code == EXIT_OK, said
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert all(b"sk-planted-secret" not in path.read_bytes() for path in files)
+    assert "sk-planted-secret" not in said
+    cache = next(path for path in files if path.name == "responses.sqlite")
+    assert cache.stat().st_mode & 0o077 == 0
+    for calls in (path for path in files if path.name == "calls.jsonl"):
+        for line in calls.read_text().splitlines():
+            assert set(json.loads(line)) == {
+                "phase", "role", "prompt_tokens", "completion_tokens", "list_cost_usd", "billed_cost_usd",
+                "latency_seconds", "attempts", "cache_hit", "error",
+            }  # fmt: skip
