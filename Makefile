@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := requirements.txt requirements-dev.txt pyproject.toml
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test chaos lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/python run_scaling_experiment.py --quick
@@ -17,12 +17,13 @@ test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 2 -m "not model"
 	$(BIN)/python -m pytest -m model
 
+# The fault and kill tests at full size (12 cells, 20 kills): minutes, not seconds.
+chaos: $(VENV)/ready
+	CHAOS=1 $(BIN)/python -m pytest tests/test_seam.py -k "faults or killed"
+
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
-bench: $(VENV)/ready
-	$(BIN)/python -m tests.support.bench
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache

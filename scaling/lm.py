@@ -43,7 +43,7 @@ RETRYABLE_ERRORS = (
     lm_errors.LMServerError,
     lm_errors.LMTimeoutError,
     lm_errors.LMTransportError,
-    lm_errors.LMUnexpectedError,  # an HTTP 200 whose body is no JSON ends here
+    lm_errors.LMUnexpectedError,
 )
 
 
@@ -312,9 +312,10 @@ class Seam:
         """What a call that failed for good means: the end of the model's cells, the provider's, or this call only."""
         reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
         model = call.model
-        if isinstance(error, lm_errors.ContextWindowExceededError):
-            return error  # the program's doing: its example is scored as a failure
-        if isinstance(error, FATAL_ERRORS):
+        if _is_too_long(error):
+            # The program's doing: its example is scored as a failure.
+            return lm_errors.ContextWindowExceededError(message=reason, model=model.id)
+        if _is_fatal(error):
             key = f"; check {model.key_env}" if model.key_env else ""
             self.stop("error", f"'{model.id}' cannot be called{key} ({reason})", scope=model.id)
             self.check(model)
@@ -474,7 +475,7 @@ def make_lm(model: Model, seam: Seam, meter: Meter, run: int, temperature: float
 
 
 class ProposerMayFail:
-    """An adapter for which a proposal that cannot be parsed is no proposal, where MIPROv2 would end in an error.
+    """An adapter for which a proposal that cannot be had or parsed is none, where MIPROv2 would end in an error.
 
     The proposer's answer is then the instruction it was to improve. Task calls raise as ever.
     """
@@ -482,7 +483,7 @@ class ProposerMayFail:
     def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: dict[str, Any]) -> list[dict]:
         try:
             return super().__call__(lm, lm_kwargs, signature, demos, inputs)
-        except lm_errors.AdapterParseError:
+        except (lm_errors.AdapterParseError, lm_errors.ContextWindowExceededError):
             if getattr(lm, "role", None) != "proposer":
                 raise
             lm.meter.add_unparsed_proposal()
@@ -508,8 +509,23 @@ def variant(**changes: Any) -> dict[str, Any]:
     return {"lm": lm.copy(**changes)} if isinstance(lm, MeteredLM) else {}
 
 
+def _is_too_long(error: BaseException) -> bool:
+    """Servers say it in their own words; not all give OpenAI's code for it."""
+    said = "context size" in str(error) or "context length" in str(error) or "context window" in str(error)
+    refused = isinstance(error, lm_errors.LMInvalidRequestError) and said
+    return refused or isinstance(error, lm_errors.ContextWindowExceededError)
+
+
+def _is_fatal(error: BaseException) -> bool:
+    return isinstance(error, FATAL_ERRORS) or getattr(error, "status", None) in (401, 403, 404)
+
+
 def _worth_retrying(error: BaseException) -> bool:
-    return isinstance(error, RETRYABLE_ERRORS) and not isinstance(error, FATAL_ERRORS)
+    if _is_fatal(error):
+        return False
+    # An HTTP 200 whose body is no JSON: a gateway's page, not the model's answer.
+    garbage = isinstance(error, lm_errors.LMProviderError) and error.status == 200
+    return garbage or isinstance(error, RETRYABLE_ERRORS)
 
 
 def _backoff(state: tenacity.RetryCallState) -> float:
@@ -521,4 +537,5 @@ def _backoff(state: tenacity.RetryCallState) -> float:
 
 
 def _sum(total: float | None, amount: float | None) -> float | None:
-    return None if total is None or amount is None else total + amount
+    """Dollars added to 12 digits, so that the order in which threads end does not show in the sum."""
+    return None if total is None or amount is None else round(total + amount, 12)

@@ -109,8 +109,8 @@ def _tests(tests: pd.DataFrame) -> pd.DataFrame:
                 "effect (points)": percent(row["effect"], sign=True),
                 "95 % interval": interval_text(row["ci_low"], row["ci_high"], sign=True),
                 "Holm p": "—" if pd.isna(row["p_holm"]) else f"{row['p_holm']:.3f}",
-                "level": row["level"] or "—",
-                "why": row["reason"] or "",
+                "level": "—" if pd.isna(row["level"]) else row["level"],
+                "why": "" if pd.isna(row["reason"]) else row["reason"],
             }
         )
     return pd.DataFrame(rows)

@@ -140,11 +140,17 @@ def test_unparseable_answers_end_no_optimization(experiment: Callable, server: S
     assert record["rollouts_used"] >= 20
 
 
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("This model's maximum context length is 10 tokens. Please reduce the length.", "context_length_exceeded"),
+        ("request (8570 tokens) exceeds the available context size (8192 tokens), try increasing it", None),
+    ],
+)
 def test_a_prompt_beyond_the_context_window_is_a_failure_of_its_own_kind(
-    experiment: Callable, server: ScriptedServer, tmp_path: Path
+    experiment: Callable, server: ScriptedServer, tmp_path: Path, message: str, code: str | None
 ) -> None:
-    too_long = "This model's maximum context length is 10 tokens. Please reduce the length of the messages."
-    server.fault = lambda n, body: ("status", 400, {}, too_long, "context_length_exceeded") if n == 0 else None
+    server.fault = lambda n, body: ("status", 400, {}, message, code) if n == 0 else None
     record = experiment(test_size=EXAMPLES, max_concurrency=1)
 
     final = [line for line in lines(tmp_path / "cell/predictions.jsonl") if line["program"] == "final"]
