@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
+import operator
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from scaling.models import Model, find_model, load_registry, require_key
 from scaling.pipelines import MultiStepClassifier
 from scaling.progress import Board, quiet
 from scaling.runner import Settings, Work, run_cells
-from scaling.store import CACHE, LOG, CellFiles, files_of, is_settled, read_records, write_aggregate
+from scaling.store import CACHE, LOG, CellFiles, files_of, is_settled, read_records, write_aggregate, write_plan
 from scaling.types import (
     EXIT_CAP,
     EXIT_FAILED,
@@ -39,6 +41,7 @@ from scaling.types import (
     EXIT_USAGE,
     Benchmark,
     Cell,
+    Deal,
     UsageError,
 )
 
@@ -109,9 +112,10 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
     cells = plan.expand(study, list(BENCHMARK_CONFIG), registry, options.api_base)
     models = _models_of(cells, registry, options)
     work = prepare(cells, models, options)
-    settled = [item for item in work if _skip(item, options)]
-    waiting = [item for item in work if item not in settled]
-    print_plan(study, waiting, settled, models, options)
+    settled, waiting = [], []
+    for item in work:
+        (settled if _skip(item, options) else waiting).append(item)
+    estimates = print_plan(study, waiting, settled, models, options)
     if options.dry_run or not waiting:
         if not options.dry_run:
             write_aggregate(options.output_dir)
@@ -121,6 +125,7 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
         stack.callback(cache.close)
         seam = Seam(cache, options.max_cost, options.max_concurrency)
         waiting = [_at_address(item, address) for item in waiting]
+        write_plan(options.output_dir, {cell_id: asdict(one) for cell_id, one in estimates.items()})
         screen = stack.enter_context(quiet(options.output_dir / LOG))
         board = Board([item.cell for item in waiting], options.output_dir, seam, screen)
         stack.enter_context(board.running())
@@ -132,6 +137,7 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
 def prepare(cells: list[Cell], models: dict[str, Model], options: argparse.Namespace) -> list[Work]:
     """Load each benchmark once, deal its rows, and give every cell its sizes and its folder."""
     loaded: dict[tuple, Benchmark] = {}
+    dealt: dict[tuple, tuple[Cell, Deal]] = {}
     work = []
     for cell in cells:
         key = (cell.benchmark, cell.labels)
@@ -139,13 +145,18 @@ def prepare(cells: list[Cell], models: dict[str, Model], options: argparse.Names
             config = BENCHMARK_CONFIG[cell.benchmark]
             loaded[key] = load_benchmark(cell.benchmark, config, cell.data, cell.labels)
         bench = loaded[key]
-        sized, dealt = plan.fit_to_data(cell, bench, options.by_hand)
+        key += (cell.run, cell.seed, cell.rollout_budget, *(getattr(cell, name) for name in plan.SIZE_FIELDS))
+        if key not in dealt:
+            dealt[key] = plan.fit_to_data(cell, bench, options.by_hand)
+        fitted, rows = dealt[key]
+        sized = replace(cell, **{name: getattr(fitted, name) for name in plan.FITTED_FIELDS})
+        plan.check_cell(sized)
         files = CellFiles(options.output_dir) if options.flat else files_of(sized, options.output_dir)
         if files.owner() not in (None, sized.cell_id):
             raise UsageError(
                 f"{files.folder} holds another experiment ({files.owner()}). Give another output_dir, or move it away."
             )
-        work.append(Work(sized, bench, dealt, models[sized.model], models[sized.optimizer_model], files))
+        work.append(Work(sized, bench, rows, models[sized.model], models[sized.optimizer_model], files))
     return work
 
 
@@ -155,27 +166,29 @@ def print_plan(
     settled: list[Work],
     models: dict[str, Model],
     options: argparse.Namespace,
-) -> None:
-    """The plan before it is run: a line a cell with rollouts, calls and list cost (low to high)."""
+) -> dict[str, Estimate]:
+    """Print the plan before it is run, a line a cell with calls and list cost (low to high); the estimates by cell."""
     skipped = f", {len(settled)} settled already" if settled else ""
     print(f"study {study.name}: {len(waiting)} cells to run{skipped}; results in {options.output_dir}")
     if not waiting:
-        return
+        return {}
     for warning in plan.warnings([item.cell for item in waiting]):
         print(f"note: {warning}")
     for note in _size_notes(study, waiting):
         print(f"note: {note}")
-    total: Estimate | None = None
+    estimates: dict[str, Estimate] = {}
     for item in waiting:
         one = estimate(item.cell, item.bench, item.deal, item.model, item.optimizer_model)
-        total = one if total is None else total + one
+        estimates[item.cell.cell_id] = one
         print(f"  {item.cell.label}  {_figures(one)}")
+    total = functools.reduce(operator.add, estimates.values())
     places = min((1 if m.embedded else options.max_concurrency or m.max_concurrency) for m in models.values())
     low, high = (t / 60 for t in seconds(total, places))
     print(f"in all {_figures(total)}; {low:.0f} to {high:.0f} min at {places} calls at a time, a second each")
     if any(item.bench.source == "sample" for item in waiting):
         print("note: the rows are the small samples that ship with this program: this shows the way, not a result")
     sys.stdout.flush()
+    return estimates
 
 
 @contextmanager

@@ -19,36 +19,28 @@ from scaling.types import CellStopped
 QUESTION = "Answer with the word yes."
 
 
-def check_models(models: Iterable[Model], timeout: float) -> tuple[Table, bool]:
-    """A table of the models (key, reachable, price, latency), and whether all of them are ready."""
+def print_check(models: Iterable[Model], timeout: float) -> bool:
+    """Print a table of the models (key, reachable, price, latency) and why one is not ready; whether all are."""
     table = Table(box=None, pad_edge=False)
     for column in ("model", "key", "reachable", "price", "seconds"):
         table.add_column(column)
-    ready = True
+    reasons = []
     for model in models:
-        key = (
-            "not needed"
-            if model.key_env is None
-            else f"{model.key_env} set"
-            if model.has_key
-            else f"set {model.key_env}"
-        )
-        reachable, seconds = _ask(model, timeout) if model.has_key or model.api_base else ("not asked", "—")
+        asked = model.has_key or model.api_base is not None
+        reason, seconds = _ask(model, timeout) if asked else (f"set {model.key_env}", None)
+        key = "not needed" if model.key_env is None else "set" if model.has_key else "missing"
+        reachable = "yes" if reason is None else "no" if asked else "not asked"
         price = "known" if model.has_price else "not known"
-        table.add_row(model.id, key, reachable, price, seconds)
-        ready = ready and reachable == "yes"
-    return table, ready
-
-
-def print_check(models: Iterable[Model], timeout: float) -> bool:
-    """Print the table; returns whether all models are ready."""
-    table, ready = check_models(models, timeout)
+        table.add_row(model.id, key, reachable, price, "" if seconds is None else f"{seconds:.1f}")
+        reasons += [f"{model.id}: {reason}"] if reason else []
     Console(soft_wrap=True, highlight=False).print(table)
-    return ready
+    for line in reasons:
+        print(line)
+    return not reasons
 
 
-def _ask(model: Model, timeout: float) -> tuple[str, str]:
-    """("yes" or why not, latency). The answer is not kept: the cache is a file that goes with this call."""
+def _ask(model: Model, timeout: float) -> tuple[str | None, float | None]:
+    """(None or why it did not answer, latency in seconds). The answer is not kept: the cache is a file that goes with this call."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         cache = Cache(Path(folder) / "check.sqlite")
@@ -56,7 +48,7 @@ def _ask(model: Model, timeout: float) -> tuple[str, str]:
         try:
             lm(messages=[{"role": "user", "content": f"{QUESTION} ({os.getpid()})"}])
         except (CellStopped, CallFailed) as error:
-            return f"no: {error}", "—"
+            return str(error), None
         finally:
             cache.close()
-    return "yes", f"{time.monotonic() - started:.1f}"
+    return None, time.monotonic() - started

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import mean
 
-from scaling.lm import make_adapter
+from scaling.adapters import make_adapter
 from scaling.models import Model
 from scaling.optimizers import MAX_DEMOS, plan_bootstrap, plan_mipro
 from scaling.pipelines import make_core

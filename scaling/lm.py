@@ -474,35 +474,6 @@ def make_lm(model: Model, seam: Seam, meter: Meter, run: int, temperature: float
     return MeteredLM(model, seam, meter, run, temperature, **options)
 
 
-class ProposerMayFail:
-    """An adapter for which a proposal that cannot be had or parsed is none, where MIPROv2 would end in an error.
-
-    The proposer's answer is then the instruction it was to improve. Task calls raise as ever.
-    """
-
-    def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: dict[str, Any]) -> list[dict]:
-        try:
-            return super().__call__(lm, lm_kwargs, signature, demos, inputs)
-        except (lm_errors.AdapterParseError, lm_errors.ContextWindowExceededError):
-            if getattr(lm, "role", None) != "proposer":
-                raise
-            lm.meter.add_unparsed_proposal()
-            return [dict.fromkeys(signature.output_fields, inputs.get("basic_instruction", "unknown"))]
-
-
-class ExactChatAdapter(ProposerMayFail, dspy.ChatAdapter):
-    """DSPy's chat format without its hidden second call in JSON."""
-
-
-class ExactJSONAdapter(ProposerMayFail, dspy.JSONAdapter):
-    """JSON, held to a schema where the server can."""
-
-
-def make_adapter(model: Model) -> dspy.Adapter:
-    """How programs speak to the model: never with a hidden second call, so calls an example stay exact."""
-    return ExactJSONAdapter() if model.adapter == "json" else ExactChatAdapter(use_json_adapter_fallback=False)
-
-
 def variant(**changes: Any) -> dict[str, Any]:
     """Settings for `dspy.context`: the current LM with another role, draw or record; {} for a plain LM."""
     lm = dspy.settings.lm

@@ -47,6 +47,8 @@ class Study:
 
 
 SIZE_FIELDS = ("train_size", "val_size", "test_size")
+# What only the data can tell of a cell; the same for all cells with the same rows, sizes, budget and run.
+FITTED_FIELDS = (*SIZE_FIELDS, "select_size", "data_sha256", "benchmark_version")
 
 
 def study_names() -> list[str]:

@@ -11,7 +11,7 @@ import jinja2
 import pandas as pd
 
 from scaling.store import PROGRAM, RECORD, read_json
-from scaling.summary import missing, readable
+from scaling.summary import against_estimate, missing, readable
 from scaling.tables import Results, folder_name, interval_text, markdown, percent
 
 TEMPLATE = Path(__file__).parent / "report.html"
@@ -68,6 +68,8 @@ def write_markdown(path: Path, results: Results, summary: pd.DataFrame, tests: p
     parts += ["## Scores", _scores_note(), markdown(readable(summary))] if not summary.empty else []
     bad = missing(results)
     parts += ["## Cells without a score", markdown(bad.astype(str))] if len(bad) else []
+    planned = against_estimate(results)
+    parts += ["## Estimate against actual", markdown(planned)] if len(planned) else []
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 

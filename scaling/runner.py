@@ -20,8 +20,9 @@ from typing import Any
 
 import dspy
 
+from scaling.adapters import make_adapter
 from scaling.intervals import mean_interval, paired_interval
-from scaling.lm import Meter, Seam, Usage, make_adapter, make_lm
+from scaling.lm import Meter, Seam, Usage, make_lm
 from scaling.models import Model
 from scaling.optimizers import OPTIMIZERS, Curve, Job
 from scaling.pipelines import instructions, make_core, wrap

@@ -134,3 +134,19 @@ def write_aggregate(results: Path) -> None:
     """Rebuild aggregate_results.json from the cells' records."""
     records = [{"path": str(path.parent.relative_to(results)), **record} for path, record in read_records([results])]
     write_json(results / AGGREGATE, {"schema_version": SCHEMA_VERSION, "cells": len(records), "records": records})
+
+
+def write_plan(results: Path, estimates: dict[str, dict[str, Any]]) -> None:
+    """Keep what each cell was estimated at before it ran; earlier cells' estimates stay."""
+    path = results / PLAN
+    known = read_json(path) if path.exists() else {}
+    write_json(path, known | estimates)
+
+
+def read_plans(folders: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Estimates by cell_id from all results folders that have them."""
+    found: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        for path in sorted(Path(folder).rglob(PLAN)):
+            found |= read_json(path)
+    return found

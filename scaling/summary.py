@@ -76,6 +76,31 @@ def readable(summary: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def against_estimate(results: Results) -> pd.DataFrame:
+    """Calls and dollars of each settled cell beside what was estimated before it ran, as text for people."""
+    rows = []
+    for _, row in results.cells[results.cells["status"] == "ok"].iterrows():
+        planned = results.estimates.get(row["cell_id"])
+        if planned is None:
+            continue
+        calls = row["optimize_calls"] + row["evaluate_calls"]
+        usd = row[["optimize_list_cost_usd", "evaluate_list_cost_usd"]].astype(float).sum(skipna=False)
+        usd_planned = "—" if planned["usd"] is None else " to ".join(_usd(value) for value in planned["usd"])
+        rows.append(
+            {
+                "benchmark": row["benchmark"],
+                "cell": folder_name(row),
+                "optimizer": row["optimizer"],
+                "run": row["run"],
+                "calls estimated": " to ".join(str(value) for value in planned["calls"]),
+                "calls made": calls,
+                "USD estimated": usd_planned,
+                "USD list cost": _usd(usd),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def _row(
     results: Results,
     series: tuple,

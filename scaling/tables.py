@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scaling.store import CURVE, PREDICTIONS, read_json, read_lines, read_records
+from scaling.store import CURVE, PREDICTIONS, read_json, read_lines, read_plans, read_records
 from scaling.types import PIPELINE_SUFFIX, UsageError
 
 SERIES = ["benchmark", "pipeline", "optimizer", "model", "optimizer_model", "rollout_budget", "select_size",
@@ -32,6 +32,7 @@ class Results:
 
     cells: pd.DataFrame
     folders: dict[str, Path]  # row key -> the cell's folder
+    estimates: dict[str, dict[str, Any]]  # cell_id -> what it was estimated at before it ran
 
     def scores(self, key: str, program: str = "final", metric: str | None = None) -> pd.Series:
         """Scores of one cell's program by item id, infrastructure failures left out; shape (n,)."""
@@ -74,7 +75,7 @@ def load(folders: Iterable[Path]) -> Results:
         places[key] = path.parent
     cells = pd.DataFrame(rows).set_index("key")
     cells = cells[~cells.duplicated(subset=["cell_id", "status"], keep="first")]
-    return Results(cells, places)
+    return Results(cells, places, read_plans(folders))
 
 
 def cell_row(record: dict[str, Any]) -> dict[str, Any]:

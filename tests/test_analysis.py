@@ -52,6 +52,8 @@ def test_all_figures_and_tables_appear_and_missing_cells_are_missing(results: Pa
         assert int(row["n"]) == record["n"]
     text = (out / "summary_results.md").read_text() + (out / "report.html").read_text()
     assert text.count("9.0 % of test examples failed") == 2
+    made = sum(phase["calls"] for phase in read(results / "gepa1" / "results.json")["usage"].values())
+    assert "Estimate against actual" in text and f"| {made} |" in text
     with (out / "summary_tests.csv").open() as lines:
         tests = list(csv.DictReader(lines))
     assert [row["verdict"] for row in tests] == ["cannot tell"] * 4

@@ -356,3 +356,45 @@ def test_a_flag_that_is_not_there_is_not_guessed(
     assert stopped.value.code == 2
     assert flag in capsys.readouterr().err
     assert server.calls == 0
+
+
+def test_fresh_runs_settled_cells_again_and_takes_no_answer_from_the_cache(
+    command: Callable, server: ScriptedServer
+) -> None:
+    assert script.main(command()) == 0
+    asked = len(server.requests)
+    assert script.main(command()) == 0
+    assert len(server.requests) == asked
+    assert script.main([*command(), "--fresh"]) == 0
+    assert len(server.requests) == 2 * asked
+
+
+def test_pipelines_names_the_controls(command: Callable, server: ScriptedServer, tmp_path: Path) -> None:
+    assert script.main(command(pipelines="vote", steps="3")) == 0
+    (record,) = tmp_path.rglob("results.json")
+    assert "3vote" in record.parts
+    assert len(server.requests) == 3 * read(record)["n"]
+
+
+def test_the_optimizer_model_reflects_and_the_model_answers(
+    command: Callable, server: ScriptedServer, tmp_path: Path
+) -> None:
+    flags = command(optimizers="gepa", rollout_budget="40", optimizer_model="openai/thinker")
+    assert script.main(flags) == 0
+    asked = {body["model"] for body in server.requests}
+    assert asked == {"scripted", "thinker"}
+    reflections = [body for body in server.requests if body["model"] == "thinker"]
+    assert all("new_instruction" in str(body["messages"]) for body in reflections)
+
+
+def test_check_asks_each_model_once_and_writes_nothing(
+    command: Callable, server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert script.main([*command(), "--check"]) == 0
+    said = capsys.readouterr().out
+    assert "openai/scripted" in said and "yes" in said and "not known" in said
+    assert len(server.requests) == 1
+    assert tree(tmp_path) == {}
+    server.fault = lambda n, body: ("status", 401)
+    assert script.main([*command(), "--check"]) == 2
+    assert "cannot be called" in capsys.readouterr().out
