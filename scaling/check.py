@@ -40,7 +40,7 @@ def print_check(models: Iterable[Model], timeout: float) -> bool:
 
 
 def _ask(model: Model, timeout: float) -> tuple[str | None, float | None]:
-    """(None or why it did not answer, latency in seconds). The answer is not kept: the cache is a file that goes with this call."""
+    """(None or why it did not answer, latency in seconds). The answer is not kept."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         cache = Cache(Path(folder) / "check.sqlite")
