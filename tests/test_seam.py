@@ -78,22 +78,21 @@ def test_a_killed_sweep_goes_on_and_pays_for_nothing_twice(sweep_server: Scripte
     assert run(flags, tmp_path / "undisturbed")[0] == EXIT_OK
     undisturbed = sweep_server.calls
     sweep_server.latency = 0.01
-    rng, in_flight_at_kills = random.Random(5), 0
+    rng = random.Random(5)
     for _ in range(KILLS):
         asked = len(sweep_server.requests)
         reached = threading.Event()
-        target = asked + rng.randrange(1, undisturbed // 4)
+        target = asked + rng.randrange(1, undisturbed // KILLS)
         sweep_server.fault = lambda n, body, target=target, reached=reached: reached.set() if n >= target else None
         process = start(flags, tmp_path / "killed")
         assert reached.wait(60)
-        in_flight_at_kills += sweep_server.in_flight
         process.send_signal(signal.SIGKILL)
         process.communicate()
     sweep_server.fault = None
     code, said = run(flags, tmp_path / "killed")
     assert code == EXIT_OK, said
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "undisturbed")
-    assert sweep_server.calls - undisturbed <= undisturbed + in_flight_at_kills + KILLS * 32
+    assert sweep_server.calls - undisturbed <= undisturbed + KILLS * sweep_server.max_in_flight
 
 
 def test_ctrl_c_keeps_settled_cells_and_says_how_to_go_on(sweep_server: ScriptedServer, tmp_path: Path) -> None:
