@@ -98,8 +98,8 @@ def deal(bench: Benchmark, train: int, val: int, select: int, test: int, run: in
     return Deal(train_rows, select_rows, check_rows, test_rows or check_rows, split, dropped)
 
 
-def shrink(bench: Benchmark, train: int, val: int, test: int) -> tuple[int, int, int]:
-    """Sizes as maxima: the largest (train, val, test) not above the given ones that the data can fill.
+def shrink(bench: Benchmark, train: int, val: int, test: int, seed: int = 0) -> tuple[int, int, int]:
+    """Sizes as maxima: the largest (train, val, test) not above the given ones that a deal of `seed` can fill.
 
     Where the pool is one, test gives way first, down to a third of the rows, then all three in proportion.
     """
@@ -113,9 +113,9 @@ def shrink(bench: Benchmark, train: int, val: int, test: int) -> tuple[int, int,
         test = min(test, max(have // 3, have - train - val))
         if (total := train + val + test) > have:
             train, val, test = have * train // total, have * val // total, have * test // total
-    test_rows = _test_rows(bench, test, seed=0) if has_test else []
+    test_rows = _test_rows(bench, test, seed) if has_test else []
     while True:  # copies of test rows and groups on the edge leave rows out: fewer are wanted until they are there
-        train_rows, val_rows, _ = _train_and_val(bench, test_rows, train, val, seed=0)
+        train_rows, val_rows, _ = _train_and_val(bench, test_rows, train, val, seed)
         have = len(train_rows) + len(val_rows)
         if have == train + val:
             return train, val, test

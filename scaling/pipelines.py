@@ -15,7 +15,6 @@ import dspy
 from dspy.teleprompt.bootstrap_trace import FailedPrediction
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
-from scaling.data import normalise_text
 from scaling.lm import variant
 from scaling.types import UsageError
 
@@ -94,7 +93,7 @@ class Vote(Repeat):
     """`calls` independent samples of a one-step program, majority answer, ties to the earliest (a control).
 
     Self-consistency (Wang et al. 2022, arXiv 2203.11171) without its chain of thought. Answers that differ in
-    case or punctuation only are one ballot.
+    case, spaces or a closing full stop only are one ballot.
     """
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
@@ -108,7 +107,7 @@ class Vote(Repeat):
         return dspy.Prediction(**{n: chosen[n] for n in self.core.outputs}, step_notes=notes, failure=None)
 
     def _ballot(self, answer: dspy.Prediction) -> tuple[str, ...]:
-        return tuple(normalise_text(str(answer[name])) for name in self.core.outputs)
+        return tuple(_ballot_text(str(answer[name])) for name in self.core.outputs)
 
 
 # pipeline -> how the optimizable core becomes the program that is run
@@ -117,6 +116,11 @@ PIPELINES: dict[str, Callable[[dspy.Module, int], dspy.Module]] = {
     "repeat": Repeat,
     "vote": Vote,
 }
+
+
+def _ballot_text(text: str) -> str:
+    """Case, spaces and a closing full stop do not make another answer; a sign or a symbol does ("-5", "C++")."""
+    return " ".join(text.casefold().split()).rstrip(".")
 
 
 def make_core(pipeline: str, signature: type[dspy.Signature], steps: int, roles: dict[str, str]) -> MultiStepClassifier:

@@ -193,7 +193,7 @@ def fit_to_data(cell: Cell, bench: Benchmark, by_hand: set[str]) -> tuple[Cell, 
     Sizes named in `by_hand` (flags) are exact: data that cannot fill them raise UsageError. The others are
     maxima.
     """
-    train, val, test = shrink(bench, cell.train_size, cell.val_size, cell.test_size)
+    train, val, test = shrink(bench, cell.train_size, cell.val_size, cell.test_size, cell.seed)
     if bench.config.get("test_seeds") is None:
         cell = replace(cell, test_size=0)
     for name, wanted, have in zip(

@@ -304,12 +304,12 @@ def test_sizes_shrink_to_what_the_data_can_fill(have: int, train: int, val: int,
     assert [len(dealt.train), len(dealt.check), len(dealt.test)][:2] == list(sizes[:2])
 
 
-@given(grouped)
-def test_sizes_shrink_also_where_groups_leave_rows_out(group_sizes: list[int]) -> None:
+@given(grouped, st.integers(0, 3), runs)
+def test_sizes_shrink_also_where_groups_leave_rows_out(group_sizes: list[int], seed: int, run: int) -> None:
     bench = benchmark(in_groups(group_sizes, NAMES["own"]), train_seeds=range(20), val_seeds=range(20, 100))
-    train, val, test = shrink(bench, 20, 30, 100)
+    train, val, test = shrink(bench, 20, 30, 100, seed)
 
-    dealt = deal(bench, train, val, val // 2, test, 0)
+    dealt = deal(bench, train, val, val // 2, test, run, seed)
     assert len(dealt.test) == test
 
 
