@@ -182,7 +182,7 @@ def print_plan(
         estimates[item.cell.cell_id] = one
         print(f"  {item.cell.label}  {_figures(one)}")
     total = functools.reduce(operator.add, estimates.values())
-    places = min((1 if m.embedded else options.max_concurrency or m.max_concurrency) for m in models.values())
+    places = min(model.places(options.max_concurrency) for model in models.values())
     low, high = (t / 60 for t in seconds(total, places))
     print(f"in all {_figures(total)}; {low:.0f} to {high:.0f} min at {places} calls at a time, a second each")
     if any(item.bench.source == "sample" for item in waiting):

@@ -7,7 +7,7 @@ from statistics import mean
 
 from scaling.adapters import make_adapter
 from scaling.models import Model
-from scaling.optimizers import MAX_DEMOS, plan_bootstrap, plan_mipro
+from scaling.optimizers import MAX_DEMOS, plan_mipro
 from scaling.pipelines import make_core
 from scaling.scoring import as_example
 from scaling.types import Benchmark, Cell, Deal
@@ -37,7 +37,7 @@ def estimate(cell: Cell, bench: Benchmark, deal: Deal, model: Model, proposer: M
     prompt = _prompt_tokens(cell, bench, deal, model)
     demo = mean(len(str(row)) for row in deal.test[:ROWS_LOOKED_AT]) / BYTES_A_TOKEN
     has_demos = cell.optimizer in ("mipro", "bootstrap")
-    low_rollouts, high_rollouts = _rollouts(cell, len(deal.train))
+    low_rollouts, high_rollouts = _rollouts(cell)
     calls = low_rollouts * cell.steps, high_rollouts * cell.steps
     prompt_high = prompt + (2 * MAX_DEMOS * demo if has_demos else 0)
     answer_high = max(LOW_ANSWER_TOKENS, cell.max_output_tokens / 2)
@@ -53,7 +53,7 @@ def seconds(total: Estimate, places: int) -> tuple[float, float]:
     return total.calls[0] * SECONDS_A_CALL / places, total.calls[1] * SECONDS_A_CALL / places
 
 
-def _rollouts(cell: Cell, train: int) -> tuple[int, int]:
+def _rollouts(cell: Cell) -> tuple[int, int]:
     """Rollouts of a cell: optimization, and test rows under one program (nothing changed) to three."""
     if cell.optimizer == "none":
         return cell.test_size, cell.test_size
@@ -72,7 +72,6 @@ def _proposer_calls(cell: Cell, train: int) -> tuple[int, int]:
     if cell.optimizer in ("mipro", "mipro_instruct"):
         _, candidates, _ = plan_mipro(budget, select, train)
         return candidates * predictors, 10 + 3 * candidates * predictors
-    plan_bootstrap(budget, select, train)
     return 0, 0
 
 

@@ -196,7 +196,6 @@ class Seam:
         self.cache = cache
         self.purse = Purse(max_cost, cache.spent_usd())
         self.max_concurrency = max_concurrency
-        self.sent = 0
         self.answered = 0
         self.errors = 0
         self._lock = threading.Lock()
@@ -281,7 +280,6 @@ class Seam:
             attempts += 1
             places.acquire(lambda: self.check(call.model), self.sleep)
             try:
-                self.sent += 1
                 return call.send()
             except lm_errors.LMError as error:
                 self.errors += 1
@@ -333,8 +331,7 @@ class Seam:
     def _places_of(self, model: Model) -> Places:
         with self._lock:
             if model.provider not in self._places:
-                limit = self.max_concurrency or model.max_concurrency
-                self._places[model.provider] = Places(1 if model.embedded else limit)
+                self._places[model.provider] = Places(model.places(self.max_concurrency))
             return self._places[model.provider]
 
 

@@ -54,6 +54,10 @@ class Model:
     def has_key(self) -> bool:
         return self.key_env is None or bool(os.environ.get(self.key_env))
 
+    def places(self, limit: int | None) -> int:
+        """Calls at a time: the user's limit or the entry's own; the embedded model answers one by one."""
+        return 1 if self.embedded else limit or self.max_concurrency
+
     def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float | None:
         """List cost in USD of one call; None when the price is not known."""
         if not self.has_price:

@@ -38,7 +38,6 @@ class State:
     status: str = "waiting"
     phase: str = ""
     best: float | None = None
-    scored: int = 0
     meter: Meter | None = None
 
     def rollouts(self) -> int:

@@ -63,7 +63,7 @@ def run_cells(work: list[Work], seam: Seam, settings: Settings, board: Board, re
     They share the seam, so a sweep is bounded by the provider's places and not by its slowest chain.
     Ctrl-C stops every cell at its next call; settled cells stay.
     """
-    places = max((_places(item.model, seam) for item in work), default=1)
+    places = max((item.model.places(seam.max_concurrency) for item in work), default=1)
     together = max(1, min(len(work), places, MAX_CELLS_TOGETHER))
     ordered = sorted(work, key=lambda item: -expected_rollouts(item.cell) * item.cell.steps)
     records: list[dict[str, Any]] = []
@@ -115,7 +115,7 @@ def _measure(work: Work, seam: Seam, meter: Meter, settings: Settings, board: Bo
     """Optimize, open test once, and say what came out."""
     cell, bench = work.cell, work.bench
     lm = make_lm(work.model, seam, meter, cell.run, cell.temperature, timeout=settings.timeout)
-    threads = min(MAX_THREADS_A_CELL, _places(work.model, seam))
+    threads = min(MAX_THREADS_A_CELL, work.model.places(seam.max_concurrency))
     core = make_core(cell.pipeline, bench.signature, cell.steps, bench.roles)
     curve = Curve(meter, [row["id"] for row in work.deal.select], lambda points: _on_point(work, points, board))
     with dspy.context(lm=lm, adapter=make_adapter(work.model), callbacks=[curve]):
@@ -330,10 +330,6 @@ def _error_rate(lines: list[dict[str, Any]], kind: str) -> float:
 def _mean(values: list[float]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _places(model: Model, seam: Seam) -> int:
-    return 1 if model.embedded else seam.max_concurrency or model.max_concurrency
 
 
 def _sentence(record: dict[str, Any]) -> str:

@@ -21,9 +21,8 @@ PIPELINES = ("chain", "repeat", "vote")
 STEPS = (1, 2, 3, 4, 5)
 # How the folder of a cell is named: "<n>" followed by this.
 PIPELINE_SUFFIX = {"chain": "step", "repeat": "repeat", "vote": "vote"}
-# Settled cells are not run again by the same command; the other two go on where they were.
+# Settled cells are not run again by the same command; budget and interrupted go on where they were.
 SETTLED = ("ok", "error", "invalid", "skipped")
-UNSETTLED = ("budget", "interrupted")
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_CAP, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
