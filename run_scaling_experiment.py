@@ -26,7 +26,7 @@ from scaling import local_server, plan
 from scaling.cache import Cache
 from scaling.check import print_check
 from scaling.data import check_config, load_benchmark
-from scaling.estimate import Estimate, estimate, seconds
+from scaling.estimate import Estimate, estimate, figures, minutes, print_estimates, seconds
 from scaling.lm import Seam
 from scaling.models import Model, find_model, load_registry, require_key
 from scaling.pipelines import MultiStepClassifier
@@ -176,15 +176,15 @@ def print_plan(
         print(f"note: {warning}")
     for note in _size_notes(study, waiting):
         print(f"note: {note}")
-    estimates: dict[str, Estimate] = {}
-    for item in waiting:
-        one = estimate(item.cell, item.bench, item.deal, item.model, item.optimizer_model)
-        estimates[item.cell.cell_id] = one
-        print(f"  {item.cell.label}  {_figures(one)}")
+    estimates = {
+        item.cell.cell_id: estimate(item.cell, item.bench, item.deal, item.model, item.optimizer_model)
+        for item in waiting
+    }
+    print_estimates([item.cell for item in waiting], estimates)
     total = functools.reduce(operator.add, estimates.values())
     places = min(model.places(options.max_concurrency) for model in models.values())
-    low, high = (t / 60 for t in seconds(total, places))
-    print(f"in all {_figures(total)}; {low:.0f} to {high:.0f} min at {places} calls at a time, a second each")
+    low, high = seconds(total, places)
+    print(f"in all {', '.join(figures(total))}; {minutes(low, high)} at {places} calls at a time, a second each")
     if any(item.bench.source == "sample" for item in waiting):
         print("note: the rows are the small samples that ship with this program: this shows the way, not a result")
     sys.stdout.flush()
@@ -388,11 +388,6 @@ def _size_notes(study: plan.Study, work: list[Work]) -> list[str]:
                 f"{cell.train_size} train, {cell.val_size} val, {cell.test_size} test"
             )
     return list(notes.values())
-
-
-def _figures(one: Estimate) -> str:
-    usd = "price not known" if one.usd is None else f"${one.usd[0]:.2f} to ${one.usd[1]:.2f}"
-    return f"{one.calls[0]:,} to {one.calls[1]:,} calls, {usd}"
 
 
 if __name__ == "__main__":

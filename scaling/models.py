@@ -32,6 +32,7 @@ class Model:
     price_date: str | None = None
     price_source: str | None = None
     context_length: int | None = None
+    bytes_per_token: float = 4.0
     max_output_tokens: int = 1024
     optimizer_max_output_tokens: int = 4096
     max_concurrency: int = 32

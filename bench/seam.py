@@ -1,0 +1,208 @@
+"""What the seam of all LM calls costs and saves, measured in one run against a loopback server of fixed latency.
+
+`make bench` runs it (about ten minutes) and rewrites bench/seam.md. Absolute times depend on the machine; the
+ratios are what counts. The server stands in a process of its own, so that its work is not ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import operator
+import multiprocessing
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+import run_scaling_experiment as script
+from bench.results import Measure, write_results
+from scaling.cache import Cache
+from scaling.lm import Meter, Seam, make_lm
+from scaling.models import Model
+from scaling.plan import Study
+from scaling.store import CALLS, CURVE, read_json, read_lines, read_records
+from tests.support import toy
+from tests.support.server import ScriptedServer
+
+LATENCY, PLACES = 0.5, 64
+ROWS = toy.rows(400)
+SIZES = {"train_size": 20, "val_size": 40}
+# 24 cells each, by what bounds them: the places, the longest chain of dependent calls, or both about equally.
+SWEEPS = {
+    "bound by places": {"steps": [1, 2, 3], "optimizers": ["gepa", "mipro", "mipro_instruct", "bootstrap"], "runs": 2,
+                        "rollout_budget": 60, "test_size": 80},
+    "bound by one chain": {"steps": [1, 3], "optimizers": ["none", "gepa"], "runs": 6,
+                           "rollout_budget": 120, "test_size": 10},
+    "close": {"steps": [1, 3], "optimizers": ["none", "gepa"], "runs": 6, "rollout_budget": 120, "test_size": 60},
+}  # fmt: skip
+
+
+def main() -> None:
+    script.BENCHMARK_CONFIG["toy"] = toy.config(
+        loader=lambda: ROWS, train_seeds=range(50), val_seeds=range(50, 150), test_seeds=range(200)
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        measures = cpu_a_call(folder) + resume(folder) + memory(folder) + sweeps(folder)
+    write_results(Path(__file__).with_suffix(".md"), "The seam of all LM calls", measures)
+
+
+def sweeps(folder: Path) -> list[Measure]:
+    """Wall time of sweeps of 24 cells against the ideal, and against the ways in which it is usually done."""
+    found = []
+    with serving(LATENCY) as url:
+        for name, axes in SWEEPS.items():
+            wall, calls, chain = run_sweep(axes, url, folder / name, PLACES)
+            by_places, by_chain = calls * LATENCY / PLACES, chain * LATENCY
+            share = max(by_places, by_chain) / wall
+            detail = f"{calls} calls in {wall:.0f} s; places alone {by_places:.0f} s, longest chain {by_chain:.0f} s"
+            apart = max(by_places, by_chain) >= 2 * min(by_places, by_chain)
+            goal = 0.90 if apart else None
+            found.append(Measure(f"sweep {name}: ideal / wall", share, "", goal, operator.ge, detail))
+            if name == "bound by places":
+                ours, all_calls = wall, calls
+        part = SWEEPS["bound by places"] | {"runs": 1, "steps": [2]}
+        found.append(slower("cell after cell, 16 threads each", 3, part, 16, ours / all_calls, url, folder / "after"))
+        one = part | {"steps": [1], "optimizers": ["none"]}
+        found.append(slower("one call at a time", 40, one, 1, ours / all_calls, url, folder / "single"))
+    return found
+
+
+def slower(what: str, goal: float, axes: dict[str, Any], places: int, ours: float, url: str, folder: Path) -> Measure:
+    """How many times longer a call takes when the cells of a part of the sweep run one after another."""
+    wall = calls = 0.0
+    for optimizer in axes["optimizers"]:
+        spent, asked, _ = run_sweep(axes | {"optimizers": [optimizer]}, url, folder / optimizer, places)
+        wall, calls = wall + spent, calls + asked
+    detail = f"measured on {calls:.0f} calls in {wall:.0f} s, scaled by calls"
+    return Measure(f"{what}: times slower", wall / calls / ours, "", goal, operator.ge, detail)
+
+
+def run_sweep(axes: dict[str, Any], url: str, output: Path, places: int) -> tuple[float, int, int]:
+    """(wall seconds, calls sent, calls in the longest chain) of a sweep in this process."""
+    study = Study(name="bench", benchmarks=["toy"], models=["openai/scripted"], data="sample", **SIZES, **axes)
+    options = argparse.Namespace(output_dir=output, api_base=url, max_concurrency=places)
+    started = time.perf_counter()
+    script.run_sweep(study, options)
+    wall = time.perf_counter() - started
+    cells = [(path.parent, record) for path, record in read_records([output])]
+    bad = [record["error"] for _, record in cells if record["status"] != "ok"]
+    if bad:
+        raise RuntimeError(f"a cell of the benchmark failed: {bad[0]}")
+    calls = [line for cell, _ in cells for line in read_lines(cell / CALLS)]
+    return wall, sum(not call["cache_hit"] for call in calls), max(chain_of(*cell) for cell in cells)
+
+
+def chain_of(folder: Path, record: dict[str, Any]) -> int:
+    """LM calls of a cell that wait for one another: each evaluation of a candidate takes one rollout's calls,
+    bootstrapped rollouts and proposals follow one another, and test is one rollout's calls at the end."""
+    curve = folder / CURVE
+    points = read_json(curve)["points"] if curve.exists() else []
+    apart = record["rollouts_used"] - sum(point["val_n"] for point in points)
+    proposals = sum(line["role"] in ("reflection", "proposer") for line in read_lines(folder / CALLS))
+    return record["cell"]["steps"] * (len(points) + apart + 1) + proposals
+
+
+def cpu_a_call(folder: Path) -> list[Measure]:
+    """CPU milliseconds of a call through the seam, less those of a bare `dspy.LM`; blocks in turn, the median."""
+    with serving(0.0) as url:
+        bare = dspy.LM("openai/scripted", api_base=url, api_key="none", cache=False, num_retries=0, max_tokens=100)
+        seam = Seam(Cache(folder / "cpu.sqlite"), max_cost=100.0)
+        ours = make_lm(a_model(url), seam, Meter("bench", folder / "cpu.jsonl"), 0, 0.7, phase="evaluate")
+        blocks = [(cpu_of(bare, f"bare {i}"), cpu_of(ours, f"ours {i}")) for i in range(8)]
+    before, after = (statistics.median(side) for side in zip(*blocks[1:], strict=True))
+    detail = f"{after:.2f} ms through the seam, {before:.2f} ms bare"
+    return [Measure("CPU a call beyond bare DSPy", after - before, "ms", 1.0, operator.lt, detail)]
+
+
+def cpu_of(lm: dspy.LM, name: str, calls: int = 300) -> float:
+    started = time.process_time()
+    for i in range(calls):
+        lm(messages=[{"role": "user", "content": f"question {name} {i}"}])
+    return 1000 * (time.process_time() - started) / calls
+
+
+def memory(folder: Path) -> list[Measure]:
+    """Growth of a process's peak memory from its call 5,000 to its call 50,000, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with serving(0.0) as url, context.Pool(1) as pool:
+        early, late = pool.apply(peak_memory, (url, str(folder), (5_000, 50_000)))
+    detail = f"{early:.0f} MB at call 5,000, {late:.0f} MB at call 50,000"
+    return [Measure("memory growth", late - early, "MB", 50.0, operator.lt, detail)]
+
+
+def peak_memory(url: str, folder: str, marks: tuple[int, ...]) -> list[float]:
+    """Peak resident memory in MB after so many calls."""
+    seam = Seam(Cache(Path(folder) / "memory.sqlite"), max_cost=1000.0, max_concurrency=16)
+    lm = make_lm(a_model(url), seam, Meter("bench", Path(folder) / "memory.jsonl"), 0, 0.7, phase="evaluate")
+    found, done = [], 0
+    with ThreadPoolExecutor(16) as pool:
+        for mark in marks:
+            for _ in pool.map(lambda i: lm(messages=[{"role": "user", "content": f"question {i}"}]), range(done, mark)):
+                pass
+            done = mark
+            unit = 1e6 if sys.platform == "darwin" else 1e3
+            found.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+    return found
+
+
+def resume(folder: Path) -> list[Measure]:
+    """Seconds of the same command on a settled sweep of 200 cells, less those of starting the program."""
+    root = Path(script.__file__).parent
+    with serving(0.0) as url:
+        again = [
+            sys.executable, str(root / "run_scaling_experiment.py"), "--benchmarks", "banking77", "--optimizers", "none",
+            "--steps", "1", "2", "3", "4", "5", "--runs", "40", "--models", "openai/scripted", "--api-base", url,
+            "--data", "sample", "--labels", "4", "--train-size", "5", "--val-size", "10", "--test-size", "5",
+            "--output-dir", str(folder / "settled"),
+        ]  # fmt: skip
+        subprocess.run(again, check=True, stdout=subprocess.DEVNULL, cwd=folder)
+        cells = len(read_records([folder / "settled"]))
+        start_up = [sys.executable, "-c", "import run_scaling_experiment"]
+        blocks = [(seconds_of(start_up, root), seconds_of(again, folder)) for _ in range(5)]
+    before, after = (statistics.median(side) for side in zip(*blocks, strict=True))
+    detail = f"{after:.2f} s, of which {before:.2f} s to start; {cells} settled cells"
+    return [Measure("resume beyond start-up", after - before, "s", 1.0, operator.lt, detail)]
+
+
+def seconds_of(command: list[str], folder: Path) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
+    return time.perf_counter() - started
+
+
+def a_model(url: str) -> Model:
+    prices = {"input_usd_per_million": 1.0, "output_usd_per_million": 1.0}
+    return Model(id="bench", route="openai/scripted", api_base=url, max_output_tokens=100, **prices)
+
+
+@contextmanager
+def serving(latency: float) -> Iterator[str]:
+    """The scripted server in a process of its own while the block runs; gives its address."""
+    here, there = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(there, latency), daemon=True)
+    process.start()
+    try:
+        yield here.recv()
+    finally:
+        here.send("stop")
+        process.join()
+
+
+def serve(pipe: Any, latency: float) -> None:
+    with ScriptedServer(latency=latency, skill=lambda body: 0.6, truth=toy.truth()) as server:
+        pipe.send(server.url)
+        pipe.recv()
+
+
+if __name__ == "__main__":
+    main()
