@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := requirements.txt requirements-dev.txt pyproject.toml
 
-.PHONY: demo test chaos lint clean
+.PHONY: demo test bench chaos lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/python run_scaling_experiment.py --quick
@@ -20,6 +20,10 @@ test: $(VENV)/ready
 # The fault and kill tests at full size (12 cells, 20 kills): minutes, not seconds.
 chaos: $(VENV)/ready
 	CHAOS=1 $(BIN)/python -m pytest tests/test_seam.py -k "faults or killed"
+
+# Ratios measured side by side in one run, kept in bench/*.md: about ten minutes with nothing else running.
+bench: $(VENV)/ready
+	$(BIN)/python -m bench.seam
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -169,7 +169,9 @@ def print_plan(
 ) -> dict[str, Estimate]:
     """Print the plan before it is run, a line a cell with calls and list cost (low to high); the estimates by cell."""
     skipped = f", {len(settled)} settled already" if settled else ""
-    print(f"study {study.name}: {len(waiting)} cells to run{skipped}; results in {options.output_dir}")
+    used = sorted({item.cell.model for item in waiting})
+    on = "" if not used else f" on {used[0]}" if len(used) == 1 else f" on {len(used)} models"
+    print(f"study {study.name}: {len(waiting)} cells to run{on}{skipped}; results in {options.output_dir}")
     if not waiting:
         return {}
     for warning in plan.warnings([item.cell for item in waiting]):

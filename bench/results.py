@@ -34,7 +34,8 @@ def write_results(path: Path, title: str, measures: list[Measure]) -> None:
     lines = [
         f"# {title}",
         "",
-        f"Measured {datetime.date.today().isoformat()} on {machine} by `make bench`. The machine is shared: ratios count.",
+        f"Measured {datetime.date.today().isoformat()} on {machine} by `make bench`.",
+        "The machine is shared with others: ratios count, not seconds.",
         "",
         "| what | measured | goal | kept? | detail |",
         "|---|---|---|---|---|",

@@ -1,7 +1,7 @@
 """The response cache and the ledger of one results folder: one SQLite file, never evicting, owner-only.
 
-A response and what it was billed are one transaction, so neither can be there without the other: a
-kill at any byte loses at most the calls in flight.
+A request's bill is opened at its highest possible cost before it is sent, and settled in one transaction with
+its answer. So a kill at any byte loses at most the answers in flight, and their money still counts as spent.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ import sqlite3
 import threading
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from scaling.types import UsageError
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, created REAL NOT NULL, value BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS ledger (
-    at REAL NOT NULL, cell_id TEXT NOT NULL, model TEXT NOT NULL, phase TEXT NOT NULL, billed_usd REAL
+CREATE TABLE IF NOT EXISTS bills (
+    bill INTEGER PRIMARY KEY, at REAL NOT NULL, cell_id TEXT NOT NULL, model TEXT NOT NULL, phase TEXT NOT NULL,
+    usd REAL, state TEXT NOT NULL
 );
 """
 
@@ -27,6 +32,7 @@ class Cache:
     """Answers that were paid for, by request key, and the append-only sum of what was billed.
 
     fresh=True hides every answer stored before this object was made, and keeps storing new ones.
+    Raises UsageError for a file that cannot be opened; its methods raise sqlite3.Error, as on a full disk.
     """
 
     def __init__(self, path: Path, fresh: bool = False):
@@ -36,9 +42,15 @@ class Cache:
         self._lock = threading.Lock()
         self._since = time.time() if fresh else 0.0
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_SCHEMA)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise UsageError(
+                f"{path} cannot be used ({error}). Free the disk, or move a damaged file away: "
+                f"its answers would be paid for again."
+            ) from None
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The stored answer, or None."""
@@ -48,20 +60,40 @@ class Cache:
             ).fetchone()
         return json.loads(zlib.decompress(row[0])) if row else None
 
-    def put(self, key: str, value: dict[str, Any], bill: tuple[str, str, str, float | None]) -> None:
-        """Store an answer and its bill (cell_id, model, phase, billed USD) in one transaction."""
-        blob = zlib.compress(json.dumps(value).encode(), 1)
-        now = time.time()
+    def open_bill(self, cell_id: str, model: str, phase: str, highest_usd: float | None) -> int:
+        """Note a request that is about to be sent, at its highest possible cost in USD; gives the bill's number."""
         with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("INSERT OR REPLACE INTO responses VALUES (?, ?, ?)", (key, now, blob))
-            self._db.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?)", (now, *bill))
-            self._db.execute("COMMIT")
+            values = (time.time(), cell_id, model, phase, highest_usd)
+            return self._db.execute(
+                "INSERT INTO bills (at, cell_id, model, phase, usd, state) VALUES (?, ?, ?, ?, ?, 'open')", values
+            ).lastrowid
+
+    def settle_bill(self, bill: int, usd: float | None, answer: tuple[str, dict[str, Any]] | None = None) -> None:
+        """What a request was really billed, in one transaction with its answer (key, value) where it has one.
+
+        A bill that is never settled stays at its highest cost: nobody knows what the provider billed.
+        """
+        with self._lock, self._transaction():
+            if answer is not None:
+                blob = zlib.compress(json.dumps(answer[1]).encode(), 1)
+                self._db.execute("INSERT OR REPLACE INTO responses VALUES (?, ?, ?)", (answer[0], time.time(), blob))
+            self._db.execute("UPDATE bills SET usd = ?, state = 'settled' WHERE bill = ?", (usd, bill))
 
     def spent_usd(self) -> float:
-        """USD billed since the results folder began, over all sweeps in it."""
+        """USD billed since the results folder began, over all sweeps in it; bills left open at their highest cost."""
         with self._lock:
-            return self._db.execute("SELECT COALESCE(SUM(billed_usd), 0) FROM ledger").fetchone()[0]
+            return self._db.execute("SELECT COALESCE(SUM(usd), 0) FROM bills").fetchone()[0]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            with suppress(sqlite3.Error):  # a full disk has rolled back by itself
+                self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
 
     def close(self) -> None:
         with self._lock:

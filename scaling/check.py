@@ -16,7 +16,9 @@ from scaling.lm import CallFailed, Meter, Seam, make_lm
 from scaling.models import Model
 from scaling.types import CellStopped
 
-QUESTION = "Answer with the word yes."
+# Whoever keeps to the limit of tokens cannot come far; the cost cap relies on it.
+QUESTION = "Count from one to a hundred in words."
+MAX_TOKENS = 16
 
 
 def print_check(models: Iterable[Model], timeout: float) -> bool:
@@ -29,7 +31,7 @@ def print_check(models: Iterable[Model], timeout: float) -> bool:
         asked = model.has_key or model.api_base is not None
         reason, seconds = _ask(model, timeout) if asked else (f"set {model.key_env}", None)
         key = "not needed" if model.key_env is None else "set" if model.has_key else "missing"
-        reachable = "yes" if reason is None else "no" if asked else "not asked"
+        reachable = "yes" if seconds is not None else "no" if asked else "not asked"
         price = "known" if model.has_price else "not known"
         table.add_row(model.id, key, reachable, price, "" if seconds is None else f"{seconds:.1f}")
         reasons += [f"{model.id}: {reason}"] if reason else []
@@ -40,15 +42,19 @@ def print_check(models: Iterable[Model], timeout: float) -> bool:
 
 
 def _ask(model: Model, timeout: float) -> tuple[str | None, float | None]:
-    """(None or why it did not answer, latency in seconds). The answer is not kept."""
+    """(None or what is wrong, latency in seconds or None where nothing came). The answer is not kept."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         cache = Cache(Path(folder) / "check.sqlite")
-        lm = make_lm(model, Seam(cache), Meter("check"), 0, 0.0, phase="evaluate", timeout=timeout, max_tokens=16)
+        meter = Meter("check")
+        lm = make_lm(model, Seam(cache), meter, 0, 0.0, phase="evaluate", timeout=timeout, max_tokens=MAX_TOKENS)
         try:
             lm(messages=[{"role": "user", "content": f"{QUESTION} ({os.getpid()})"}])
         except (CellStopped, CallFailed) as error:
             return str(error), None
         finally:
             cache.close()
-    return None, time.monotonic() - started
+    latency, used = time.monotonic() - started, meter.total().completion_tokens
+    if used > MAX_TOKENS:
+        return f"it wrote {used} tokens where {MAX_TOKENS} were the limit, so no cost cap can hold it", latency
+    return None, latency

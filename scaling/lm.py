@@ -2,7 +2,7 @@
 
 `MeteredLM` is the `dspy.LM` that programs and optimizers see; all of a sweep's share one `Seam`. Nothing
 else counts, caches, retries or limits calls. A call: look in the cache; join an identical call in
-flight; reserve its highest possible cost; take a place at the provider; send, with retries; settle.
+flight; take a place at the provider; reserve its highest possible cost; send; settle; retry if it helps.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
+import sqlite3
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +26,12 @@ import tenacity
 from dspy.utils import exceptions as lm_errors
 
 from scaling.cache import Cache
+from scaling.limits import Places, Purse
 from scaling.models import Model
 from scaling.types import CellStopped, digest
 
 MAX_ATTEMPTS = 8
+LONGEST_PAUSE_SECONDS = 300.0
 # After so many calls in a row that failed every attempt, the provider counts as down.
 PROVIDER_DOWN_AFTER = 5
 # The wrong key, model or account: retrying cannot help, and no other call of the model can succeed.
@@ -87,8 +91,11 @@ class Meter:
     def add_call(self, call: dict[str, Any]) -> None:
         with self._lock:
             self.usage[call["phase"]].add(call)
-            if self._lines:
-                self._lines.write(json.dumps(call) + "\n")
+            try:
+                if self._lines:
+                    self._lines.write(json.dumps(call) + "\n")
+            except OSError as error:  # optimizers would take it for a score of 0
+                raise CellStopped("interrupted", f"calls.jsonl cannot be written ({error})") from error
 
     def add_rollout(self, phase: str) -> None:
         with self._lock:
@@ -111,74 +118,6 @@ class Meter:
     def close(self) -> None:
         if self._lines:
             self._lines.close()
-
-
-class Places:
-    """The concurrency limit of one provider: first come, first served; a pause holds everybody."""
-
-    def __init__(self, limit: int):
-        self._free = limit
-        self._queue: deque[threading.Event] = deque()
-        self._lock = threading.Lock()
-        self._paused_until = 0.0
-
-    def acquire(self, stopped: Callable[[], None], sleep: Callable[[float], None]) -> None:
-        """Take a place; `stopped` raises when the sweep is to end, also while waiting."""
-        with self._lock:
-            if self._free > 0:
-                self._free -= 1
-                turn = None
-            else:
-                turn = threading.Event()
-                self._queue.append(turn)
-        if turn is not None:
-            turn.wait()
-        try:
-            stopped()
-            while (left := self._paused_until - time.monotonic()) > 0:
-                sleep(left)
-        except BaseException:
-            self.release()
-            raise
-
-    def release(self) -> None:
-        with self._lock:
-            if self._queue:
-                self._queue.popleft().set()
-            else:
-                self._free += 1
-
-    def pause(self, seconds: float) -> None:
-        """The provider asked for silence (Retry-After): no call to it starts before the time is over."""
-        with self._lock:
-            self._paused_until = max(self._paused_until, time.monotonic() + seconds)
-
-
-class Purse:
-    """The cost cap of a sweep in USD: reserve the highest possible cost before, settle the real one after."""
-
-    def __init__(self, cap: float | None, spent: float):
-        self.cap, self.spent, self.reserved = cap, spent, 0.0
-        self._changed = threading.Condition()
-
-    def reserve(self, amount: float, stopped: Callable[[], None]) -> bool:
-        """Set `amount` aside. Waits for calls in flight when it does not fit; False when none are left to wait for."""
-        with self._changed:
-            while self.cap is not None and self.spent + self.reserved + amount > self.cap:
-                if self.reserved <= 0:
-                    return False
-                self._changed.wait(timeout=0.5)
-                stopped()
-            self.reserved += amount
-            return True
-
-    def settle(self, reserved: float, billed: float) -> None:
-        with self._changed:
-            self.reserved = max(0.0, self.reserved - reserved)
-            if self.reserved < 1e-12:
-                self.reserved = 0.0
-            self.spent += billed
-            self._changed.notify_all()
 
 
 @dataclass
@@ -246,48 +185,29 @@ class Seam:
                 continue  # the one we waited for failed: ask ourselves
             try:
                 # It may have landed between our look into the cache and our take-off.
-                flight.answer = self.cache.get(call.key) or self._pay(call)
+                flight.answer = self.cache.get(call.key) or self._send(call)
                 return flight.answer
             finally:
                 with self._lock:
                     del self._flights[call.key]
                 flight.done.set()
 
-    def _pay(self, call: Call) -> dict[str, Any]:
-        """Reserve, send, settle and store; the answer is in the cache before anybody sees it."""
-        reserved = call.highest_cost or 0.0
-        if not self.purse.reserve(reserved, lambda: self.check(call.model)):
-            cap = self.purse.cap
-            self.stop("budget", f"the next call may cost ${reserved:.6f} and would pass --max-cost {cap:g}")
-            self.check(call.model)
-        billed = 0.0
-        try:
-            answer = self._send(call)
-            # A provider that reports no tokens is billed at the highest possible cost.
-            cost = answer["list_cost_usd"] if answer["list_cost_usd"] is not None else call.highest_cost
-            billed = cost or 0.0
-            self.cache.put(call.key, answer, (call.cell_id, call.model.id, call.phase, cost))
-            return answer | {"cache_hit": False}
-        finally:
-            self.purse.settle(reserved, billed)
-
     def _send(self, call: Call) -> dict[str, Any]:
+        """The provider's answer, after as many attempts as it takes; CallFailed when it takes too many."""
         places = self._places_of(call.model)
         attempts = 0
 
         def attempt() -> dict[str, Any]:
             nonlocal attempts
             attempts += 1
-            places.acquire(lambda: self.check(call.model), self.sleep)
-            try:
-                return call.send()
-            except lm_errors.LMError as error:
-                self.errors += 1
-                if (wait := getattr(error, "retry_after", None)) is not None:
-                    places.pause(min(float(wait), 300.0))
-                raise
-            finally:
-                places.release()
+            with places.taken(lambda: self.check(call.model), self.sleep):
+                try:
+                    return self._pay(call)
+                except lm_errors.LMError as error:
+                    self.errors += 1
+                    if (wait := getattr(error, "retry_after", None)) is not None:
+                        places.pause(min(float(wait), LONGEST_PAUSE_SECONDS))
+                    raise
 
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(MAX_ATTEMPTS),
@@ -296,7 +216,6 @@ class Seam:
             sleep=self.sleep,
             reraise=True,
         )
-        started = time.monotonic()
         try:
             answer = retrying(attempt)
         except lm_errors.LMError as error:
@@ -304,7 +223,46 @@ class Seam:
         with self._lock:
             self._failures_in_a_row[call.model.provider] = 0
             self.answered += 1
-        return answer | {"attempts": attempts, "latency_seconds": time.monotonic() - started}
+        return answer | {"attempts": attempts, "cache_hit": False}
+
+    def _pay(self, call: Call) -> dict[str, Any]:
+        """One attempt: reserve, send, settle and store; the answer is on disk before anybody sees it."""
+        reserved = call.highest_cost or 0.0
+        if not self.purse.reserve(reserved, lambda: self.check(call.model)):
+            cap = self.purse.cap
+            self.stop("budget", f"the next call may cost ${reserved:.6f} and would pass --max-cost {cap:g}")
+            self.check(call.model)
+        billed = 0.0
+        try:
+            bill = self._on_disk(self.cache.open_bill, call.cell_id, call.model.id, call.phase, call.highest_cost)
+            # A request that ends without an answer and without a refusal may have been billed: its bill stays open.
+            billed = reserved
+            started = time.monotonic()
+            try:
+                answer = call.send() | {"latency_seconds": time.monotonic() - started}
+            except lm_errors.LMError as error:
+                if _never_billed(error):
+                    billed = 0.0
+                    self._on_disk(self.cache.settle_bill, bill, 0.0)
+                raise
+            # A provider that reports no tokens is billed at the highest possible cost.
+            cost = answer["list_cost_usd"] if answer["list_cost_usd"] is not None else call.highest_cost
+            billed = cost or 0.0
+            self._on_disk(self.cache.settle_bill, bill, cost, (call.key, answer))
+        finally:
+            self.purse.settle(reserved, billed)
+        if self.purse.cap is not None and billed > reserved:
+            message = f"'{call.model.id}' answered longer than its limit of tokens, so --max-cost cannot hold it"
+            self.stop("error", f"{message}: leave --max-cost out, or use another server", scope=call.model.id)
+        return answer
+
+    def _on_disk(self, write: Callable[..., Any], *args: Any) -> Any:
+        """Write to the cache; a disk that is full ends the sweep, as nothing that is paid for could be kept."""
+        try:
+            return write(*args)
+        except sqlite3.Error as error:
+            self.stop("interrupted", f"the cache cannot be written ({error})")
+            raise CellStopped("interrupted", f"the cache cannot be written ({error})") from error
 
     def _failed(self, call: Call, error: Exception, attempts: int) -> BaseException:
         """What a call that failed for good means: the end of the model's cells, the provider's, or this call only."""
@@ -482,6 +440,15 @@ def _is_too_long(error: BaseException) -> bool:
     said = "context size" in str(error) or "context length" in str(error) or "context window" in str(error)
     refused = isinstance(error, lm_errors.LMInvalidRequestError) and said
     return refused or isinstance(error, lm_errors.ContextWindowExceededError)
+
+
+def _never_billed(error: BaseException | None) -> bool:
+    """The provider refused the request in so many words, or was never reached."""
+    refused = isinstance(error, lm_errors.LMProviderError) and (getattr(error, "status", None) or 0) >= 400
+    while error is not None and not refused:
+        refused = isinstance(error, (ConnectionRefusedError, socket.gaierror))
+        error = error.__cause__ or error.__context__
+    return refused
 
 
 def _is_fatal(error: BaseException) -> bool:

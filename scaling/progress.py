@@ -10,14 +10,12 @@ import logging
 import sys
 import threading
 import time
-import weakref
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-import tqdm
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -125,7 +123,8 @@ class Board:
     def _tick(self) -> None:
         next_line = time.monotonic() + LINE_EVERY_SECONDS
         while not self._stop.wait(WRITE_EVERY_SECONDS):
-            self.write()
+            with contextlib.suppress(OSError):  # a full disk is told by the cells
+                self.write()
             if self._live:
                 self._live.update(self._table())
             elif time.monotonic() >= next_line:
@@ -175,37 +174,12 @@ def quiet(log_file: Path) -> Iterator[TextIO]:
         for logger in changed:
             logger.handlers[:] = [handler] if logger.name == "root" else []
             logger.propagate = True
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), _bars_apart():
+        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             try:
                 yield screen
             finally:
                 for logger, handlers, propagate in before:
                     logger.handlers[:], logger.propagate = handlers, propagate
-
-
-class _NoBars(weakref.WeakSet):
-    """A register of progress bars that keeps none."""
-
-    def add(self, item: Any) -> None:
-        pass
-
-    def remove(self, item: Any) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def _bars_apart() -> Iterator[None]:
-    """Let progress bars of many threads live side by side.
-
-    DSPy clears tqdm's one register of bars at each evaluation; a bar of another thread that then takes itself
-    off it would end its cell with a KeyError.
-    """
-    before = tqdm.tqdm._instances
-    tqdm.tqdm._instances = _NoBars()
-    try:
-        yield
-    finally:
-        tqdm.tqdm._instances = before
 
 
 def _clock(seconds: float) -> str:

@@ -27,12 +27,13 @@ from scaling.models import Model
 from scaling.optimizers import OPTIMIZERS, Curve, Job
 from scaling.pipelines import instructions, make_core, wrap
 from scaling.progress import Board, expected_rollouts
-from scaling.scoring import as_example, score_program
+from scaling.scoring import as_example, score_programs
+from scaling.side_by_side import side_by_side
 from scaling.store import CellFiles, write_aggregate, write_json, write_lines
 from scaling.types import SCHEMA_VERSION, Benchmark, Cell, CellStopped, Deal, digest
 
 MAX_CELLS_TOGETHER = 64
-MAX_THREADS_A_CELL = 32
+MAX_THREADS_A_CELL = 64
 OPTIMIZER_TEMPERATURE = 1.0
 PACKAGES = ("dspy", "gepa", "optuna", "litellm", "datasets", "numpy", "scipy", "statsmodels", "xllamacpp")
 
@@ -68,7 +69,7 @@ def run_cells(work: list[Work], seam: Seam, settings: Settings, board: Board, re
     ordered = sorted(work, key=lambda item: -expected_rollouts(item.cell) * item.cell.steps)
     records: list[dict[str, Any]] = []
     last_written = 0.0
-    with ThreadPoolExecutor(max_workers=together) as executor:
+    with side_by_side(), ThreadPoolExecutor(max_workers=together) as executor:
         futures = [executor.submit(run_cell, item, seam, settings, board) for item in ordered]
         try:
             for future in as_completed(futures):
@@ -76,8 +77,9 @@ def run_cells(work: list[Work], seam: Seam, settings: Settings, board: Board, re
                 if time.monotonic() - last_written > 1.0:
                     write_aggregate(results)
                     last_written = time.monotonic()
-        except KeyboardInterrupt:
-            seam.stop("interrupted", "interrupted by Ctrl-C")
+        except (KeyboardInterrupt, OSError) as error:
+            why = "interrupted by Ctrl-C" if isinstance(error, KeyboardInterrupt) else f"cannot write ({error})"
+            seam.stop("interrupted", why)
             executor.shutdown(wait=True, cancel_futures=True)
             raise
     write_aggregate(results)
@@ -162,15 +164,11 @@ def _job(work: Work, seam: Seam, meter: Meter, settings: Settings, core: dspy.Mo
 
 def _score_all(work: Work, programs: dict[str, dspy.Module], threads: int) -> dict[str, list[dict[str, Any]]]:
     """Prediction lines of each program on the same test rows; programs that are the same are scored once."""
-    by_state: dict[str, list[dict[str, Any]]] = {}
-    lines = {}
-    for name, core in programs.items():
-        state = _state(core)
-        if state not in by_state:
-            program = wrap(work.cell.pipeline, core, work.cell.steps)
-            by_state[state] = score_program(program, name, work.deal.test, work.bench, threads)
-        lines[name] = [line | {"program": name} for line in by_state[state]]
-    return lines
+    states = {name: _state(core) for name, core in programs.items()}
+    first_of = {state: name for name, state in reversed(states.items())}
+    apart = {name: wrap(work.cell.pipeline, programs[name], work.cell.steps) for name in first_of.values()}
+    lines = score_programs(apart, work.deal.test, work.bench, threads)
+    return {name: [line | {"program": name} for line in lines[first_of[state]]] for name, state in states.items()}
 
 
 def _outcome(

@@ -20,30 +20,25 @@ def as_example(row: Row, bench: Benchmark) -> dspy.Example:
     return dspy.Example(**row).with_inputs(*bench.inputs)
 
 
-def score_program(
-    program: dspy.Module,
-    name: str,
-    rows: list[Row],
-    bench: Benchmark,
-    threads: int,
-    on_line: Callable[[Line], None] = lambda line: None,
-) -> list[Line]:
-    """Prediction lines of a program on rows, in the order of the rows, `threads` examples at a time.
+def score_programs(
+    programs: dict[str, dspy.Module], rows: list[Row], bench: Benchmark, threads: int
+) -> dict[str, list[Line]]:
+    """Prediction lines of each program on the rows, in the order of the rows, `threads` examples at a time.
 
     Runs in the caller's `dspy.context`. A line's score is None only where the infrastructure failed; an
     answer that could not be parsed scores 0 with its kind in `error`. Raises CellStopped at once.
     """
     examples = [as_example(row, bench) for row in rows]
-
-    def one(example: dspy.Example) -> Line:
-        line = _score_example(program, name, example, bench)
-        on_line(line)
-        return line
-
-    executor = ThreadPoolExecutor(max_workers=max(1, min(threads, len(rows))))
+    executor = ThreadPoolExecutor(max_workers=max(1, min(threads, len(rows) * len(programs))))
     try:
-        futures = [executor.submit(contextvars.copy_context().run, one, example) for example in examples]
-        return [future.result() for future in futures]
+        futures = {
+            name: [
+                executor.submit(contextvars.copy_context().run, _score_example, program, name, example, bench)
+                for example in examples
+            ]
+            for name, program in programs.items()
+        }
+        return {name: [future.result() for future in lines] for name, lines in futures.items()}
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 

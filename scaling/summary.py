@@ -17,6 +17,13 @@ from scaling.tables import (
     series_cells,
 )
 
+# What an estimate is held against: columns of the cells' table, both phases together.
+USED = {
+    "calls": ["optimize_calls", "evaluate_calls"],
+    "tokens": [f"{phase}_{part}_tokens" for phase in ("optimize", "evaluate") for part in ("prompt", "completion")],
+    "usd": ["optimize_list_cost_usd", "evaluate_list_cost_usd"],
+}
+
 
 def summarise(results: Results) -> pd.DataFrame:
     """Rows of summary_results.csv: scores as fractions, costs in USD, tokens and calls an example.
@@ -77,28 +84,35 @@ def readable(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def against_estimate(results: Results) -> pd.DataFrame:
-    """Calls and dollars of each settled cell beside what was estimated before it ran, as text for people."""
-    rows = []
+    """Calls, tokens and dollars of each settled cell beside what was estimated before it ran, as text for people."""
+    rows, sums = [], []
     for _, row in results.cells[results.cells["status"] == "ok"].iterrows():
         planned = results.estimates.get(row["cell_id"])
         if planned is None:
             continue
-        calls = row["optimize_calls"] + row["evaluate_calls"]
-        usd = row[["optimize_list_cost_usd", "evaluate_list_cost_usd"]].astype(float).sum(skipna=False)
-        usd_planned = "—" if planned["usd"] is None else " to ".join(_usd(value) for value in planned["usd"])
-        rows.append(
-            {
-                "benchmark": row["benchmark"],
-                "cell": folder_name(row),
-                "optimizer": row["optimizer"],
-                "run": row["run"],
-                "calls estimated": " to ".join(str(value) for value in planned["calls"]),
-                "calls made": calls,
-                "USD estimated": usd_planned,
-                "USD list cost": _usd(usd),
-            }
-        )
+        used = {what: row[parts].astype(float).sum(skipna=False) for what, parts in USED.items()}
+        names = {"benchmark": row["benchmark"], "cell": folder_name(row), "optimizer": row["optimizer"]}
+        rows.append(names | {"run": str(row["run"])} | _beside(planned, used))
+        sums.append((planned, used))
+    if rows:
+        planned = {what: _sum_of_pairs([one[what] for one, _ in sums]) for what in USED}
+        used = {what: sum(one[what] for _, one in sums) for what in USED}
+        rows.append({"benchmark": "all", "cell": "", "optimizer": "", "run": ""} | _beside(planned, used))
     return pd.DataFrame(rows)
+
+
+def _beside(planned: dict, used: dict[str, float]) -> dict[str, str]:
+    cells = {}
+    for what, value in used.items():
+        text = _usd if what == "usd" else lambda number: f"{number:,.0f}"
+        name = what.replace("usd", "USD")
+        cells[f"{name} estimated"] = "—" if planned[what] is None else " to ".join(text(end) for end in planned[what])
+        cells[f"{name} used"] = "—" if np.isnan(value) else text(value)
+    return cells
+
+
+def _sum_of_pairs(pairs: list) -> tuple[float, float] | None:
+    return None if None in pairs else (sum(low for low, _ in pairs), sum(high for _, high in pairs))
 
 
 def _row(

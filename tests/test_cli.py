@@ -221,7 +221,8 @@ def test_a_dry_run_needs_no_key_and_writes_nothing(
     monkeypatch.delenv("GROQ_API_KEY", raising=False)
 
     assert script.main([*command(models="groq/llama-3.1-8b-instant", api_base=None), "--dry-run"]) == 0
-    assert "toy 1step none groq/llama-3.1-8b-instant run0" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 cells to run on groq/llama-3.1-8b-instant" in said and "toy 1step none run0" in said
     assert tree(tmp_path) == {}
 
 
@@ -398,3 +399,18 @@ def test_check_asks_each_model_once_and_writes_nothing(
     server.fault = lambda n, body: ("status", 401)
     assert script.main([*command(), "--check"]) == 2
     assert "cannot be called" in capsys.readouterr().out
+
+
+def test_check_finds_a_server_that_keeps_no_limit(
+    command: Callable, server: ScriptedServer, capsys: pytest.CaptureFixture
+) -> None:
+    server.answer = lambda body: "one two three " * 50
+    assert script.main([*command(), "--check"]) == 2
+    assert "16 were the limit" in capsys.readouterr().out
+
+
+def test_a_plan_names_calls_tokens_and_dollars_by_cell(command: Callable, capsys: pytest.CaptureFixture) -> None:
+    assert script.main([*command(steps="1 2", optimizers="none gepa"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "toy 1step none run0" in said and " 20 calls" in said and "tokens" in said and "price not known" in said
+    assert all(len(line) <= 80 for line in said.splitlines() if line.startswith("  ")), said

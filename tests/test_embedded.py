@@ -35,6 +35,14 @@ def test_a_true_optimizer_run(optimizer: str, tmp_path: Path) -> None:
     labels = {"age_limit", "card_arrival", "cash_withdrawal_charge", "change_pin"}
     assert {line["prediction"] for line in predictions} <= labels
     assert record["error_rates"]["parse"] == 0  # answers are held to the schema
+    planned = read(tmp_path / "plan.json")[record["cell_id"]]
+    used = record["usage"].values()
+    for what, actual in (
+        ("calls", sum(part["calls"] for part in used)),
+        ("tokens", sum(part["prompt_tokens"] + part["completion_tokens"] for part in used)),
+    ):
+        low, high = planned[what]
+        assert 0.8 * low <= actual <= 1.2 * high, (what, low, actual, high)
 
 
 @pytest.mark.skipif(not REAL_ROWS.is_dir(), reason="no real rows beside this clone")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from dspy.utils import parallelizer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -279,3 +282,13 @@ def test_bootstrap_is_planned_within_the_budget(size: tuple[int, int, int]) -> N
     assert 1 <= rows <= train
     # One demo set in the order of the rows, one for each shuffle.
     assert passes * select + (1 + candidates) * rows <= budget
+
+
+def test_an_example_that_waits_long_for_its_place_runs_once(
+    experiment: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = experiment(optimizer="mipro_instruct")
+    clock = itertools.count(step=1000.0)  # DSPy runs an example again that seems two minutes old
+    monkeypatch.setattr(parallelizer, "time", SimpleNamespace(time=lambda: next(clock)))
+    record = experiment(optimizer="mipro_instruct", output_dir=tmp_path / "slow")
+    assert record["rollouts_used"] == undisturbed["rollouts_used"]

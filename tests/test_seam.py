@@ -15,7 +15,8 @@ import dspy
 import pytest
 
 from scaling.cache import Cache
-from scaling.lm import Meter, Seam, make_lm
+from scaling.limits import Places
+from scaling.lm import CallFailed, Meter, Seam, make_lm
 from scaling.models import Model
 from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, CellStopped
 from tests.support.files import read
@@ -151,6 +152,76 @@ def test_50_random_caps_are_never_passed(sweep_server: ScriptedServer, tmp_path:
         assert billed <= cap
         assert seam.purse.spent == pytest.approx(billed)
         assert all(answered) or seam.purse.spent + model.highest_cost(700, 50) > cap / 2
+
+
+def test_what_may_have_been_billed_counts_for_the_cap_until_it_is_known(
+    sweep_server: ScriptedServer, tmp_path: Path
+) -> None:
+    model = a_model(sweep_server)
+    refused, lost = Seam(Cache(tmp_path / "a.sqlite"), max_cost=1.0), Seam(Cache(tmp_path / "b.sqlite"), max_cost=1.0)
+    sweep_server.fault = lambda n, body: ("status", 429, {"Retry-After": "0"}) if n < 2 else None
+    ask(make_lm(model, refused, Meter("c"), 0, 0.7), "one")
+    asked = len(sweep_server.requests)
+    sweep_server.fault = lambda n, body: ("cut",) if n < asked + 2 else None
+    lost.sleep = lambda seconds: None
+    ask(make_lm(model, lost, Meter("c"), 0, 0.7), "one")
+    highest = (lost.purse.spent - refused.purse.spent) / 2
+    assert highest > 50 * 11e-6  # each cut request counts with its whole allowance of tokens
+    assert Seam(Cache(tmp_path / "b.sqlite")).purse.spent == pytest.approx(lost.purse.spent)
+
+
+def test_a_server_that_was_never_reached_bills_nothing(tmp_path: Path) -> None:
+    with ScriptedServer() as gone:
+        model = a_model(gone)
+    seam = Seam(Cache(tmp_path / "c.sqlite"), max_cost=1.0)
+    seam.sleep = lambda seconds: None
+    with pytest.raises(CallFailed):
+        ask(make_lm(model, seam, Meter("c"), 0, 0.7, phase="evaluate"), "one")
+    assert seam.purse.spent == 0
+
+
+def test_a_server_that_writes_past_its_limit_cannot_run_under_a_cap(
+    sweep_server: ScriptedServer, tmp_path: Path
+) -> None:
+    sweep_server.answer = lambda body: "word " * 400
+    capped = make_lm(a_model(sweep_server), Seam(Cache(tmp_path / "a.sqlite"), max_cost=1.0), Meter("c"), 0, 0.7)
+    ask(capped, "one")  # paid for, and kept
+    with pytest.raises(CellStopped, match="limit of tokens"):
+        ask(capped, "two")
+    free = make_lm(a_model(sweep_server), Seam(Cache(tmp_path / "b.sqlite")), Meter("c"), 0, 0.7)
+    assert ask(free, "one").startswith("word")
+
+
+def test_a_full_disk_stops_the_cells_and_scores_nothing(
+    experiment: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Cache.__init__
+
+    def full(self: Cache, *args, **kwargs) -> None:
+        opened(self, *args, **kwargs)
+        self._db.execute("PRAGMA max_page_count = 8")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Cache, "__init__", full)
+        record = experiment(optimizer="gepa")
+    assert (record["status"], record["final_score"]) == ("interrupted", None)
+    assert "full" in record["error"]["message"]
+    assert experiment(optimizer="gepa")["status"] == "ok"
+
+
+def test_a_retry_after_holds_every_call_to_the_provider() -> None:
+    places = Places(4)
+    places.pause(30.0)
+    asked: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        asked.append(seconds)
+        raise CellStopped("interrupted", "waited long enough")
+
+    for _ in range(8):  # and whoever gives up while waiting leaves the place to others
+        with pytest.raises(CellStopped), places.taken(lambda: None, sleep):
+            pytest.fail("a call started in the pause")
+    assert len(asked) == 8 and all(25 < seconds <= 30 for seconds in asked)
 
 
 def test_what_was_spent_before_counts(sweep_server: ScriptedServer, tmp_path: Path) -> None:
