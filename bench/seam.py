@@ -36,12 +36,12 @@ from tests.support.server import ScriptedServer
 LATENCY, PLACES = 0.5, 64
 ROWS = toy.rows(400)
 SIZES = {"train_size": 20, "val_size": 40}
-# 24 cells each, by what bounds them: the places, the longest chain of dependent calls, or both about equally.
+# 24 cells or more, by what bounds them: the places, the longest chain of dependent calls, or both about equally.
 SWEEPS = {
-    "bound by places": {"steps": [1, 2], "optimizers": ["gepa", "mipro", "mipro_instruct", "bootstrap"], "runs": 3,
+    "bound by places": {"steps": [1, 2], "optimizers": ["gepa", "mipro", "mipro_instruct", "bootstrap"], "runs": 6,
                         "rollout_budget": 60, "test_size": 160},
     "bound by one chain": {"steps": [1, 3], "optimizers": ["none", "gepa"], "runs": 6,
-                           "rollout_budget": 120, "test_size": 10},
+                           "rollout_budget": 120, "val_size": 10, "test_size": 5},
     "close": {"steps": [1, 3], "optimizers": ["none", "gepa"], "runs": 6, "rollout_budget": 120, "test_size": 60},
 }  # fmt: skip
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def sweeps(folder: Path) -> list[Measure]:
-    """Wall time of sweeps of 24 cells against the ideal, and against the ways in which it is usually done."""
+    """Wall time of sweeps of 24 and 48 cells against the ideal, and against the ways in which it is usually done."""
     found = []
     for name, axes in SWEEPS.items():
         with serving(LATENCY) as (url, _):

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 class Places:
-    """The concurrency limit of one provider: first come, first served; a pause holds everybody."""
+    """The concurrency limit of one provider: the lowest rank first, then first come; a pause holds everybody."""
 
     def __init__(self, limit: int):
         self._free = limit
-        self._queue: deque[threading.Event] = deque()
+        self._queue: list[tuple[int, int, threading.Event]] = []
+        self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._paused_until = 0.0
 
     @contextmanager
-    def taken(self, stopped: Callable[[], None], sleep: Callable[[float], None]) -> Iterator[None]:
+    def taken(self, rank: int, stopped: Callable[[], None], sleep: Callable[[float], None]) -> Iterator[None]:
         """Hold a place while the block runs; `stopped` raises when the sweep is to end, also while waiting."""
-        self._wait_for_turn()
+        self._wait_for_turn(rank)
         try:
             stopped()
             while (left := self._paused_until - time.monotonic()) > 0:
@@ -35,21 +37,19 @@ class Places:
         with self._lock:
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
-    def _wait_for_turn(self) -> None:
+    def _wait_for_turn(self, rank: int) -> None:
         with self._lock:
             if self._free > 0:
                 self._free -= 1
-                turn = None
-            else:
-                turn = threading.Event()
-                self._queue.append(turn)
-        if turn is not None:
-            turn.wait()
+                return
+            turn = threading.Event()
+            heapq.heappush(self._queue, (rank, next(self._numbers), turn))
+        turn.wait()
 
     def _release(self) -> None:
         with self._lock:
             if self._queue:
-                self._queue.popleft().set()
+                heapq.heappop(self._queue)[2].set()
             else:
                 self._free += 1
 

@@ -78,10 +78,13 @@ class Usage:
 
 
 class Meter:
-    """What one cell used: a line a call in calls.jsonl, sums by phase, and rollouts. Exact under threads."""
+    """What one cell used: a line a call in calls.jsonl, sums by phase, and rollouts. Exact under threads.
 
-    def __init__(self, cell_id: str, calls_file: Path | None = None):
-        self.cell_id = cell_id
+    rank: who goes first where calls wait for a place; 0 before 1.
+    """
+
+    def __init__(self, cell_id: str, calls_file: Path | None = None, rank: int = 0):
+        self.cell_id, self.rank = cell_id, rank
         self.usage: dict[str, Usage] = defaultdict(Usage)
         self.rollouts: dict[str, int] = defaultdict(int)
         self.unparsed_proposals = 0
@@ -200,7 +203,7 @@ class Seam:
         def attempt() -> dict[str, Any]:
             nonlocal attempts
             attempts += 1
-            with places.taken(lambda: self.check(call.model), self.sleep):
+            with places.taken(call.rank, lambda: self.check(call.model), self.sleep):
                 try:
                     return self._pay(call)
                 except lm_errors.LMError as error:
@@ -300,6 +303,7 @@ class Call:
     key: str
     model: Model
     cell_id: str
+    rank: int
     phase: str
     highest_cost: float | None
     send: Callable[[], dict[str, Any]]
@@ -352,6 +356,7 @@ class MeteredLM(dspy.LM):
             key=key,
             model=self.spec,
             cell_id=self.meter.cell_id,
+            rank=self.meter.rank,
             phase=self.phase,
             highest_cost=self._highest_cost(request),
             send=lambda: self._send(prompt, messages, kwargs),

@@ -26,7 +26,7 @@ from scaling.lm import Meter, Seam, Usage, make_lm
 from scaling.models import Model
 from scaling.optimizers import OPTIMIZERS, Curve, Job
 from scaling.pipelines import instructions, make_core, wrap
-from scaling.progress import Board, expected_rollouts
+from scaling.progress import Board
 from scaling.scoring import as_example, score_programs
 from scaling.side_by_side import side_by_side
 from scaling.store import CellFiles, write_aggregate, write_json, write_lines
@@ -59,18 +59,18 @@ class Work:
 
 
 def run_cells(work: list[Work], seam: Seam, settings: Settings, board: Board, results: Path) -> list[dict[str, Any]]:
-    """Run cells together in threads, longest first; returns their records in the order they ended.
+    """Run cells together in threads; returns their records in the order they ended.
 
-    They share the seam, so a sweep is bounded by the provider's places and not by its slowest chain.
+    They share the seam, and the calls of a cell that is earlier in `work` go first, so give the longest chain
+    first: a sweep is then bounded by the provider's places or by that chain, whichever takes longer.
     Ctrl-C stops every cell at its next call; settled cells stay.
     """
     places = max((item.model.places(seam.max_concurrency) for item in work), default=1)
     together = max(1, min(len(work), places, MAX_CELLS_TOGETHER))
-    ordered = sorted(work, key=lambda item: -expected_rollouts(item.cell) * item.cell.steps)
     records: list[dict[str, Any]] = []
     last_written = 0.0
     with side_by_side(), ThreadPoolExecutor(max_workers=together) as executor:
-        futures = [executor.submit(run_cell, item, seam, settings, board) for item in ordered]
+        futures = [executor.submit(run_cell, item, seam, settings, board, rank) for rank, item in enumerate(work)]
         try:
             for future in as_completed(futures):
                 records.append(future.result())
@@ -86,11 +86,11 @@ def run_cells(work: list[Work], seam: Seam, settings: Settings, board: Board, re
     return records
 
 
-def run_cell(work: Work, seam: Seam, settings: Settings, board: Board) -> dict[str, Any]:
+def run_cell(work: Work, seam: Seam, settings: Settings, board: Board, rank: int = 0) -> dict[str, Any]:
     """One cell: writes its files and returns its record. Never raises for what happens inside the cell."""
     cell, files = work.cell, work.files
     files.take(cell)
-    meter = Meter(cell.cell_id, files.calls)
+    meter = Meter(cell.cell_id, files.calls, rank)
     board.start(cell, meter)
     started = time.monotonic()
     record = _frame(work)

@@ -219,9 +219,26 @@ def test_a_retry_after_holds_every_call_to_the_provider() -> None:
         raise CellStopped("interrupted", "waited long enough")
 
     for _ in range(8):  # and whoever gives up while waiting leaves the place to others
-        with pytest.raises(CellStopped), places.taken(lambda: None, sleep):
+        with pytest.raises(CellStopped), places.taken(0, lambda: None, sleep):
             pytest.fail("a call started in the pause")
     assert len(asked) == 8 and all(25 < seconds <= 30 for seconds in asked)
+
+
+def test_a_place_goes_to_the_longest_chain_first() -> None:
+    places, went, all_wait = Places(1), [], threading.Event()
+
+    def call(rank: int) -> None:
+        with places.taken(rank, lambda: None, lambda seconds: None):
+            went.append(rank)
+
+    with ThreadPoolExecutor(4) as pool:
+        with places.taken(0, lambda: None, lambda seconds: None):
+            waiting = [pool.submit(call, rank) for rank in (3, 1, 2)]
+            while len(places._queue) < 3:
+                all_wait.wait(0.001)
+        for one in waiting:
+            one.result()
+    assert went == [1, 2, 3]
 
 
 def test_what_was_spent_before_counts(sweep_server: ScriptedServer, tmp_path: Path) -> None:
