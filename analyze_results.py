@@ -20,7 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (0 well, 2 usage)."""
     options = parse(argv)
     try:
-        written = analyze(options.results_dir, options.output_dir, options.format)
+        written = analyze(options.results_dir, options.output_dir, options.format, options.value_per_correct,
+                          options.per_dollar)  # fmt: skip
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -28,96 +29,127 @@ def main(argv: list[str] | None = None) -> int:
     return EXIT_OK
 
 
-def analyze(folders: list[Path], output: Path, formats: list[str]) -> list[Path]:
-    """Write everything that the records under `folders` support into `output`; returns the paths written."""
-    from scaling import report, summary, tables  # pandas and its friends start slowly; --help does not need them
-    from scaling.hypotheses import test_hypotheses
+def analyze(
+    folders: list[Path],
+    output: Path,
+    formats: list[str],
+    value_per_correct: float | None = None,
+    per_dollar: bool = False,
+) -> list[Path]:
+    """Write everything that the records under `folders` support into `output`; returns the paths written.
+
+    value_per_correct: dollars that one more right answer is worth. per_dollar: recommend the cheapest cell that is
+    not clearly worse than the best.
+    """
+    from scaling import report  # pandas and its friends start slowly; --help does not need them
+
+    findings = find(folders, value_per_correct, per_dollar)
+    output.mkdir(parents=True, exist_ok=True)
+    pictures = draw(findings, output / "visualizations", formats) if not findings.summary.empty else {}
+    tables = {
+        "summary_results.csv": _with_missing(findings),
+        "summary_tests.csv": findings.tests,
+        "summary_fits.csv": findings.fits,
+    }
+    for name, frame in tables.items():
+        frame.to_csv(output / name, index=False)
+    report.write_markdown(output / "summary_results.md", findings)
+    report.write_latex(output / "summary_results.tex", findings)
+    report.write_html(output / "report.html", findings, pictures)
+    others = ("summary_results.md", "summary_results.tex", "report.html")
+    return [*pictures, *(output / name for name in (*tables, *others))]
+
+
+def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool):
+    """Everything that the records support, as frames (`report.Findings`)."""
+    from scaling import comparisons, fit_table, money, report, summary, tables
 
     results = tables.load(folders)
-    frame = summary.summarise(results)
-    tests, refused = test_hypotheses(results)
-    notes = report.notes_of(results, frame, refused)
-    output.mkdir(parents=True, exist_ok=True)
-    pictures = draw(results, frame, output / "visualizations", formats) if not frame.empty else {}
-    names = {name: output / name for name in ("summary_results.csv", "summary_tests.csv", "summary_fits.csv")}
-    everything = [frame, results.cells[results.cells["status"] != "ok"]]
-    concat = [part for part in everything if not part.empty]
-    _csv(concat[0] if len(concat) == 1 else _joined(concat), names["summary_results.csv"])
-    _csv(tests, names["summary_tests.csv"])
-    _csv(fits_frame(results), names["summary_fits.csv"])
-    report.write_markdown(output / "summary_results.md", results, frame, tests, notes)
-    report.write_html(output / "report.html", results, frame, tests, notes, pictures)
-    return [*pictures, *names.values(), output / "summary_results.md", output / "report.html"]
+    entries = comparisons.entries_of(results)
+    frame = summary.summarise(results, entries)
+    tests, refused = comparisons.tests_frame(results, entries)
+    return report.Findings(
+        results=results,
+        entries=entries,
+        summary=frame,
+        tests=tests,
+        fits=fit_table.fits_frame(entries),
+        costs=money.costs(results, entries, frame, value_per_correct),
+        refused=refused,
+        value=value_per_correct,
+        per_dollar=per_dollar,
+    )
 
 
-def draw(results, frame, folder: Path, formats: list[str]) -> dict[Path, str]:
-    """Draw every figure; returns the PNG (or first format's) paths with a sentence on what each shows."""
+def draw(findings, folder: Path, formats: list[str]) -> dict[Path, str]:
+    """Draw every figure in every format; returns the PNG (or first format's) paths with a sentence on each."""
     import matplotlib.pyplot as plt
 
     from scaling import figures, report
 
     figures.theme()
     folder.mkdir(parents=True, exist_ok=True)
-    chain = frame[frame["pipeline"] == "chain"]
-    curves = results.cells[(results.cells["status"] == "ok") & (results.cells["optimizer"] != "none")]
+    small_print = "Bars: 95 % intervals. " + " ".join(report.notes_of(findings.results, findings.summary))
+    shown = "png" if "png" in formats else formats[0]
+    written = {}
+    for name, (make, alt) in planned_figures(findings).items():
+        figure = figures.footer(make(), small_print)
+        for form in formats:
+            # Without a date: the same records give the same bytes.
+            dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(form)
+            figure.savefig(folder / f"{name}.{form}", metadata=dates)
+        plt.close(figure)
+        written[folder / f"{name}.{shown}"] = alt
+    return written
+
+
+def planned_figures(findings) -> dict:
+    """Name -> (what draws it, a sentence on it), for the figures that these records can fill."""
+    from scaling import figures
+
+    frame, cells = findings.summary, findings.results.cells
+    fits = _families_by_line(findings)
     planned = {
         "scaling_curves_overall": (
-            lambda: figures.scaling_curves_overall(frame),
+            lambda: figures.scaling_curves_overall(frame, fits),
             "Test score against steps, all benchmarks",
         )
     }
     for name in sorted(frame["benchmark"].unique()):
         alt = f"Test score against steps on {name}"
-        planned[f"scaling_curve_{name}"] = (lambda name=name: figures.one_scaling_curve(frame, name), alt)
+        planned[f"scaling_curve_{_file(name)}"] = (lambda name=name: figures.one_scaling_curve(frame, name, fits), alt)
+    chain = frame[frame["pipeline"] == "chain"]
     for name in sorted(set(chain["optimizer"]) - {"none"}):
-        alt = f"Improvement by {name} over the same program before optimization"
+        alt = f"Change by {name} over the same program before optimization"
         planned[f"improvement_heatmap_{name}"] = (lambda name=name: figures.improvement_heatmap(frame, name), alt)
     if not chain.empty:
         planned["optimizer_comparison"] = (lambda: figures.optimizer_comparison(frame), "Optimizers side by side")
-    if not curves.empty:
-        alt = "Best score on the rows that candidates are selected on, against rollouts; not a test score"
-        planned["learning_curves"] = (lambda: figures.learning_curves(results, curves), alt)
+    curves = cells[(cells["status"] == "ok") & (cells["optimizer"] != "none")]
+    for axis, name in (("rollouts", ""), ("lm_calls", "_calls"), ("list_cost_usd", "_usd")):
+        if not curves.empty and (axis != "list_cost_usd" or (curves["optimize_list_cost_usd"].astype(float) > 0).all()):
+            against = figures.CURVE_AXES[axis]
+            alt = f"Best score on the rows that candidates are selected on, against {against}; no test score"
+            planned[f"learning_curves{name}"] = (
+                lambda axis=axis: figures.learning_curves(findings.results, curves, axis), alt
+            )  # fmt: skip
     planned["cost_quality"] = (lambda: figures.cost_quality(frame), "Test score against the cost of an answer")
-    small_print = "Bars: 95 % intervals. " + " ".join(report.notes_of(results, frame, []))
-    written = {}
-    for name, (make, alt) in planned.items():
-        figure = figures.footer(make(), small_print)
-        for form in formats:
-            # A fixed salt and no date: the same records give the same bytes.
-            figure.savefig(folder / f"{name}.{form}", metadata={} if form == "png" else {"Creator": None})
-        plt.close(figure)
-        written[folder / f"{name}.{formats[0]}"] = alt
-    return written
+    return planned
 
 
-def fits_frame(results):
-    """summary_fits.csv: the shape of each series over its steps; a line in log2(steps) as a description."""
-    import pandas as pd
+def _families_by_line(findings) -> dict:
+    """(benchmark, line) -> fitted families, for the series with five points."""
+    from scaling import fit_table
+    from scaling.stats import run_variances
 
-    from scaling.fits import log_line, shape_label
-    from scaling.hypotheses import arms_of
-    from scaling.stats import contrast, run_variances
-
-    columns = ["benchmark", "x", "family", "parameters", "ci_low", "ci_high", "r2", "verdict", "reason"]
-    arms, _ = arms_of(results)
-    between = run_variances(list(arms.values()))
-    rows = []
-    for series in dict.fromkeys(series for series, _ in arms):
-        by_steps = {steps: arm for (other, steps), arm in arms.items() if other == series}
-        steps = sorted(by_steps)
-        arm = by_steps[steps[0]]
-        row = dict.fromkeys(columns) | {"benchmark": f"{arm.benchmark} {arm.optimizer}", "x": "steps"}
-        if len(steps) < 3:
-            rows.append(row | {"verdict": "not run", "reason": f"{len(steps)} points: a shape needs 3"})
-            continue
-        middle = 3 if 3 in by_steps else steps[len(steps) // 2]
-        early = contrast([(1.0, by_steps[middle]), (-1.0, by_steps[steps[0]])], between)
-        late = contrast([(1.0, by_steps[steps[-1]]), (-1.0, by_steps[middle])], between)
-        intercept, slope, r2 = log_line(steps, [by_steps[k].mean for k in steps])
-        reason = "one run: about these programs only" if arm.runs == 1 else ""
-        row |= {"family": "log2(steps), described", "parameters": f"{intercept:.4f} + {slope:.4f} a doubling", "r2": r2}
-        rows.append(row | {"verdict": shape_label(early, late), "reason": reason})
-    return pd.DataFrame(rows, columns=columns)
+    between = run_variances([entry.final for entry in findings.entries])
+    lines = {
+        str(e.fields): row["line"] for e, (_, row) in zip(findings.entries, findings.summary.iterrows(), strict=True)
+    }
+    found = {}
+    for by_steps in fit_table.series_of(findings.entries):
+        fields = next(iter(by_steps.values())).fields
+        found[fields["benchmark"], lines[str(fields)]] = fit_table.fitted(by_steps, between)
+    return found
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -126,17 +158,29 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--results-dir", nargs="+", type=Path, default=[Path("results")], metavar="DIR")
     parser.add_argument("--output-dir", type=Path, default=Path("."), metavar="DIR", help="default: here")
     parser.add_argument("--format", nargs="+", choices=FORMATS, default=["png"], help="of the figures (png)")
+    parser.add_argument(
+        "--value-per-correct", type=float, metavar="USD", help="what one more right answer is worth: when does it pay?"
+    )
+    parser.add_argument(
+        "--per-dollar", action="store_true", help="recommend the cheapest cell that is not clearly worse than the best"
+    )
     return parser.parse_args(argv)
 
 
-def _csv(frame, path: Path) -> None:
-    frame.drop(columns=[c for c in ("line", "row_name") if c in frame]).to_csv(path, index=False)
-
-
-def _joined(parts):
+def _with_missing(findings):
+    """The summary, and under it the cells without a score."""
     import pandas as pd
 
-    return pd.concat(parts, ignore_index=True)[list(parts[0].columns)]
+    cells = findings.results.cells
+    bad = cells[cells["status"] != "ok"]
+    summary = findings.summary.drop(columns=[c for c in ("line", "row_name") if c in findings.summary])
+    if summary.empty or bad.empty:
+        return bad if summary.empty else summary
+    return pd.concat([summary, bad.reindex(columns=summary.columns)], ignore_index=True)
+
+
+def _file(name: str) -> str:
+    return name.replace("/", "-")
 
 
 if __name__ == "__main__":

@@ -130,6 +130,7 @@ def _one_end(
     has_demos = cell.optimizer in ("mipro", "bootstrap")
     bare, full = plan.bare + tested, plan.with_demos + (changed * tested if has_demos else 0)
     bare += 0 if has_demos else changed * tested
+    bare += calls_an_example * (len(deal.check) if deal.split == "test" else 0)
     prompt = sum((bare + full) * s.prompt + full * s.demos for s in sizes)
     answer = sum((bare + full) * s.answer for s in sizes)
     asked = plan.proposals * plan.proposal_prompt

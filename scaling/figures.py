@@ -18,82 +18,82 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from scaling.fits import Family
+from scaling.money import cost_column, pareto
+from scaling.summary import OPTIMIZER_NAMES
 from scaling.tables import Results
 
 # Okabe and Ito's colour-blind safe palette, darkest first so that it also orders in grey.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]
 DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
-OPTIMIZER_NAMES = {
-    "none": "no optimizer",
-    "gepa": "GEPA",
-    "mipro": "MIPROv2",
-    "mipro_instruct": "MIPROv2, instructions",
-    "bootstrap": "bootstrap",
-}
 POINTS = 100.0
+COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its two
+CURVE_AXES = {
+    "rollouts": "rollouts (runs of the whole program)",
+    "lm_calls": "LM calls, reflections and proposals included",
+    "list_cost_usd": "list cost (USD)",
+}
+Fits = dict[tuple[str, str], list[Family]]  # (benchmark, line) -> its fitted families
 
 
 def theme() -> None:
-    """The one theme: white, light grid, sizes for print at full width."""
-    sns.set_theme(context="paper", style="whitegrid", palette=COLOURS, font_scale=1.1)
+    """The one theme: white, light grid, column widths and type of printed papers, fonts embedded."""
+    sns.set_theme(context="paper", style="whitegrid", palette=COLOURS)
     plt.rcParams |= {
-        "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
-        "axes.titlesize": "medium", "axes.titleweight": "bold", "axes.titlelocation": "left",
-        "grid.linewidth": 0.5, "pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none",
+        "figure.dpi": 150, "savefig.dpi": 220, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
+        "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5, "legend.fontsize": 7.5, "xtick.labelsize": 7.5,
+        "ytick.labelsize": 7.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "grid.linewidth": 0.4,
+        "lines.linewidth": 1.2, "lines.markersize": 4.5,
+        # Fonts inside the file, and no random names in it: the same records give the same bytes.
+        "pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "figures",
     }  # fmt: skip
 
 
-def labels_of(summary: pd.DataFrame) -> pd.Series:
-    """A line's name: the optimizer, with pipeline, model and terms only where they differ within the frame."""
-    names = summary["optimizer"].map(lambda o: OPTIMIZER_NAMES.get(o, o)).astype(str)
-    for column, form in (("pipeline", "{}"), ("model", "{}"), ("rollout_budget", "budget {}"), ("terms", "{}")):
-        if summary[column].nunique() > 1 and not (column == "pipeline" and set(summary[column]) == {"chain"}):
-            names = names + ", " + summary[column].map(form.format)
-    return names
+def scaling_curve(summary: pd.DataFrame, ax: Axes, fits: Fits | None = None) -> Axes:
+    """Score against steps on one benchmark: a line a series with 95 % intervals, baselines in light dashes.
 
-
-def scaling_curve(summary: pd.DataFrame, ax: Axes) -> Axes:
-    """Score against steps on one benchmark: a line a series with 95 % intervals, baselines in light dots."""
+    Where a series has five points, all families that its points do not reject are drawn thin.
+    """
     lines = sorted(summary["line"].unique())
     width = 0.12
     for index, line in enumerate(lines):
         part = summary[summary["line"] == line].sort_values("steps")
         offset = (index - (len(lines) - 1) / 2) * width
-        x = part["steps"] + offset
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        errors = _error_bars(part)
         ax.errorbar(
-            x, POINTS * part["final_score"], yerr=errors, label=line, color=colour, marker=marker, capsize=3,
-            linestyle=DASHES[index % len(DASHES)], linewidth=1.6, markersize=6,
+            part["steps"] + offset, POINTS * part["final_score"], yerr=_error_bars(part), label=line, color=colour,
+            marker=marker, capsize=2, linestyle=DASHES[index % len(DASHES)],
         )  # fmt: skip
+        for family in (fits or {}).get((part["benchmark"].iloc[0], line), []):
+            x = np.linspace(part["steps"].min(), part["steps"].max(), 60)
+            if not family.rejected:
+                ax.plot(x, POINTS * family.curve(x), color=colour, linewidth=0.5, alpha=0.7)
     base = summary.groupby("steps")["baseline_score"].mean()
-    ax.plot(base.index, POINTS * base, color="0.55", marker="_", markersize=14, linestyle="none", label="not optimized")
+    ax.plot(base.index, POINTS * base, color="0.55", marker="_", markersize=10, linestyle="none", label="not optimized")
     ax.set(xlabel="LLM calls an example (steps)", ylabel="test score (points)", ylim=(-2, 102))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlim(summary["steps"].min() - 0.5, summary["steps"].max() + 0.5)
     return ax
 
 
-def scaling_curves_overall(summary: pd.DataFrame) -> Figure:
+def scaling_curves_overall(summary: pd.DataFrame, fits: Fits | None = None) -> Figure:
     """All benchmarks side by side on one scale."""
-    names = sorted(summary["benchmark"].unique())
-    figure, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names) + 0.8, 3.8), sharey=True, squeeze=False)
-    for name, ax in zip(names, axes[0], strict=True):
+    figure, axes = _panels(sorted(summary["benchmark"].unique()), height=2.3)
+    for name, ax in axes.items():
         part = summary[summary["benchmark"] == name]
-        scaling_curve(part, ax).set_title(f"{name} ({_rows(part)})")
-    for ax in axes[0][1:]:
-        ax.set_ylabel("")
-    _shared_legend(figure, axes[0])
+        scaling_curve(part, ax, fits).set_title(f"{name}\n{_rows(part)}")
+        ax.label_outer()
+    _shared_legend(figure, list(axes.values()))
     return figure
 
 
-def one_scaling_curve(summary: pd.DataFrame, benchmark: str) -> Figure:
-    """One benchmark alone."""
-    figure, ax = plt.subplots(figsize=(5.2, 3.8))
+def one_scaling_curve(summary: pd.DataFrame, benchmark: str, fits: Fits | None = None) -> Figure:
+    """One benchmark alone, one column wide."""
+    figure, ax = plt.subplots(figsize=(COLUMN, 2.9))
     part = summary[summary["benchmark"] == benchmark]
-    scaling_curve(part, ax).set_title(f"{benchmark} ({_rows(part)})")
-    _shared_legend(figure, [ax])
+    scaling_curve(part, ax, fits).set_title(f"{benchmark} ({_rows(part)})")
+    _shared_legend(figure, [ax], columns=2)
     return figure
 
 
@@ -103,17 +103,17 @@ def improvement_heatmap(summary: pd.DataFrame, optimizer: str) -> Figure:
     part = part.drop_duplicates(["row_name", "steps"])
     values = part.pivot(index="row_name", columns="steps", values="improvement") * POINTS
     texts = part.assign(text=part.apply(_heat_text, axis=1)).pivot(index="row_name", columns="steps", values="text")
-    size = (1.5 * values.shape[1] + 2.6, 0.8 * values.shape[0] + 1.5)
+    size = (min(PAGE, 0.95 * values.shape[1] + 2.0), 0.55 * values.shape[0] + 1.1)
     figure, ax = plt.subplots(figsize=size)
     limit = max(5.0, float(np.nanmax(np.abs(values.to_numpy()))) if values.notna().any().any() else 5.0)
     sns.heatmap(
         values, ax=ax, annot=texts, fmt="", cmap="PuOr_r", vmin=-limit, vmax=limit, linewidths=1,
-        annot_kws={"fontsize": 8}, cbar_kws={"label": "points"},
+        annot_kws={"fontsize": 6.5}, cbar_kws={"label": "points"},
     )  # fmt: skip
     for row, column in zip(*np.where(values.isna().to_numpy()), strict=True):
-        ax.text(column + 0.5, row + 0.5, "not run", ha="center", va="center", fontsize=8, color="0.4")
+        ax.text(column + 0.5, row + 0.5, "not run", ha="center", va="center", fontsize=6.5, color="0.4")
     ax.grid(False)
-    ax.set(xlabel="steps", ylabel="", title=f"improvement by {OPTIMIZER_NAMES.get(optimizer, optimizer)}, test rows")
+    ax.set(xlabel="steps", ylabel="", title=f"change by {OPTIMIZER_NAMES.get(optimizer, optimizer)}, test rows")
     ax.tick_params(axis="y", rotation=0)
     return figure
 
@@ -123,7 +123,7 @@ def optimizer_comparison(summary: pd.DataFrame) -> Figure:
     part = summary[summary["pipeline"] == "chain"].sort_values(["benchmark", "steps"])
     rows = list(dict.fromkeys(zip(part["benchmark"], part["steps"], strict=True)))
     lines = sorted(part["line"].unique())
-    figure, ax = plt.subplots(figsize=(6.4, 0.5 * len(rows) + 1.6))
+    figure, ax = plt.subplots(figsize=(COLUMN + 1.4, 0.36 * len(rows) + 1.1))
     for index, line in enumerate(lines):
         mine = part[part["line"] == line]
         y = [rows.index((b, s)) for b, s in zip(mine["benchmark"], mine["steps"], strict=True)]
@@ -139,39 +139,34 @@ def optimizer_comparison(summary: pd.DataFrame) -> Figure:
     return figure
 
 
-def learning_curves(results: Results, cells: pd.DataFrame) -> Figure:
-    """Best selection score so far against rollouts, a panel a benchmark and steps; marks are the candidates."""
-    panels = sorted({(r["benchmark"], r["steps"]) for _, r in cells.iterrows()})
-    columns = min(4, len(panels))
-    rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3.1 * columns + 0.6, 2.7 * rows + 0.9), squeeze=False, sharey=True
-    )
+def learning_curves(results: Results, cells: pd.DataFrame, axis: str = "rollouts") -> Figure:
+    """Best selection score so far, a panel a benchmark and steps: the mean over runs, the range over runs as a band.
+
+    axis: rollouts, lm_calls or list_cost_usd. Marks are the candidates.
+    """
+    panels = {(r["benchmark"], r["steps"]): None for _, r in cells.sort_values(["benchmark", "steps"]).iterrows()}
+    names = {f"{b}, {k} {'step' if k == 1 else 'steps'}": (b, k) for b, k in panels}
+    figure, axes = _panels(list(names), height=1.9, per_row=4)
     optimizers = sorted(cells["optimizer"].unique())
-    for ax, (benchmark, steps) in zip(axes.flat, panels, strict=False):
+    for name, ax in axes.items():
+        benchmark, steps = names[name]
         here = cells[(cells["benchmark"] == benchmark) & (cells["steps"] == steps)]
-        for key, row in here.iterrows():
-            _one_learning_curve(results.curve(key), optimizers.index(row["optimizer"]), row["optimizer"], ax)
-        ax.set(title=f"{benchmark}, {steps} {'step' if steps == 1 else 'steps'}", ylim=(-2, 102))
-    for ax in list(axes.flat)[len(panels) :]:
-        ax.set_visible(False)
-    figure.supxlabel("rollouts (runs of the whole program)", fontsize="medium")
-    figure.supylabel(
-        "score on select rows (points):\nselected on these rows;\nhollow: train minibatches", fontsize="medium"
-    )
-    _shared_legend(figure, list(axes.flat)[: len(panels)])
+        for optimizer, runs in here.groupby("optimizer"):
+            curves = [curve for key in runs.index if not (curve := results.curve(key)).empty]
+            _one_learning_curve(curves, axis, optimizers.index(optimizer), optimizer, ax)
+        ax.set(title=name, ylim=(-2, 102))
+    figure.supxlabel(CURVE_AXES[axis], fontsize=8)
+    figure.supylabel("score on select rows (points):\nselected on these rows; hollow: train", fontsize=8)
+    _shared_legend(figure, list(axes.values()))
     return figure
 
 
 def cost_quality(summary: pd.DataFrame) -> Figure:
     """Score against what an example costs to answer: dollars where they are known and not 0, else tokens."""
-    usd = summary["usd_per_example"]
-    priced = usd.notna().all() and (usd > 0).all()
-    column, unit = ("usd_per_example", "USD an example") if priced else ("tokens_per_example", "tokens an example")
-    names = sorted(summary["benchmark"].unique())
-    figure, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names) + 0.8, 3.8), sharey=True, squeeze=False)
+    column, unit = cost_column(summary)
+    figure, axes = _panels(sorted(summary["benchmark"].unique()), height=2.3)
     lines = sorted(summary["line"].unique())
-    for name, ax in zip(names, axes[0], strict=True):
+    for name, ax in axes.items():
         part = summary[summary["benchmark"] == name]
         for index, line in enumerate(lines):
             mine = part[part["line"] == line]
@@ -180,52 +175,64 @@ def cost_quality(summary: pd.DataFrame) -> Figure:
                 color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)], label=line,
             )  # fmt: skip
             for _, row in mine.iterrows():
-                ax.annotate(str(row["steps"]), (row[column], POINTS * row["final_score"]), xytext=(5, 3),
-                            textcoords="offset points", fontsize=8)  # fmt: skip
-        front = pareto(part[column].to_numpy(), part["final_score"].to_numpy())
-        ax.plot(part[column].to_numpy()[front], POINTS * part["final_score"].to_numpy()[front], color="0.5",
-                linewidth=1, drawstyle="steps-post", label="best for the money")  # fmt: skip
+                ax.annotate(str(row["steps"]), (row[column], POINTS * row["final_score"]), xytext=(4, 2),
+                            textcoords="offset points", fontsize=7)  # fmt: skip
+        cost, score = part[column].to_numpy(), part["final_score"].to_numpy()
+        front = pareto(cost, score)
+        ax.plot(cost[front], POINTS * score[front], color="0.5", linewidth=0.8, drawstyle="steps-post",
+                label="best for the money")  # fmt: skip
         wide = part[column].max() > 10 * part[column].min()
         ax.set(title=name, xlabel=f"{unit} (log scale)" if wide else unit, ylim=(-2, 102))
         ax.set(xscale="log") if wide else ax.set_xlim(0, 1.15 * part[column].max())
-    axes[0][0].set_ylabel("test score (points), number: steps")
-    _shared_legend(figure, axes[0])
+    next(iter(axes.values())).set_ylabel("test score (points), number: steps")
+    _shared_legend(figure, list(axes.values()))
     return figure
-
-
-def pareto(cost: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Indexes, cheapest first, of points that no cheaper or equally cheap point reaches; shape (k,)."""
-    best, front = -np.inf, []
-    for index in np.lexsort((-score, cost)):
-        if score[index] > best:
-            best = score[index]
-            front.append(index)
-    return np.array(front, dtype=int)
 
 
 def footer(figure: Figure, text: str) -> Figure:
     """What the reader must know of the data, in small print under the picture."""
     width, _ = figure.get_size_inches()
-    figure.text(0.01, -0.01, textwrap.fill(text, int(width * 19)), fontsize=7, color="0.35", va="top")
+    figure.text(0.01, -0.01, textwrap.fill(text, int(width * 22)), fontsize=5.5, color="0.35", va="top")
     return figure
 
 
-def _one_learning_curve(points: pd.DataFrame, index: int, optimizer: str, ax: Axes) -> None:
-    if points.empty:
+def _one_learning_curve(curves: list[pd.DataFrame], axis: str, index: int, optimizer: str, ax: Axes) -> None:
+    if not curves:
         return
     colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    seen = [curve[curve["best_val_score"].notna()] for curve in curves]
+    x = np.unique(np.concatenate([curve[axis].to_numpy(float) for curve in seen]))
+    x = x[x >= max(curve[axis].min() for curve in seen)]  # from where every run has a score
+    best = np.array([_step(curve[axis].to_numpy(float), curve["best_val_score"].to_numpy(float), x) for curve in seen])
     name = OPTIMIZER_NAMES.get(optimizer, optimizer)
-    if "rows" not in points:
-        points = points.assign(rows="select")
-    seen = points[points["best_val_score"].notna()]
-    best = (POINTS * seen["best_val_score"]).to_numpy(float)
-    ax.step(seen["rollouts"], best, where="post", color=colour, linestyle=DASHES[index % len(DASHES)], label=name)
-    for rows, face in (("select", colour), ("train", "none")):
-        part = points[points["rows"] == rows]
-        ax.plot(
-            part["rollouts"], POINTS * part["candidate_val_score"], linestyle="none", color=colour, alpha=0.6,
-            marker=marker, markersize=5 if rows == "select" else 3, markerfacecolor=face,
-        )  # fmt: skip
+    ax.step(
+        x, POINTS * best.mean(axis=0), where="post", color=colour, linestyle=DASHES[index % len(DASHES)], label=name
+    )
+    if len(curves) > 1:
+        ax.fill_between(x, POINTS * best.min(axis=0), POINTS * best.max(axis=0), step="post", color=colour, alpha=0.15)
+    for curve in curves:
+        on_select = curve["rows"].eq("select") if "rows" in curve else pd.Series(True, index=curve.index)
+        for part, face in ((curve[on_select], colour), (curve[~on_select], "none")):
+            ax.plot(
+                part[axis], POINTS * part["candidate_val_score"], linestyle="none", color=colour, alpha=0.6,
+                marker=marker, markersize=2.5 if face == "none" else 3.5, markerfacecolor=face, markeredgewidth=0.5,
+            )  # fmt: skip
+
+
+def _step(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Values of a step function that holds y from each x on."""
+    return y[np.searchsorted(x, at, side="right") - 1]
+
+
+def _panels(names: list[str], height: float, per_row: int = 3) -> tuple[Figure, dict[str, Axes]]:
+    """A figure one page wide with a panel a name; fewer than a row's panels make it narrower."""
+    columns = min(per_row, len(names))
+    rows = -(-len(names) // columns)
+    width = PAGE if columns == per_row else COLUMN + (PAGE - COLUMN) * (columns - 1) / (per_row - 1)
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height * rows + 0.6), squeeze=False, sharey=True)
+    for ax in list(axes.flat)[len(names) :]:
+        ax.set_visible(False)
+    return figure, dict(zip(names, axes.flat, strict=False))
 
 
 def _error_bars(part: pd.DataFrame) -> np.ndarray:
@@ -253,11 +260,11 @@ def _span(values: list) -> str:
     return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
 
 
-def _shared_legend(figure: Figure, axes: list[Axes]) -> None:
+def _shared_legend(figure: Figure, axes: list[Axes], columns: int = 3) -> None:
     handles: dict[str, object] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     figure.legend(
-        handles.values(), handles.keys(), loc="outside upper center", ncol=min(3, len(handles)), frameon=False
+        handles.values(), handles.keys(), loc="outside upper center", ncol=min(columns, len(handles)), frameon=False
     )

@@ -19,7 +19,7 @@ LEVEL = 0.95
 
 def is_binary(scores: Sequence[float]) -> bool:
     """Whether every score is 0 or 1."""
-    return all(score in (0.0, 1.0) for score in scores)
+    return bool(np.isin(scores, (0.0, 1.0)).all())
 
 
 def mean_interval(scores: Sequence[float], groups: Sequence[str] | None = None) -> Interval | None:

@@ -32,6 +32,7 @@ from scaling.types import CellStopped, digest
 
 MAX_ATTEMPTS = 8
 LONGEST_PAUSE_SECONDS = 300.0
+PROPOSING_ROLES = ("reflection", "proposer")
 # After so many calls in a row that failed every attempt, the provider counts as down.
 PROVIDER_DOWN_AFTER = 5
 # The wrong key, model or account: retrying cannot help, and no other call of the model can succeed.
@@ -86,6 +87,7 @@ class Meter:
     def __init__(self, cell_id: str, calls_file: Path | None = None, rank: int = 0):
         self.cell_id, self.rank = cell_id, rank
         self.usage: dict[str, Usage] = defaultdict(Usage)
+        self.proposals = Usage()  # the reflection's or proposer's part of it
         self.rollouts: dict[str, int] = defaultdict(int)
         self.unparsed_proposals = 0
         self._lock = threading.Lock()
@@ -94,6 +96,8 @@ class Meter:
     def add_call(self, call: dict[str, Any]) -> None:
         with self._lock:
             self.usage[call["phase"]].add(call)
+            if call["role"] in PROPOSING_ROLES:
+                self.proposals.add(call)
             try:
                 if self._lines:
                     self._lines.write(json.dumps(call) + "\n")

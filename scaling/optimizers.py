@@ -218,7 +218,9 @@ class Curve(BaseCallback):
         best = self.points[-1]["best_val_score"] if self.points else None
         rollouts = self._meter.rollouts["optimize"]
         if full and (best is None or score > best):
-            self.incumbents.append((rollouts, program.deepcopy()))
+            incumbent = program.deepcopy()
+            incumbent.__dict__.pop("forward", None)  # GEPA evaluates with a forward that returns a trace as well
+            self.incumbents.append((rollouts, incumbent))
             self.accepted += best is not None
             best = score
         used = self._meter.total()

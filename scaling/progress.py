@@ -156,10 +156,11 @@ class Board:
 
 
 def expected_rollouts(cell: Cell) -> int:
-    """Rollouts of a cell at most: its budget, and every test row under each program that is scored."""
+    """Rollouts of a cell at most: its budget, the check rows, and every test row under each program that is scored."""
+    check = cell.val_size - cell.select_size
     if cell.optimizer == "none":
-        return cell.test_size
-    return cell.rollout_budget + cell.test_size * (3 if cell.steps > 1 else 2)
+        return cell.test_size + check
+    return cell.rollout_budget + check + cell.test_size * (3 if cell.steps > 1 else 2)
 
 
 @contextlib.contextmanager

@@ -106,6 +106,7 @@ def run_cell(work: Work, seam: Seam, settings: Settings, board: Board, rank: int
     finally:
         meter.close()
     record["usage"] = {phase: asdict(meter.usage.get(phase, Usage())) for phase in ("optimize", "evaluate")}
+    record["proposal_usage"] = asdict(meter.proposals)
     record["rollouts_used"] = meter.rollouts["optimize"]
     record["elapsed_seconds"] = round(time.monotonic() - started, 3)
     write_json(files.record, record)
@@ -131,8 +132,9 @@ def _measure(work: Work, seam: Seam, meter: Meter, settings: Settings, board: Bo
     board.phase(cell, "test")
     with dspy.context(lm=lm.copy(phase="evaluate"), adapter=make_adapter(work.model)):
         lines = _score_all(work, programs, threads)
+        lines["check"] = _score_check(work, optimized, threads)
     _fill_test_scores(work, curve, lines)
-    write_lines(work.files.predictions, [line for name in programs for line in lines[name]])
+    write_lines(work.files.predictions, [line for one in lines.values() for line in one])
     write_json(work.files.program, _program_file(core, optimized))
     unchanged = _state(core) == _state(optimized)
     return {"unchanged": unchanged, "proposals": job.proposals} | _outcome(work, settings, lines, curve, unchanged)
@@ -169,6 +171,14 @@ def _score_all(work: Work, programs: dict[str, dspy.Module], threads: int) -> di
     apart = {name: wrap(work.cell.pipeline, programs[name], work.cell.steps) for name in first_of.values()}
     lines = score_programs(apart, work.deal.test, work.bench, threads)
     return {name: [line | {"program": name} for line in lines[first_of[state]]] for name, state in states.items()}
+
+
+def _score_check(work: Work, optimized: dspy.Module, threads: int) -> list[dict[str, Any]]:
+    """The optimized program on the val rows that no optimizer saw: what a cell may be recommended by."""
+    if work.deal.split == "check":
+        return []  # they are the test rows already
+    program = wrap(work.cell.pipeline, optimized, work.cell.steps)
+    return score_programs({"check": program}, work.deal.check, work.bench, threads)["check"]
 
 
 def _outcome(
@@ -208,7 +218,9 @@ def _outcome(
         "baseline_ci95": mean_interval(baseline, groups),
         "final_ci95": mean_interval(final, groups),
         "improvement_ci95": None if unchanged else paired_interval(baseline, final, groups),
-        "at_equal_calls_score": _mean([line["score"] for line in lines["at_equal_calls"] if line["score"] is not None]),
+        "at_equal_calls_score": _mean([line["score"] for line in lines["at_equal_calls"]]),
+        "check_score": _mean([line["score"] for line in lines["check"]]),
+        "check_n": len(lines["check"]) or None,
         "extra_scores": {
             extra: {
                 name: _mean([line["extra_scores"][extra] for line in lines[name]]) for name in ("baseline", "final")
@@ -239,12 +251,15 @@ def _frame(work: Work) -> dict[str, Any]:
         "final_ci95": None,
         "improvement_ci95": None,
         "at_equal_calls_score": None,
+        "check_score": None,
+        "check_n": None,
         "extra_scores": {},
         "val_baseline_score": None,
         "val_final_score": None,
         "rollouts_used": None,
         "lm_calls_per_example": None,
         "usage": None,
+        "proposal_usage": None,
         "error_rates": None,
         "elapsed_seconds": None,
         "environment": environment(),

@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from scaling.types import PIPELINE_SUFFIX, SCHEMA_VERSION, SETTLED, Cell, UsageError
 
 RECORD, CURVE, PREDICTIONS, PROGRAM, CALLS, CLAIM = (
@@ -90,7 +92,7 @@ def read_records(folders: Iterable[Path]) -> list[tuple[Path, dict[str, Any]]]:
 def read_json(path: Path) -> Any:
     """A JSON object; UsageError, in one line, when the file is damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = orjson.loads(path.read_bytes())
         if isinstance(value, dict):
             return value
     except (ValueError, OSError):
@@ -99,11 +101,16 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file; [] when it is not there."""
+    """The objects of a .jsonl file; [] when it is not there. Raises UsageError for a damaged one."""
     if not path.exists():
         return []
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
+    try:
+        with path.open("rb") as lines:
+            return [orjson.loads(line) for line in lines if line.strip()]
+    except ValueError:
+        raise UsageError(
+            f"{path} is damaged (a line is no JSON). Move its cell's folder away; it will run again."
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:

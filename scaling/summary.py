@@ -5,49 +5,67 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from scaling.figures import labels_of
-from scaling.stats import Arm, RunVariance, difference, run_variances, score_interval
-from scaling.tables import (
-    Results,
-    folder_name,
-    interval_text,
-    matrix,
-    name_of,
-    percent,
-    series_cells,
-)
+from scaling.comparisons import Entry
+from scaling.stats import RunVariance, adoption_p, contrast, difference, is_skewed, run_variances, score_interval
+from scaling.tables import Results, folder_name, interval_text, percent
 
+ADOPTION_LEVEL = 0.05
+# Where the optimizers' names are written out for people.
+OPTIMIZER_NAMES = {
+    "none": "no optimizer",
+    "gepa": "GEPA",
+    "mipro": "MIPROv2",
+    "mipro_instruct": "MIPROv2, instructions",
+    "bootstrap": "bootstrap",
+}
 # What an estimate is held against: columns of the cells' table, both phases together.
 USED = {
     "calls": ["optimize_calls", "evaluate_calls"],
     "tokens": [f"{phase}_{part}_tokens" for phase in ("optimize", "evaluate") for part in ("prompt", "completion")],
     "usd": ["optimize_list_cost_usd", "evaluate_list_cost_usd"],
 }
+# Means over the runs of a series at one number of steps, by the names that the summary gives them.
+MEANS = {
+    "at_equal_calls_score": "at_equal_calls_score",
+    "check_score": "check_score",
+    "val_baseline_score": "val_baseline_score",
+    "val_final_score": "val_final_score",
+    "rollouts_used": "rollouts_used",
+    "proposals_tried": "proposals_tried",
+    "proposals_unparsed": "proposals_unparsed",
+    "proposals_accepted": "proposals_accepted",
+    "optimize_calls": "optimize_calls",
+    "proposal_calls": "proposal_calls",
+    "usd_optimize": "optimize_list_cost_usd",
+    "usd_proposals": "proposal_list_cost_usd",
+    "parse_error_rate": "error_rate_parse",
+    "elapsed_seconds": "elapsed_seconds",
+    "parameters_billions": "parameters_billions",
+}
 
 
-def summarise(results: Results) -> pd.DataFrame:
+def summarise(results: Results, entries: list[Entry]) -> pd.DataFrame:
     """Rows of summary_results.csv: scores as fractions, costs in USD, tokens and calls an example.
 
     Intervals are recomputed from predictions. Cells without a score stand at the end with their status and
     null scores.
     """
-    arms = {}
-    for series, by_steps in series_cells(results).items():
-        for steps, keys in by_steps.items():
-            fields = name_of(series)
-            groups = results.groups(keys[0])
-            final = Arm(fields["benchmark"], fields["optimizer"], matrix(results, keys), groups)
-            base = Arm(fields["benchmark"], "none", matrix(results, keys, "baseline"), groups)
-            if not final.scores.empty:
-                arms[(series, steps)] = (keys, base, final)
-    between = run_variances([final for _, _, final in arms.values()])
-    rows = [_row(results, series, steps, *arm, between) for (series, steps), arm in arms.items()]
-    summary = pd.DataFrame(rows)
+    between = run_variances([entry.final for entry in entries])
+    summary = pd.DataFrame([_row(results, entry, between) for entry in entries])
     if not summary.empty:
         summary["terms"] = _differing_terms(summary)
         summary["line"] = labels_of(summary)
         summary["row_name"] = summary["benchmark"] + _when_varied(summary, "model") + _when_varied(summary, "terms")
     return summary
+
+
+def labels_of(summary: pd.DataFrame) -> pd.Series:
+    """A line's name: the optimizer, with pipeline, model and terms only where they differ within the frame."""
+    names = summary["optimizer"].map(lambda o: OPTIMIZER_NAMES.get(o, o)).astype(str)
+    for column, form in (("pipeline", "{}"), ("model", "{}"), ("rollout_budget", "budget {}"), ("terms", "{}")):
+        if summary[column].nunique() > 1 and not (column == "pipeline" and set(summary[column]) == {"chain"}):
+            names = names + ", " + summary[column].map(form.format)
+    return names
 
 
 def missing(results: Results) -> pd.DataFrame:
@@ -70,17 +88,67 @@ def readable(summary: pd.DataFrame) -> pd.DataFrame:
                 "series": row["line"],
                 "before": percent(row["baseline_score"]),
                 "after": percent(row["final_score"]),
-                "95 % interval": interval_text(row["final_low"], row["final_high"]),
+                "95 % interval": interval_text(row["final_low"], row["final_high"])
+                + (" skewed, interval too narrow" if row["skewed"] else ""),
                 "change": "unchanged" if row["unchanged"] else percent(row["improvement"], sign=True),
                 "its interval": interval_text(row["improvement_low"], row["improvement_high"], sign=True),
                 "n": f"{row['n']} {row['split']}",
                 "runs": row["runs"],
-                "rollouts": _rollouts(row),
-                "USD optimize": _usd(row["usd_optimize"]),
-                "tokens/example": f"{row['tokens_per_example']:.0f}",
+                "adopt": row["adopt"],
             }
         )
     return pd.DataFrame(rows)
+
+
+def unequal(summary: pd.DataFrame) -> pd.DataFrame:
+    """What equal budgets leave unequal: calls, proposals, tokens, dollars, and the score at equal calls."""
+    votes = {
+        (row["benchmark"], row["optimizer"], row["model"], row["steps"]): row["final_score"]
+        for _, row in summary[summary["pipeline"] == "vote"].iterrows()
+    }
+    rows = []
+    for _, row in summary.iterrows():
+        vote = votes.get((row["benchmark"], row["optimizer"], row["model"], row["steps"]))
+        optimized = row["optimizer"] != "none"
+        rows.append(
+            {
+                "benchmark": row["benchmark"],
+                "cell": folder_name(row),
+                "series": row["line"],
+                "rollouts": _rollouts(row),
+                "task calls": _count(row["optimize_calls"] - row["proposal_calls"]) if optimized else "—",
+                "proposal calls": _count(row["proposal_calls"]) if optimized else "—",
+                "tried, unparsed, accepted": ", ".join(
+                    _count(row[f"proposals_{name}"]) for name in ("tried", "unparsed", "accepted")
+                ),
+                "USD optimize": _usd(row["usd_optimize"]),
+                "calls an example": f"{row['calls_per_example']:.2f}",
+                "tokens an example": f"{row['tokens_per_example']:.0f}",
+                "final": percent(row["final_score"]),
+                "at equal calls": percent(row["at_equal_calls_score"]),
+                "vote": percent(vote),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def recommended(summary: pd.DataFrame, per_dollar: bool) -> list[dict]:
+    """A row a benchmark: the best on check rows; per dollar, the cheapest within one standard error of it.
+
+    The test score takes no part in the choice (STATISTICS 7); the second is the rule of Breiman et al. 1984 (CART,
+    3.4.3). Benchmarks whose final score is on check itself have no such choice.
+    """
+    found = []
+    for _, part in summary[summary["check_score"].notna()].groupby("benchmark"):
+        cost = part["usd_per_example"].where(part["usd_per_example"] > 0, part["tokens_per_example"])
+        part = part.assign(cost=cost, of=len(part)).sort_values(["check_score", "cost"], ascending=[False, True])
+        best = part.iloc[0]
+        if per_dollar:
+            q, rows = best["check_score"], (best["val_size"] - best["select_size"]) * best["runs"]
+            near = part[part["check_score"] >= q - np.sqrt(q * (1 - q) / rows)]
+            best = near.sort_values("cost").iloc[0]
+        found.append(best.to_dict())
+    return found
 
 
 def against_estimate(results: Results) -> pd.DataFrame:
@@ -115,76 +183,83 @@ def _sum_of_pairs(pairs: list) -> tuple[float, float] | None:
     return None if None in pairs else (sum(low for low, _ in pairs), sum(high for _, high in pairs))
 
 
-def _row(
-    results: Results,
-    series: tuple,
-    steps: int,
-    keys: list[str],
-    base: Arm,
-    final: Arm,
-    between: dict[str, RunVariance],
-) -> dict:
-    cells = results.cells.loc[keys]
-    fields = name_of(series)
-    low, high = score_interval(final, between) or (np.nan, np.nan)
-    unchanged = bool(cells["unchanged"].all())
-    change, change_interval = difference(base, final, between)
-    base_low, base_high = score_interval(base, {}) or (np.nan, np.nan)
-    change_low, change_high = change_interval if change_interval and not unchanged else (np.nan, np.nan)
-    lines = pd.concat([results._lines(key) for key in keys])
-    lines = lines[lines["program"] == "final"]
-    return fields | {
-        "steps": steps,
-        "run_list": " ".join(str(r) for r in cells["run"]),
-        "runs": len(keys),
-        "n": len(final.scores),
-        "split": cells["split"].iloc[0],
-        "level": "this program" if len(keys) == 1 else "this optimizer",
-        "sample": bool(cells["sample"].any()),
-        "task_class": cells["task_class"].iloc[0],
-        "status": "ok",
-        "baseline_score": base.mean,
-        "baseline_low": base_low,
-        "baseline_high": base_high,
-        "final_score": final.mean,
-        "final_low": low,
-        "final_high": high,
-        "improvement": 0.0 if unchanged else change,
-        "improvement_low": change_low,
-        "improvement_high": change_high,
-        "unchanged": unchanged,
-        "at_equal_calls_score": cells["at_equal_calls_score"].mean(),
-        "val_baseline_score": cells["val_baseline_score"].mean(),
-        "val_final_score": cells["val_final_score"].mean(),
-        "rollouts_used": cells["rollouts_used"].mean(),
-        "flagged": bool(cells["flagged"].any()),
-        "proposals_tried": cells["proposals_tried"].mean(),
-        "proposals_unparsed": cells["proposals_unparsed"].mean(),
-        "proposals_accepted": cells["proposals_accepted"].mean(),
-        "optimize_calls": cells["optimize_calls"].mean(),
-        "usd_optimize": cells["optimize_list_cost_usd"].astype(float).mean(),
-        "calls_per_example": lines["calls"].mean(),
-        "tokens_per_example": lines["tokens"].mean(),
-        "usd_per_example": _usd_per_example(cells, results),
-        "parse_error_rate": cells["error_rate_parse"].mean(),
-        "elapsed_seconds": cells["elapsed_seconds"].mean(),
-    }
+def _row(results: Results, entry: Entry, between: dict[str, RunVariance]) -> dict:
+    cells, first = results.cells.loc[entry.keys], results.cells.loc[entry.keys[0]]
+    final, base = entry.final, entry.base
+    unchanged = bool(cells["unchanged"].astype(bool).all())
+    change = difference(base, final, between)
+    adopted = None if unchanged or entry.fields["optimizer"] == "none" else adoption_p(base, final, between)
+    answers = [results.answers(key)["final"] for key in entry.keys]
+    return (
+        entry.fields
+        | {
+            "steps": entry.steps,
+            "run_list": " ".join(str(r) for r in cells["run"]),
+            "runs": len(entry.keys),
+            "n": len(final.items),
+            "split": first["split"],
+            "level": "this program" if len(entry.keys) == 1 else "this optimizer",
+            "sample": bool(cells["sample"].astype(bool).any()),
+            "task_class": first["task_class"],
+            "status": "ok",
+            "unchanged": unchanged,
+            "skewed": is_skewed(final),
+            "adopt": "" if adopted is None else "yes" if adopted <= ADOPTION_LEVEL else "not shown",
+            "flagged": bool(cells["flagged"].astype(bool).any()),
+            "calls_per_example": float(np.mean([one.calls for one in answers])),
+            "tokens_per_example": float(np.mean([one.tokens for one in answers])),
+            "usd_per_example": _usd_per_example(cells, answers),
+            "records": " ".join(str(results.folders[key]) for key in entry.keys),
+        }
+        | _interval("baseline_score", base.mean, score_interval(base, {}))
+        | _interval("final_score", final.mean, score_interval(final, between))
+        | _interval(
+            "improvement", 0.0 if unchanged else change.effect, None if unchanged else (change.low, change.high)
+        )
+        | {name: cells[column].astype(float).mean() for name, column in MEANS.items()}
+        | _optimism(results, entry, between)
+    )
 
 
-def _usd_per_example(cells: pd.DataFrame, results: Results) -> float:
-    """List cost of answering one example: the evaluation's cost over the program runs that it scored."""
-    usd = cells["evaluate_list_cost_usd"].astype(float).sum()
+def _interval(name: str, value: float, interval: tuple[float, float] | None) -> dict[str, float]:
+    low, high = interval or (np.nan, np.nan)
+    short = name.removesuffix("_score")
+    return {name: value, f"{short}_low": low, f"{short}_high": high}
+
+
+def _optimism(results: Results, entry: Entry, between: dict[str, RunVariance]) -> dict[str, float]:
+    """(final - baseline on select) - (final - baseline on test): how much better selection made it look.
+
+    The select part has no items on file: its variance is that of a difference of two proportions on as many rows,
+    an upper bound as the programs share them.
+    """
+    cells = results.cells.loc[entry.keys]
+    on_select = (cells["val_final_score"].astype(float) - cells["val_baseline_score"].astype(float)).mean()
+    if np.isnan(on_select):
+        return _interval("optimism", np.nan, None)
+    test = contrast([(-1.0, entry.base), (1.0, entry.final)], between)
+    rows = float(entry.fields["select_size"]) * len(entry.keys)
+    shares = [cells[f"val_{name}_score"].astype(float).mean() for name in ("final", "baseline")]
+    half = 1.96 * np.sqrt(test.se**2 + sum(q * (1 - q) for q in shares) / rows)
+    gap = on_select - test.effect
+    return _interval("optimism", gap, (gap - half, gap + half))
+
+
+def _usd_per_example(cells: pd.DataFrame, answers: list) -> float:
+    """List cost of answering one example: the evaluation's cost by the tokens of the final program's answers."""
+    usd = cells["evaluate_list_cost_usd"].astype(float).sum(skipna=False)
     tokens = (cells["evaluate_prompt_tokens"] + cells["evaluate_completion_tokens"]).astype(float).sum()
-    lines = pd.concat([results._lines(key) for key in cells.index])
-    per_example = lines[lines["program"] == "final"]["tokens"].mean()
-    return float(usd * per_example / tokens) if tokens else float("nan")
+    return float(usd * np.mean([one.tokens for one in answers]) / tokens) if tokens else float("nan")
 
 
 def _differing_terms(summary: pd.DataFrame) -> pd.Series:
     """Selection rows, temperature and proposer, named where they are not the same for all rows of a benchmark."""
     text = pd.Series("", index=summary.index)
-    for column, form in (("temperature", "temperature {}"), ("optimizer_model", "proposer {}")):
-        if summary.groupby(["model", "optimizer"])[column].nunique().max() > 1:
+    for column, form in (
+        ("temperature", "temperature {}"), ("optimizer_model", "proposer {}"), ("feedback", "feedback {}"),
+        ("train_size", "train {}"), ("select_size", "select {}"),
+    ):  # fmt: skip
+        if summary.groupby(["benchmark", "model", "optimizer"])[column].nunique().max() > 1:
             text = text + " " + summary[column].map(form.format)
     if summary.groupby("benchmark")["test_sha256"].nunique().max() > 1:
         text = text + " test " + summary["test_sha256"].astype(str).str[:6]
@@ -200,6 +275,10 @@ def _rollouts(row: pd.Series) -> str:
     if row["optimizer"] == "none":
         return "—"
     return f"{row['rollouts_used']:.0f} of {row['rollout_budget']}" + (" (flagged)" if row["flagged"] else "")
+
+
+def _count(value: float) -> str:
+    return "—" if pd.isna(value) else f"{value:.0f}"
 
 
 def _usd(value: float) -> str:

@@ -15,15 +15,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scaling.stats import Arm
 from scaling.store import CURVE, PREDICTIONS, read_json, read_lines, read_plans, read_records
 from scaling.types import PIPELINE_SUFFIX, UsageError
 
-SERIES = ["benchmark", "pipeline", "optimizer", "model", "optimizer_model", "rollout_budget", "select_size",
-          "temperature", "test_sha256"]  # fmt: skip
-# What two cells must share before their scores are compared.
-SHARED = ["model", "optimizer_model", "rollout_budget", "select_size", "temperature", "test_sha256"]
+# What two cells must share before their scores are compared; those of a benchmark may differ from another's.
+SHARED = ["model", "optimizer_model", "rollout_budget", "temperature", "max_output_tokens", "feedback", "seed"]
+SHARED_IN_BENCHMARK = ["train_size", "val_size", "select_size", "test_sha256"]
+SERIES = ["benchmark", "pipeline", "optimizer", *SHARED, *SHARED_IN_BENCHMARK]
 LOWEST_USED_SHARE = 0.80
 USAGE_FIELDS = ("calls", "cache_hits", "prompt_tokens", "completion_tokens", "list_cost_usd", "billed_cost_usd")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One program's scored answers in one cell: ids and groups (n,), scores (n,) with NaN where there is none."""
+
+    items: np.ndarray
+    groups: np.ndarray
+    scores: np.ndarray
+    extra: dict[str, np.ndarray]
+    calls: float  # means an answered example
+    tokens: float
 
 
 @dataclass
@@ -34,31 +47,72 @@ class Results:
     folders: dict[str, Path]  # row key -> the cell's folder
     estimates: dict[str, dict[str, Any]]  # cell_id -> what it was estimated at before it ran
 
-    def scores(self, key: str, program: str = "final", metric: str | None = None) -> pd.Series:
-        """Scores of one cell's program by item id, infrastructure failures left out; shape (n,)."""
-        lines = self._lines(key)
-        lines = lines[lines["program"] == program]
-        values = lines["score"] if metric is None else lines["extra_scores"].map(lambda e: (e or {}).get(metric))
-        scores = pd.Series(values.to_numpy(dtype=float), index=lines["id"].to_numpy(), name=key)
-        return scores[scores.notna()]
+    def answers(self, key: str) -> dict[str, Answers]:
+        """Program name -> its answers, read once."""
+        if key not in self._answers:
+            self._answers[key] = self._read(key)
+        return self._answers[key]
 
-    def groups(self, key: str) -> pd.Series:
-        """Group of each item of one cell, by id."""
-        lines = self._lines(key)
-        return lines[lines["program"] == "final"].set_index("id")["group"]
+    def arm(self, keys: list[str], program: str = "final", metric: str | None = None) -> Arm | None:
+        """The runs of one series at one number of steps on the items that all of them scored; None when there are none.
+
+        metric: an extra metric's name in place of the score.
+        """
+        found = [self.answers(key).get(program) for key in keys]
+        if not found or any(one is None or (metric is not None and metric not in one.extra) for one in found):
+            return None
+        items = found[0].items
+        columns = [one.scores if metric is None else one.extra[metric] for one in found]
+        if not all(np.array_equal(one.items, items) for one in found):
+            items = items[np.logical_and.reduce([np.isin(items, one.items) for one in found])]
+            columns = [column[_places(one.items, items)] for one, column in zip(found, columns, strict=True)]
+        scores = np.column_stack(columns)
+        here = ~np.isnan(scores).any(axis=1)
+        if not here.any():
+            return None
+        row = self.cells.loc[keys[0]]
+        groups = found[0].groups[_places(found[0].items, items)]
+        return Arm(row["benchmark"], row["optimizer"], items[here], groups[here], scores[here])
 
     def curve(self, key: str) -> pd.DataFrame:
         """Points of one cell's learning curve; empty when it has none."""
         path = self.folders[key] / CURVE
         return pd.DataFrame(read_json(path)["points"] if path.exists() else [])
 
-    def _lines(self, key: str) -> pd.DataFrame:
-        if key not in self._cache:
-            self._cache[key] = pd.DataFrame(read_lines(self.folders[key] / PREDICTIONS))
-        return self._cache[key]
+    def lines(self, key: str) -> list[dict[str, Any]]:
+        """The prediction lines of one cell, as they were written."""
+        return read_lines(self.folders[key] / PREDICTIONS)
+
+    def name(self, key: str) -> str:
+        """One cell for people: benchmark, steps, optimizer, model, run."""
+        row = self.cells.loc[key]
+        return f"{row['benchmark']} {folder_name(row)} {row['optimizer']} {row['model']} run{row['run']}"
+
+    def _read(self, key: str) -> dict[str, Answers]:
+        by_program: dict[str, list[dict[str, Any]]] = {}
+        for line in self.lines(key):
+            by_program.setdefault(line["program"], []).append(line)
+        return {program: self._compact(lines) for program, lines in by_program.items()}
+
+    def _compact(self, lines: list[dict[str, Any]]) -> Answers:
+        """Arrays in place of lines: a thousand cells of one benchmark share one array of ids."""
+        items = self._same(tuple(str(line["id"]) for line in lines))
+        groups = self._same(tuple(str(line.get("group") or line["id"]) for line in lines))
+        names = sorted({name for line in lines[:1] for name in line.get("extra_scores") or {}})
+        extra = {name: _floats([(line["extra_scores"] or {}).get(name) for line in lines]) for name in names}
+        answered = [line for line in lines if line.get("error") is None] or lines
+        return Answers(
+            items, groups, _floats([line["score"] for line in lines]), extra,
+            calls=sum(line.get("calls") or 0 for line in answered) / len(answered),
+            tokens=sum(line.get("tokens") or 0 for line in lines) / len(lines),
+        )  # fmt: skip
+
+    def _same(self, values: tuple[str, ...]) -> np.ndarray:
+        return self._arrays.setdefault(values, np.array(values))
 
     def __post_init__(self) -> None:
-        self._cache: dict[str, pd.DataFrame] = {}
+        self._answers: dict[str, dict[str, Answers]] = {}
+        self._arrays: dict[tuple[str, ...], np.ndarray] = {}
 
 
 def load(folders: Iterable[Path]) -> Results:
@@ -85,7 +139,8 @@ def cell_row(record: dict[str, Any]) -> dict[str, Any]:
         name: record.get(name)
         for name in (
             "cell_id", "status", "split", "n", "level", "sample", "unchanged", "task_class", "baseline_score",
-            "final_score", "improvement", "at_equal_calls_score", "val_baseline_score", "val_final_score",
+            "final_score", "improvement", "at_equal_calls_score", "check_score", "check_n",
+            "val_baseline_score", "val_final_score",
             "rollouts_used", "lm_calls_per_example", "elapsed_seconds",
         )
     }  # fmt: skip
@@ -93,6 +148,8 @@ def cell_row(record: dict[str, Any]) -> dict[str, Any]:
     for phase in ("optimize", "evaluate"):
         for name in USAGE_FIELDS:
             row[f"{phase}_{name}"] = (usage.get(phase) or {}).get(name)
+    for name in USAGE_FIELDS:
+        row[f"proposal_{name}"] = (record.get("proposal_usage") or {}).get(name)
     for name in ("tried", "unparsed", "accepted"):
         row[f"proposals_{name}"] = (record.get("proposals") or {}).get(name)
     for name in ("infrastructure", "parse"):
@@ -105,19 +162,13 @@ def cell_row(record: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def matrix(results: Results, keys: list[str], program: str = "final", metric: str | None = None) -> pd.DataFrame:
-    """Scores of the runs of one series at one number of steps: rows are items, columns are runs; items in all."""
-    columns = {results.cells.loc[key, "run"]: results.scores(key, program, metric) for key in keys}
-    return pd.DataFrame(columns).dropna()
-
-
 def series_cells(results: Results) -> dict[tuple, dict[int, list[str]]]:
     """Series -> steps -> keys of its cells that are ok, one a run."""
     ok = results.cells[results.cells["status"] == "ok"]
     found: dict[tuple, dict[int, list[str]]] = {}
     for values, part in ok.groupby(SERIES, dropna=False, sort=True):
-        part = part.drop_duplicates(subset=["steps", "run"])
-        found[values] = {int(s): sorted(p.index, key=lambda k: ok.loc[k, "run"]) for s, p in part.groupby("steps")}
+        part = part.drop_duplicates(subset=["steps", "run"]).sort_values("run")
+        found[values] = {int(steps): list(same.index) for steps, same in part.groupby("steps")}
     return found
 
 
@@ -157,3 +208,15 @@ def _share(row: dict[str, Any]) -> float | None:
     if row["optimizer"] == "none" or not row.get("rollout_budget") or row.get("rollouts_used") is None:
         return None
     return row["rollouts_used"] / row["rollout_budget"]
+
+
+def _places(where: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Index of each item in `where`."""
+    if where is items:
+        return np.arange(len(items))
+    place = {item: i for i, item in enumerate(where)}
+    return np.array([place[item] for item in items], dtype=int)
+
+
+def _floats(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], dtype=float)

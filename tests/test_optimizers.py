@@ -292,3 +292,20 @@ def test_an_example_that_waits_long_for_its_place_runs_once(
     monkeypatch.setattr(parallelizer, "time", SimpleNamespace(time=lambda: next(clock)))
     record = experiment(optimizer="mipro_instruct", output_dir=tmp_path / "slow")
     assert record["rollouts_used"] == undisturbed["rollouts_used"]
+
+
+def test_an_early_incumbent_of_gepa_is_scored_on_test(experiment: Callable, server: ScriptedServer) -> None:
+    """A better instruction wins early, and another one later: three programs are scored."""
+    rules = [f"Rule {number}" for number in range(9)]
+    told = iter(rules)
+
+    def answer(body: Body) -> str:
+        if "```" in whole_prompt(body) and "assistant" in whole_prompt(body):
+            return f"```\n{next(told)}\n```"
+        return server.default_answer(body)
+
+    server.answer = answer
+    server.skill = lambda body: next((0.3 + 0.15 * n for n, r in enumerate(rules) if r in whole_prompt(body)), 0.2)
+    record = experiment(optimizer="gepa", num_steps=2, rollout_budget=120)
+    assert record["status"] == "ok", record["error"]
+    assert record["at_equal_calls_score"] not in (record["baseline_score"], record["final_score"])
