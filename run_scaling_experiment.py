@@ -126,7 +126,8 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
         seam = Seam(cache, options.max_cost, options.max_concurrency)
         waiting = [_at_address(item, address) for item in waiting]
         waiting.sort(key=lambda item: estimates[item.cell.cell_id].chain[1], reverse=True)
-        write_plan(options.output_dir, {cell_id: asdict(one) for cell_id, one in estimates.items()})
+        cells_by_id = {item.cell.cell_id: asdict(item.cell) for item in waiting}
+        write_plan(options.output_dir, {i: asdict(one) | {"cell": cells_by_id[i]} for i, one in estimates.items()})
         screen = stack.enter_context(quiet(options.output_dir / LOG))
         board = Board([item.cell for item in waiting], options.output_dir, seam, screen)
         stack.enter_context(board.running())

@@ -31,8 +31,11 @@ def mean_interval(scores: Sequence[float], groups: Sequence[str] | None = None) 
     grouped = groups is not None and len(set(groups)) < n
     if n < 2:
         return None
-    if is_binary(scores) and not grouped:
-        low, high = proportion_confint(round(sum(scores)), n, alpha=1 - LEVEL, method="wilson")
+    if is_binary(scores) and (not grouped or len(set(scores)) == 1):
+        # All right or all wrong, in groups: as many independent answers as groups, and no interval of one point.
+        independent = len(set(groups)) if grouped else n
+        right = round(sum(scores) * independent / n)
+        low, high = proportion_confint(right, independent, alpha=1 - LEVEL, method="wilson")
         return float(low), float(high)
     return _t_interval(scores, groups if grouped else None, bounds=(0.0, 1.0))
 

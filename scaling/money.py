@@ -15,6 +15,7 @@ from scaling.comparisons import Entry
 from scaling.stats import Arm, Estimate, contrast, difference, run_variances
 from scaling.tables import Results
 
+LEAST_EXTRA_SHARE = 0.05  # of a cell's tokens: below it, points for more tokens are noise
 VALUES = (0.001, 0.01, 0.1, 1.0, 10.0)  # dollars a right answer, for the curve where the user names none
 
 
@@ -50,8 +51,9 @@ def costs(results: Results, entries: list[Entry], summary: pd.DataFrame, value: 
         )
     frame = pd.DataFrame(rows)
     if not frame.empty:
-        frame["points_per_1000_tokens"] = _ratio(100 * frame["gain"], frame["extra_tokens"] / 1000)
-        frame["points_per_usd"] = _ratio(100 * frame["gain"], 1000 * _extra_usd(frame))
+        more = frame["extra_tokens"] > LEAST_EXTRA_SHARE * frame["tokens_per_example"]
+        frame["points_per_1000_tokens"] = (100 * frame["gain"] / (frame["extra_tokens"] / 1000)).where(more)
+        frame["points_per_usd"] = (100 * frame["gain"] / (1000 * _extra_usd(frame))).where(more)
         frame["best_for_the_money"] = _fronts(frame, summary)
     return frame
 
@@ -101,11 +103,6 @@ def _extra_usd(frame: pd.DataFrame) -> pd.Series:
     """Dollars an example more than one unoptimized call, by the tokens they use."""
     share = frame["extra_tokens"] / frame["tokens_per_example"]
     return frame["usd_per_example"] * share
-
-
-def _ratio(points: pd.Series, cost: pd.Series) -> pd.Series:
-    """Points a unit of extra cost; nothing where nothing more was spent."""
-    return (points / cost).where(cost > 0)
 
 
 def _fronts(frame: pd.DataFrame, summary: pd.DataFrame) -> list[bool]:

@@ -271,9 +271,9 @@ def _scores_note(f: Findings) -> str:
     luck = f" {adopted} of {len(changed)} would be adopted; luck alone adopts {ADOPTED_BY_LUCK * len(changed):.1f}." \
         if len(changed) else ""  # fmt: skip
     return (
-        f"Points on rows that no optimizer saw; half an interval is {100 * half:.0f} points (median). One run: the level is "
-        f"this program; several: this optimizer. 'Adopt' is a decision aid, one-sided p at most 5 %: 'not shown' is not "
-        f"'useless'.{luck} The best of many cells looks better than it is."
+        f"Points on rows that no optimizer saw; half an interval is {100 * half:.0f} points (median). One run: the "
+        f"level is this program; several: this optimizer. 'Adopt' is a decision aid, one-sided p at most 5 %: 'not "
+        f"shown' is not 'useless'.{luck} The best of many cells looks better than it is."
     )
 
 

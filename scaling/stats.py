@@ -261,7 +261,7 @@ def settling_size(estimate: Estimate, smallest: float) -> str:
     if estimate.from_runs < 0.9 * wanted:
         return f"{_nicely(estimate.n * from_items / (wanted - estimate.from_runs))} rows x {estimate.runs} runs"
     runs = math.ceil(estimate.runs * estimate.from_runs / (0.5 * wanted))
-    return f"{_nicely(estimate.n * from_items / (0.5 * wanted))} rows x {runs} runs"
+    return f"{_nicely(max(estimate.n, estimate.n * from_items / (0.5 * wanted)))} rows x {runs} runs"
 
 
 def bands(baseline: np.ndarray, change: np.ndarray) -> dict[str, float]:

@@ -144,7 +144,7 @@ def write_aggregate(results: Path) -> None:
 
 
 def write_plan(results: Path, estimates: dict[str, dict[str, Any]]) -> None:
-    """Keep what each cell was estimated at before it ran; earlier cells' estimates stay."""
+    """Keep each planned cell and what it was estimated at before it ran; earlier plans stay."""
     path = results / PLAN
     known = read_json(path) if path.exists() else {}
     write_json(path, known | estimates)

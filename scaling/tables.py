@@ -127,9 +127,14 @@ def load(folders: Iterable[Path]) -> Results:
         key = f"{record['cell_id']}#{number}"
         rows.append({"key": key} | cell_row(record))
         places[key] = path.parent
+    plans = read_plans(folders)
+    recorded = {record["cell_id"] for _, record in records}
+    for cell_id in sorted(set(plans) - recorded):
+        never = {"cell_id": cell_id, "cell": plans[cell_id]["cell"], "status": "not run"}
+        rows.append({"key": f"{cell_id}#"} | cell_row(never | {"error": {"message": "planned, no record yet"}}))
     cells = pd.DataFrame(rows).set_index("key")
     cells = cells[~cells.duplicated(subset=["cell_id", "status"], keep="first")]
-    return Results(cells, places, read_plans(folders))
+    return Results(cells, places, plans)
 
 
 def cell_row(record: dict[str, Any]) -> dict[str, Any]:

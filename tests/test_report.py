@@ -1,0 +1,265 @@
+"""Every number in the report comes from a record: its tables are built again here, from the files alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html import unescape
+from math import comb
+from pathlib import Path
+
+import numpy as np
+import pytest
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+import analyze_results
+import run_scaling_experiment as script
+from scaling.intervals import newcombe_paired
+from tests.conftest import SMALL
+from tests.support import toy
+from tests.support.files import lines, read
+from tests.support.server import ScriptedServer
+from tests.support.sweeps import MODELS
+
+CELLS = [("none", 1), ("gepa", 1), ("gepa", 2), ("mipro", 1), ("mipro", 2)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Five cells that are ok; one invalid, one stopped by the cap, and one that was planned and never run."""
+    skill = lambda body: 0.9 if "Rule" in str(body["messages"]) else 0.4  # noqa: E731
+    with pytest.MonkeyPatch.context() as patched, ScriptedServer(skill=skill, truth=toy.truth()) as server:
+        patched.setitem(script.BENCHMARK_CONFIG, "toy", toy.config())
+        yield analysed(tmp_path_factory.mktemp("report"), server)
+
+
+def analysed(tmp_path: Path, server: ScriptedServer) -> Path:
+    results = tmp_path / "results"
+    (tmp_path / "models.toml").write_text(MODELS.format(url=server.url))
+    for optimizer, steps in CELLS:
+        keywords = SMALL | {"model": "toy/priced", "models_file": tmp_path / "models.toml", "test_size": 40}
+        keywords |= {"optimizer": optimizer, "num_steps": steps, "output_dir": results / f"{optimizer}{steps}"}
+        record = asyncio.run(script.run_single_experiment(**keywords))
+        assert record["status"] == "ok", record["error"]
+    for status, why in (("invalid", "9.0 % of test examples failed"), ("budget", "the next call may cost $0.001")):
+        record = read(results / "gepa2" / "results.json") | {"status": status, "cell_id": status * 2}
+        record |= dict.fromkeys(("final_score", "baseline_score", "improvement", "final_ci95"))
+        record["error"] = {"kind": status, "message": why}
+        (results / status).mkdir()
+        (results / status / "results.json").write_text(json.dumps(record))
+    plan = read(results / "mipro2" / "plan.json")
+    (results / "mipro2" / "plan.json").write_text(json.dumps(plan | {"never": next(iter(plan.values()))}))
+    assert analyze_results.main(["--results-dir", str(results), "--output-dir", str(tmp_path)]) == 0
+    return tmp_path
+
+
+def tables(page: str) -> dict[str, list[list[str]]]:
+    """Title -> rows of cells' text."""
+    found = {}
+    for title, body in re.findall(r'<h2 id="t\d+">(.*?)</h2>.*?<tbody>(.*?)</tbody>', page, re.S):
+        rows = re.findall(r"<tr>(.*?)</tr>", body, re.S)
+        found[unescape(title)] = [[unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", row, re.S)] for row in rows]
+    return found
+
+
+def records(folder: Path) -> Iterator[tuple[dict, dict[str, list[dict]]]]:
+    """(record, prediction lines by program) of the cells that are ok, in the report's order."""
+    for optimizer, steps in sorted(CELLS):
+        home = folder / "results" / f"{optimizer}{steps}"
+        by_program: dict[str, list[dict]] = {}
+        for line in lines(home / "predictions.jsonl"):
+            by_program.setdefault(line["program"], []).append(line)
+        yield read(home / "results.json"), by_program
+
+
+NAMES = {"none": "no optimizer", "gepa": "GEPA", "mipro": "MIPROv2"}
+
+
+def points(value: float, sign: bool = False) -> str:
+    return f"{100 * value:+.1f}" if sign else f"{100 * value:.1f}"
+
+
+def ends(pair: tuple[float, float], sign: bool = False) -> str:
+    return f"[{points(pair[0], sign)}, {points(pair[1], sign)}]"
+
+
+def right(lines_of_one: list[dict]) -> np.ndarray:
+    return np.array([line["score"] for line in lines_of_one])
+
+
+def test_the_scores_are_the_predictions(folder: Path) -> None:
+    expected = []
+    for record, by_program in records(folder):
+        cell, base, final = record["cell"], right(by_program["baseline"]), right(by_program["final"])
+        unchanged = bool((base == final).all()) and record["unchanged"]
+        lost, won = int((base > final).sum()), int((base < final).sum())
+        wilson = proportion_confint(int(final.sum()), len(final), method="wilson")
+        adopt = "" if unchanged or cell["optimizer"] == "none" else (
+            "yes" if mid_p(won, lost) <= 0.05 else "not shown"
+        )  # fmt: skip
+        change = "unchanged" if unchanged else points(final.mean() - base.mean(), sign=True)
+        interval = "—" if unchanged else ends(newcombe_paired(base, final), sign=True)
+        expected.append(
+            ["toy", f"{cell['steps']}step", NAMES[cell["optimizer"]], points(base.mean()), points(final.mean()),
+             ends(wilson), change, interval, f"{len(final)} test", "1", adopt]
+        )  # fmt: skip
+        assert record["final_score"] == pytest.approx(final.mean())
+    assert sorted(tables((folder / "report.html").read_text())["Scores"]) == sorted(expected)
+
+
+def mid_p(won: int, lost: int) -> float:
+    """One-sided mid-p of `won` or more of won + lost, by its definition."""
+    n = won + lost
+    return (sum(comb(n, k) for k in range(won + 1, n + 1)) + comb(n, won) / 2) / 2**n
+
+
+def test_what_stays_unequal_is_what_was_used(folder: Path) -> None:
+    expected = []
+    for record, by_program in records(folder):
+        cell, final = record["cell"], by_program["final"]
+        optimized = cell["optimizer"] != "none"
+        calls = lines(folder / "results" / f"{cell['optimizer']}{cell['steps']}" / "calls.jsonl")
+        proposals = [call for call in calls if call["role"] in ("reflection", "proposer")]
+        tasks = [call for call in calls if call["phase"] == "optimize" and call not in proposals]
+        used = record["rollouts_used"]
+        flagged = "" if 0.8 <= used / 40 <= 1 else " (flagged)"
+        dollars = sum(call["list_cost_usd"] for call in calls if call["phase"] == "optimize")
+        expected.append(
+            ["toy", f"{cell['steps']}step", NAMES[cell["optimizer"]],
+             f"{used} of 40{flagged}" if optimized else "—",
+             str(len(tasks)) if optimized else "—", str(len(proposals)) if optimized else "—",
+             ", ".join(str(record["proposals"][name]) for name in ("tried", "unparsed", "accepted")),
+             f"{dollars:.4f}", f"{np.mean([line['calls'] for line in final]):.2f}",
+             f"{np.mean([line['tokens'] for line in final]):.0f}", points(right(final).mean()),
+             points(right(by_program["at_equal_calls"]).mean()), "—"]
+        )  # fmt: skip
+    assert sorted(tables((folder / "report.html").read_text())["What stays unequal"]) == sorted(expected)
+
+
+def test_the_money_is_what_the_calls_cost(folder: Path) -> None:
+    shown = {tuple(row[1:3]): row for row in tables((folder / "report.html").read_text())["Money"]}
+    every = {(r["cell"]["optimizer"], r["cell"]["steps"]): (r, p) for r, p in records(folder)}
+    single = every["gepa", 1][1]["baseline"]
+    for (optimizer, steps), (record, by_program) in every.items():
+        row = shown[f"{steps} chain", NAMES[optimizer]]
+        final = by_program["final"]
+        gain = right(final).mean() - right(single).mean()
+        assert row[3] == points(gain, sign=True)
+        assert row[4] == ends(newcombe_paired(right(single), right(final)), sign=True)
+        tokens = np.mean([line["tokens"] for line in final])
+        assert row[5] == f"{tokens:.0f}"
+        evaluate = record["usage"]["evaluate"]
+        price = evaluate["list_cost_usd"] / (evaluate["prompt_tokens"] + evaluate["completion_tokens"])
+        assert row[6] == f"{1000 * tokens * price:.4f}"
+        more = tokens - np.mean([line["tokens"] for line in single])
+        assert row[7] == ("—" if more <= 0.05 * tokens else f"{100 * gain / (more / 1000):+.1f}")
+        assert row[9] == f"{record['usage']['optimize']['list_cost_usd']:.4f}"
+        assert row[10] == f"{record['proposal_usage']['list_cost_usd']:.4f}"
+
+
+def test_improvements_are_tested_on_the_same_items(folder: Path) -> None:
+    rows = tables((folder / "report.html").read_text())["Compared: improvement by optimization (exploratory)"]
+    changed = {}
+    for record, by_program in records(folder):
+        base, final = right(by_program["baseline"]), right(by_program["final"])
+        if record["cell"]["optimizer"] != "none" and (base != final).any():
+            won, lost = int((base < final).sum()), int((base > final).sum())
+            name = f"toy {record['cell']['steps']} chain {record['cell']['optimizer']}: final - baseline"
+            one_sided = mid_p(won, lost)
+            changed[name] = (final.mean() - base.mean(), min(1.0, 2 * min(one_sided, 1 - one_sided)))
+    assert changed
+    adjusted = multipletests([p for _, p in changed.values()], method="holm")[1]
+    expected = [[n, points(e, sign=True), f"{p:.3f}"] for (n, (e, _)), p in zip(changed.items(), adjusted, strict=True)]
+    assert sorted([row[0], row[2], row[4]] for row in rows) == sorted(expected)
+    assert all(row[5:7] == ["this program", "40 x 1"] for row in rows)
+
+
+def test_how_much_selection_flatters(folder: Path) -> None:
+    rows = tables((folder / "report.html").read_text())["How much selection flatters"]
+    for row, (record, _) in zip(
+        rows, [(r, p) for r, p in records(folder) if r["cell"]["optimizer"] != "none" and not r["unchanged"]],
+        strict=True,
+    ):  # fmt: skip
+        select = record["val_final_score"] - record["val_baseline_score"]
+        test = record["final_score"] - record["baseline_score"]
+        assert row[3:6] == [points(select, True), points(test, True), points(select - test, True)]
+
+
+def test_cells_without_a_score_are_missing_and_never_0(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    rows = tables(page)["Cells without a score"]
+    assert sorted((row[6], row[7]) for row in rows) == [
+        ("budget", "the next call may cost $0.001"),
+        ("invalid", "9.0 % of test examples failed"),
+        ("not run", "planned, no record yet"),
+    ]
+    assert "3 of 8 cells have no score" in page
+    assert len(tables(page)["Scores"]) == len(CELLS)
+    summary = (folder / "summary_results.csv").read_text().splitlines()
+    place = summary[0].split(",").index("final_score")
+    assert [line.split(",")[place] for line in summary if ",invalid," in line or ",budget," in line] == ["", ""]
+
+
+def test_estimates_stand_beside_what_was_used(folder: Path) -> None:
+    rows = tables((folder / "report.html").read_text())["Estimate against actual"]
+    calls = 0
+    for record, _ in records(folder):
+        cell = record["cell"]
+        planned = read(folder / "results" / f"{cell['optimizer']}{cell['steps']}" / "plan.json")[record["cell_id"]]
+        used = sum(part["calls"] for part in record["usage"].values())
+        row = next(row for row in rows if row[1:3] == [f"{cell['steps']}step", cell["optimizer"]])
+        assert row[4:6] == [" to ".join(f"{value:,}" for value in planned["calls"]), f"{used:,}"]
+        calls += used
+    assert rows[-1][0] == "all" and rows[-1][5] == f"{calls:,}"
+
+
+def test_the_first_lines_say_what_was_learnt_and_how_sure_it_is(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    lead = re.search(r'<p class="lead">(.*?)</p>', page, re.S).group(1)
+    assert "can show" in lead and "points or more" in lead and "cannot tell" in lead
+    chosen = re.search(r'<h2 id="recommended">.*?<li>(.*?)</li>', page, re.S).group(1)
+    best = max(records(folder), key=lambda pair: right(pair[1]["check"]).mean())[0]
+    assert points(best["final_score"]) in chosen and "no optimizer saw" in chosen
+
+
+def test_the_report_needs_no_network_and_shows_prompts_and_answers(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert "<ins>" in page and "<del>" in page
+    assert "wrong to right" in page
+    tex = (folder / "summary_results.tex").read_text()
+    assert r"\begin{tabular}" in tex and r"40 test" in tex
+
+
+@pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")), reason="no chromium and chromedriver here"
+)
+def test_the_report_opens_and_sorts_in_a_browser(folder: Path, request: pytest.FixtureRequest) -> None:
+    """Debian's packages chromium and chromium-driver, driven by selenium; also by keyboard and on a phone's width."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=400,800"):
+        options.add_argument(flag)
+    options.binary_location = shutil.which("chromium")
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    request.addfinalizer(browser.quit)
+    browser.get((folder / "report.html").as_uri())
+
+    def column() -> list[float]:
+        table = browser.execute_script("return document.querySelector('#t1').nextElementSibling.nextElementSibling")
+        cells = table.find_elements("css selector", "tbody td:nth-child(5)")
+        return [float(cell.text) for cell in cells]
+
+    heads = browser.execute_script(
+        "return [...document.querySelector('#t1').nextElementSibling.nextElementSibling.querySelectorAll('th button')]"
+    )
+    heads[4].send_keys("\ue007")  # Enter, as one does without a mouse
+    assert column() == sorted(column())
+    heads[4].click()
+    assert column() == sorted(column(), reverse=True)
+    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
