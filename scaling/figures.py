@@ -28,6 +28,7 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]
 DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 POINTS = 100.0
+MOST_IN_LEGEND = 15
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its two
 CURVE_AXES = {
     "rollouts": "rollouts (runs of the whole program)",
@@ -41,7 +42,7 @@ def theme() -> None:
     """The one theme: white, light grid, column widths and type of printed papers, fonts embedded."""
     sns.set_theme(context="paper", style="whitegrid", palette=COLOURS)
     plt.rcParams |= {
-        "figure.dpi": 150, "savefig.dpi": 220, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
+        "figure.dpi": 150, "savefig.dpi": 200, "figure.constrained_layout.use": True,
         "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5, "legend.fontsize": 7.5, "xtick.labelsize": 7.5,
         "ytick.labelsize": 7.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "grid.linewidth": 0.4,
         "lines.linewidth": 1.2, "lines.markersize": 4.5,
@@ -65,7 +66,7 @@ def scaling_curve(summary: pd.DataFrame, ax: Axes, fits: Fits | None = None) -> 
             part["steps"] + offset, POINTS * part["final_score"], yerr=_error_bars(part), label=line, color=colour,
             marker=marker, capsize=2, linestyle=DASHES[index % len(DASHES)],
         )  # fmt: skip
-        for family in (fits or {}).get((part["benchmark"].iloc[0], line), []):
+        for family in (fits or {}).get((part["benchmark"].iloc[0], line), []) if len(lines) <= MOST_IN_LEGEND else []:
             x = np.linspace(part["steps"].min(), part["steps"].max(), 60)
             if not family.rejected:
                 ax.plot(x, POINTS * family.curve(x), color=colour, linewidth=0.5, alpha=0.7)
@@ -152,7 +153,7 @@ def learning_curves(results: Results, cells: pd.DataFrame, axis: str = "rollouts
         benchmark, steps = names[name]
         here = cells[(cells["benchmark"] == benchmark) & (cells["steps"] == steps)]
         for optimizer, runs in here.groupby("optimizer"):
-            curves = [curve for key in runs.index if not (curve := results.curve(key)).empty]
+            curves = [curve for key in runs.index if (curve := results.curve(key))]
             _one_learning_curve(curves, axis, optimizers.index(optimizer), optimizer, ax)
         ax.set(title=name, ylim=(-2, 102))
     figure.supxlabel(CURVE_AXES[axis], fontsize=8)
@@ -191,32 +192,37 @@ def cost_quality(summary: pd.DataFrame) -> Figure:
 
 def footer(figure: Figure, text: str) -> Figure:
     """What the reader must know of the data, in small print under the picture."""
-    width, _ = figure.get_size_inches()
-    figure.text(0.01, -0.01, textwrap.fill(text, int(width * 22)), fontsize=5.5, color="0.35", va="top")
+    width, height = figure.get_size_inches()
+    lines = textwrap.fill(text, int(width * 22))
+    share = (0.1 * (lines.count("\n") + 1) + 0.05) / height
+    figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))
+    figure.text(0.01, share, lines, fontsize=5.5, color="0.35", va="top")
     return figure
 
 
-def _one_learning_curve(curves: list[pd.DataFrame], axis: str, index: int, optimizer: str, ax: Axes) -> None:
+def _one_learning_curve(curves: list[dict[str, np.ndarray]], axis: str, index: int, optimizer: str, ax: Axes) -> None:
     if not curves:
         return
     colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-    seen = [curve[curve["best_val_score"].notna()] for curve in curves]
-    x = np.unique(np.concatenate([curve[axis].to_numpy(float) for curve in seen]))
-    x = x[x >= max(curve[axis].min() for curve in seen)]  # from where every run has a score
-    best = np.array([_step(curve[axis].to_numpy(float), curve["best_val_score"].to_numpy(float), x) for curve in seen])
+    lines = []
+    for curve in curves:
+        known = ~np.isnan(curve["best_val_score"])
+        lines.append((curve[axis][known], curve["best_val_score"][known]))
+    x = np.unique(np.concatenate([at for at, _ in lines]))
+    x = x[x >= max(at.min() for at, _ in lines)]  # from where every run has a score
+    best = np.array([_step(at, score, x) for at, score in lines])
     name = OPTIMIZER_NAMES.get(optimizer, optimizer)
     ax.step(
         x, POINTS * best.mean(axis=0), where="post", color=colour, linestyle=DASHES[index % len(DASHES)], label=name
     )
     if len(curves) > 1:
         ax.fill_between(x, POINTS * best.min(axis=0), POINTS * best.max(axis=0), step="post", color=colour, alpha=0.15)
-    for curve in curves:
-        on_select = curve["rows"].eq("select") if "rows" in curve else pd.Series(True, index=curve.index)
-        for part, face in ((curve[on_select], colour), (curve[~on_select], "none")):
-            ax.plot(
-                part[axis], POINTS * part["candidate_val_score"], linestyle="none", color=colour, alpha=0.6,
-                marker=marker, markersize=2.5 if face == "none" else 3.5, markerfacecolor=face, markeredgewidth=0.5,
-            )  # fmt: skip
+    at, score, on_train = (np.concatenate([c[n] for c in curves]) for n in (axis, "candidate_val_score", "on_train"))
+    for chosen, face in ((~on_train, colour), (on_train, "none")):
+        ax.plot(
+            at[chosen], POINTS * score[chosen], linestyle="none", color=colour, alpha=0.6, marker=marker,
+            markersize=2.5 if face == "none" else 3.5, markerfacecolor=face, markeredgewidth=0.5,
+        )  # fmt: skip
 
 
 def _step(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -265,6 +271,9 @@ def _shared_legend(figure: Figure, axes: list[Axes], columns: int = 3) -> None:
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    shown = dict(list(handles.items())[:MOST_IN_LEGEND])
+    if len(handles) > len(shown):
+        shown[f"and {len(handles) - len(shown)} more (summary_results.csv)"] = plt.Line2D([], [], linestyle="none")
     figure.legend(
-        handles.values(), handles.keys(), loc="outside upper center", ncol=min(columns, len(handles)), frameon=False
+        shown.values(), shown.keys(), loc="outside upper center", ncol=min(columns, len(shown)), frameon=False
     )

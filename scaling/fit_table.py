@@ -40,7 +40,8 @@ def fitted(by_steps: dict[int, Entry], between: dict[str, RunVariance]) -> list[
     if len(steps) < POINTS_FOR_FAMILIES:
         return []
     arms = [by_steps[k].final for k in steps]
-    return families(steps, [arm.mean for arm in arms], covariance(arms, between))
+    ends = contrast([(1.0, arms[-1]), (-1.0, arms[0])], between)
+    return families(steps, [arm.mean for arm in arms], covariance(arms, between), ends.df)
 
 
 def _over_steps(by_steps: dict[int, Entry], between: dict[str, RunVariance]) -> list[dict[str, Any]]:

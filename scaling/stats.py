@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats as distributions
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from scaling.intervals import LEVEL, Interval, is_binary, mean_interval, paired_interval
@@ -92,13 +91,16 @@ class Estimate:
 
 
 def run_variances(arms: Sequence[Arm]) -> dict[str, RunVariance]:
-    """By optimizer, the mean over its cells of the variance between run means; `none` has no optimizer's variance."""
+    """By optimizer, the variance between run means pooled over its cells; `none` has no optimizer's variance.
+
+    Weighted by runs - 1, so that cells with unequal runs keep their degrees of freedom.
+    """
     found: dict[str, list[tuple[float, int]]] = {}
     for arm in arms:
         if arm.runs >= 2 and arm.optimizer != "none":
             found.setdefault(arm.optimizer, []).append((_between(arm), arm.runs - 1))
     return {
-        name: RunVariance(float(np.mean([v for v, _ in parts])), sum(df for _, df in parts))
+        name: RunVariance(sum(v * df for v, df in parts) / sum(df for _, df in parts), sum(df for _, df in parts))
         for name, parts in found.items()
     }
 
@@ -228,8 +230,13 @@ def midp_mcnemar_better(first: Sequence[float], second: Sequence[float]) -> floa
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p (Holm 1979, Scand J Stat 6:65), by statsmodels."""
-    return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
+    """Holm's adjusted p (Holm 1979, Scand J Stat 6:65); statsmodels' collects garbage at every call."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p, kind="stable")
+    steps = np.minimum(1.0, np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order]))
+    adjusted = np.empty_like(p)
+    adjusted[order] = steps
+    return adjusted.tolist()
 
 
 def verdict(estimate: Estimate, p_holm: float, p_con_holm: float) -> str:

@@ -51,7 +51,8 @@ def summarise(results: Results, entries: list[Entry]) -> pd.DataFrame:
     null scores.
     """
     between = run_variances([entry.final for entry in entries])
-    summary = pd.DataFrame([_row(results, entry, between) for entry in entries])
+    numbers = results.cells[list(dict.fromkeys(MEANS.values()))].astype(float)
+    summary = pd.DataFrame([_row(results, entry, between, numbers.loc[entry.keys]) for entry in entries])
     if not summary.empty:
         summary["terms"] = _differing_terms(summary)
         summary["line"] = labels_of(summary)
@@ -183,7 +184,7 @@ def _sum_of_pairs(pairs: list) -> tuple[float, float] | None:
     return None if None in pairs else (sum(low for low, _ in pairs), sum(high for _, high in pairs))
 
 
-def _row(results: Results, entry: Entry, between: dict[str, RunVariance]) -> dict:
+def _row(results: Results, entry: Entry, between: dict[str, RunVariance], numbers: pd.DataFrame) -> dict:
     cells, first = results.cells.loc[entry.keys], results.cells.loc[entry.keys[0]]
     final, base = entry.final, entry.base
     unchanged = bool(cells["unchanged"].astype(bool).all())
@@ -216,8 +217,8 @@ def _row(results: Results, entry: Entry, between: dict[str, RunVariance]) -> dic
         | _interval(
             "improvement", 0.0 if unchanged else change.effect, None if unchanged else (change.low, change.high)
         )
-        | {name: cells[column].astype(float).mean() for name, column in MEANS.items()}
-        | _optimism(results, entry, between)
+        | (means := _means(numbers))
+        | _optimism(entry, means, between)
     )
 
 
@@ -227,19 +228,24 @@ def _interval(name: str, value: float, interval: tuple[float, float] | None) -> 
     return {name: value, f"{short}_low": low, f"{short}_high": high}
 
 
-def _optimism(results: Results, entry: Entry, between: dict[str, RunVariance]) -> dict[str, float]:
+def _means(numbers: pd.DataFrame) -> dict[str, float]:
+    """Means over runs; what no run knows is unknown."""
+    values = dict(zip(numbers.columns, numbers.mean().to_numpy(), strict=True))
+    return {name: float(values[column]) for name, column in MEANS.items()}
+
+
+def _optimism(entry: Entry, means: dict[str, float], between: dict[str, RunVariance]) -> dict[str, float]:
     """(final - baseline on select) - (final - baseline on test): how much better selection made it look.
 
     The select part has no items on file: its variance is that of a difference of two proportions on as many rows,
     an upper bound as the programs share them.
     """
-    cells = results.cells.loc[entry.keys]
-    on_select = (cells["val_final_score"].astype(float) - cells["val_baseline_score"].astype(float)).mean()
+    shares = means["val_final_score"], means["val_baseline_score"]
+    on_select = shares[0] - shares[1]
     if np.isnan(on_select):
         return _interval("optimism", np.nan, None)
     test = contrast([(-1.0, entry.base), (1.0, entry.final)], between)
     rows = float(entry.fields["select_size"]) * len(entry.keys)
-    shares = [cells[f"val_{name}_score"].astype(float).mean() for name in ("final", "baseline")]
     half = 1.96 * np.sqrt(test.se**2 + sum(q * (1 - q) for q in shares) / rows)
     gap = on_select - test.effect
     return _interval("optimism", gap, (gap - half, gap + half))

@@ -24,6 +24,7 @@ SHARED = ["model", "optimizer_model", "rollout_budget", "temperature", "max_outp
 SHARED_IN_BENCHMARK = ["train_size", "val_size", "select_size", "test_sha256"]
 SERIES = ["benchmark", "pipeline", "optimizer", *SHARED, *SHARED_IN_BENCHMARK]
 LOWEST_USED_SHARE = 0.80
+CURVE_FIELDS = ("rollouts", "lm_calls", "list_cost_usd", "candidate_val_score", "best_val_score")
 USAGE_FIELDS = ("calls", "cache_hits", "prompt_tokens", "completion_tokens", "list_cost_usd", "billed_cost_usd")
 
 
@@ -74,10 +75,15 @@ class Results:
         groups = found[0].groups[_places(found[0].items, items)]
         return Arm(row["benchmark"], row["optimizer"], items[here], groups[here], scores[here])
 
-    def curve(self, key: str) -> pd.DataFrame:
-        """Points of one cell's learning curve; empty when it has none."""
-        path = self.folders[key] / CURVE
-        return pd.DataFrame(read_json(path)["points"] if path.exists() else [])
+    def curve(self, key: str) -> dict[str, np.ndarray]:
+        """One cell's learning curve as arrays by field, read once; {} when it has no point."""
+        if key not in self._curves:
+            path = self.folders[key] / CURVE
+            points = read_json(path)["points"] if path.exists() else []
+            numbers = {name: _floats([point.get(name) for point in points]) for name in CURVE_FIELDS}
+            on_train = np.array([point.get("rows") == "train" for point in points])
+            self._curves[key] = numbers | {"on_train": on_train} if points else {}
+        return self._curves[key]
 
     def lines(self, key: str) -> list[dict[str, Any]]:
         """The prediction lines of one cell, as they were written."""
@@ -113,6 +119,7 @@ class Results:
     def __post_init__(self) -> None:
         self._answers: dict[str, dict[str, Answers]] = {}
         self._arrays: dict[tuple[str, ...], np.ndarray] = {}
+        self._curves: dict[str, dict[str, np.ndarray]] = {}
 
 
 def load(folders: Iterable[Path]) -> Results:

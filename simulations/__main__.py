@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=2000, metavar="N")
+    parser.add_argument("--repeats", type=int, default=1000, metavar="N")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     options = parser.parse_args()
     outcomes: list[Outcome] = []
