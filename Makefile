@@ -30,6 +30,9 @@ bench: $(VENV)/ready
 simulate: $(VENV)/ready
 	$(BIN)/python -m simulations
 
+package: $(VENV)/ready
+	$(BIN)/python package_results.py
+
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

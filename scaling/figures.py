@@ -31,8 +31,8 @@ POINTS = 100.0
 MOST_IN_LEGEND = 15
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its two
 CURVE_AXES = {
-    "rollouts": "rollouts (runs of the whole program)",
-    "lm_calls": "LM calls, reflections and proposals included",
+    "rollouts": "rollouts",
+    "lm_calls": "LM calls, all kinds",
     "list_cost_usd": "list cost (USD)",
 }
 Fits = dict[tuple[str, str], list[Family]]  # (benchmark, line) -> its fitted families
@@ -156,7 +156,8 @@ def learning_curves(results: Results, cells: pd.DataFrame, axis: str = "rollouts
             curves = [curve for key in runs.index if (curve := results.curve(key))]
             _one_learning_curve(curves, axis, optimizers.index(optimizer), optimizer, ax)
         ax.set(title=name, ylim=(-2, 102))
-    figure.supxlabel(CURVE_AXES[axis], fontsize=8)
+    for ax in list(axes.values())[-4:]:  # the lowest of each column
+        ax.set_xlabel(CURVE_AXES[axis])
     figure.supylabel("score on select rows (points):\nselected on these rows; hollow: train", fontsize=8)
     _shared_legend(figure, list(axes.values()))
     return figure

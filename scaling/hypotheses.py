@@ -32,7 +32,7 @@ QUESTIONS = {
     "H4": ("task dependency", "Is 5 minus 1 steps larger on reasoning than on classification?", 0.03),
 }
 TEST_COLUMNS = ["family", "question", "comparison", "effect", "ci_low", "ci_high", "p", "p_holm", "verdict",
-                "level", "n", "runs", "reason", "detectable", "to_settle"]  # fmt: skip
+                "level", "n", "runs", "reason", "note", "detectable", "to_settle"]  # fmt: skip
 Key = tuple[str, str, int]  # benchmark, optimizer, steps
 
 
@@ -266,19 +266,19 @@ def _row(name: str, one: Built, p: float, p_holm: float, p_con: float, cells: Gr
     run_df = min((between[o].df for o in cells.optimizers if o in between), default=0)
     if e.runs < 2 or run_df < FEWEST_RUN_DF:
         return row | {"reason": "too few runs: one run says nothing about the next one"}
-    row |= {"to_settle": settling_size(e, smallest), "reason": _said(one)}
+    row |= {"to_settle": settling_size(e, smallest), "reason": one.veto, "note": _said(one)}
     if one.veto:
         return row | {"verdict": "mixed" if one.veto.startswith("mixed") else "cannot tell"}
     if name == "H3":
         row["verdict"] = "supported" if p_holm < SIGNIFICANCE else "contradicted" if p_con < 0.025 else "cannot tell"
-        prefers = f"{'GEPA' if e.effect > 0 else 'MIPROv2'} prefers more steps. " if p_holm < SIGNIFICANCE else ""
-        return row | {"reason": prefers + _said(one)}
+        prefers = f"{'GEPA' if e.effect > 0 else 'MIPROv2'} prefers more steps" if p_holm < SIGNIFICANCE else ""
+        return row | {"reason": prefers}
     return row | {"verdict": verdict(e, p_holm, p_con)}
 
 
 def _said(one: Built) -> str:
-    """Veto, note, and the check with each cell's own variance between runs."""
-    parts = [f"{one.veto}." if one.veto else "", one.note]
+    """What the sentence always adds, and the check with each cell's own variance between runs."""
+    parts = [one.note]
     if one.unpooled is not None:
         parts.append(f"With each cell's own variance between runs: {_points(one.unpooled)}.")
     return " ".join(part for part in parts if part)

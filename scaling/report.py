@@ -60,7 +60,7 @@ def tables_of(f: Findings) -> list[Table]:
             Table("What stays unequal", UNEQUAL_NOTE, unequal(f.summary)),
             Table("Money", _money_note(f), _money(f.costs)),
             Table("How much selection flatters", OPTIMISM_NOTE, _optimism(f.summary)),
-            *(Table(f"Compared: {name}", _family_note(f, name), _family(f.tests, name)) for name in FAMILIES),
+            *(Table(name.capitalize(), _family_note(f, name), _family(f.tests, name)) for name in FAMILIES),
             Table("Shapes and fits", FITS_NOTE, _fits(f.fits)),
         ]
     found.append(Table("Cells without a score", "They are missing above, never 0.", missing(f.results)))
@@ -198,9 +198,7 @@ def _hypotheses(tests: pd.DataFrame) -> str:
             if row["verdict"] != "cannot tell"]  # fmt: skip
     if len(open_ones):
         names = ", ".join(question.split()[0] for question in open_ones["question"])
-        reasons = dict.fromkeys(
-            reason.split(":")[0].split(".")[0] for reason in open_ones["reason"].fillna("") if reason
-        )
+        reasons = dict.fromkeys(reason.split(":")[0] for reason in open_ones["reason"].fillna("") if reason)
         said.append(f"{names}: cannot tell ({'; '.join(reasons) or 'the interval holds both answers'})")
     return "; ".join(said) + "."
 
@@ -232,7 +230,7 @@ def _tests(tests: pd.DataFrame) -> pd.DataFrame:
                 "level": "—" if pd.isna(row["level"]) else row["level"],
                 "n x runs": "—" if pd.isna(row["n"]) else f"{row['n']:.0f} x {row['runs']:.0f}",
                 "to settle": "—" if pd.isna(row["to_settle"]) else row["to_settle"],
-                "why": "" if pd.isna(row["reason"]) else row["reason"],
+                "why": ". ".join(text for text in (row["reason"], row["note"]) if isinstance(text, str) and text),
             }
         )
     return pd.DataFrame(rows)

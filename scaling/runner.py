@@ -102,7 +102,7 @@ def run_cell(work: Work, seam: Seam, settings: Settings, board: Board, rank: int
     except Exception as error:  # the one broad catch: whatever breaks in a cell becomes its record
         message = f"{type(error).__name__}: {error}"
         record |= {"status": "error", "error": {"kind": type(error).__name__, "message": message}}
-        record["error"]["traceback"] = traceback.format_exc()
+        record["error"]["traceback"] = _trace(error)
     finally:
         meter.close()
     record["usage"] = {phase: asdict(meter.usage.get(phase, Usage())) for phase in ("optimize", "evaluate")}
@@ -343,6 +343,13 @@ def _error_rate(lines: list[dict[str, Any]], kind: str) -> float:
 def _mean(values: list[float]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def _trace(error: BaseException) -> str:
+    """Where it happened: file, line and function, without the folders of this machine."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f"{'/'.join(Path(f.filename).parts[-2:])}:{f.lineno} in {f.name}: {f.line}" for f in frames]
+    return "\n".join([*lines, f"{type(error).__name__}: {error}"])
 
 
 def _sentence(record: dict[str, Any]) -> str:

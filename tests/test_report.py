@@ -162,7 +162,7 @@ def test_the_money_is_what_the_calls_cost(folder: Path) -> None:
 
 
 def test_improvements_are_tested_on_the_same_items(folder: Path) -> None:
-    rows = tables((folder / "report.html").read_text())["Compared: improvement by optimization (exploratory)"]
+    rows = tables((folder / "report.html").read_text())["Improvement by optimization (exploratory)"]
     changed = {}
     for record, by_program in records(folder):
         base, final = right(by_program["baseline"]), right(by_program["final"])

@@ -303,7 +303,7 @@ def test_verdicts_of_planted_effects() -> None:
     h1, h2, h3, h4 = judge(grid_of(rng, {1: 0.0, 3: 0.15, 5: 0.15}))
     assert (h1["verdict"], h2["verdict"]) == ("supported", "supported")
     assert h3["verdict"] == h4["verdict"] == "cannot tell"
-    assert "vote 5 was not run" in h1["reason"] and "own variance between runs" in h1["reason"]
+    assert "vote 5 was not run" in h1["note"] and "own variance between runs" in h1["note"]
     down = judge(grid_of(rng, {1: 0.0, 3: -0.1, 5: -0.1}))
     assert down[0]["verdict"] == "contradicted" and "no rise from 1 to 3" in down[1]["reason"]
     one_run = judge(grid_of(rng, {1: 0.0, 3: 0.2, 5: 0.3}, runs=1))
@@ -322,9 +322,9 @@ def test_votes_tell_whether_steps_or_calls_pay() -> None:
     rng = np.random.default_rng(8)
     cells = grid_of(rng, {1: 0.0, 5: 0.2})
     weak = {key: a for key, a in grid_of(rng, {5: 0.05}).arms.items() if key[2] == 5}
-    assert "pays by steps" in judge(Grid(cells.arms, cells.task_class, vote=weak))[0]["reason"]
+    assert "pays by steps" in judge(Grid(cells.arms, cells.task_class, vote=weak))[0]["note"]
     same = {key: a for key, a in cells.arms.items() if key[2] == 5}
-    assert "pays by calls, or not shown" in judge(Grid(cells.arms, cells.task_class, vote=same))[0]["reason"]
+    assert "pays by calls, or not shown" in judge(Grid(cells.arms, cells.task_class, vote=same))[0]["note"]
 
 
 def test_flagged_cells_leave_h3_alone() -> None:

@@ -1,0 +1,163 @@
+#!/usr/bin/env python
+"""Put records, configs, plan, lock file, data digests, report and program into one archive for another laboratory.
+
+`python package_results.py` reads results/ and writes package.tar.gz. No keys, no prompts cache, no paths and no names
+of machines or users go in; the same results give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import importlib.metadata
+import io
+import json
+import os
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import analyze_results
+from scaling.store import AGGREGATE, CACHE, LOG, RECORD, SWEEP, read_records
+from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
+
+ROOT = Path(__file__).parent
+PROGRAM = ("*.py", "*.txt", "*.md", "LICENSE", "Makefile", "pyproject.toml", "scaling/**/*", "benchmarks/**/*")
+LEFT_OUT = {Path(CACHE).parts[0], Path(LOG).name, Path(SWEEP).name, Path(AGGREGATE).name, "cell.json"}
+# Fields of a cell that a study's file has under another name.
+AXES = {"benchmark": "benchmarks", "pipeline": "pipelines", "steps": "steps", "optimizer": "optimizers",
+        "model": "models", "run": "run_list"}  # fmt: skip
+COPIED = ("optimizer_model", "seed", "temperature", "rollout_budget", "train_size", "val_size", "test_size", "labels",
+          "feedback")  # fmt: skip
+HOW_TO = """To run any of these cells again: Python 3.11 to 3.13, `pip install -r requirements.lock`, then
+
+    python run_scaling_experiment.py --config configs/<cell_id>.toml --data hub
+
+with the same data source as in data_digests.json: where the digests of the rows agree, the cell_id does too. Models
+that were given with --models-file must be given again. `python analyze_results.py` makes the tables and figures again.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code (0 well, 2 usage)."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--results-dir", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument("--output", type=Path, default=Path("package.tar.gz"), metavar="FILE.tar.gz")
+    options = parser.parse_args(argv)
+    try:
+        count = write_package(options.results_dir, options.output)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    print(f"wrote {options.output}: {count} cells")
+    return EXIT_OK
+
+
+def write_package(results: Path, output: Path) -> int:
+    """Write the archive; returns how many cells are in it. Raises UsageError without records, or for a key in them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        stage = Path(scratch)
+        count = stage_results(results, stage / "results")
+        for cell_id, text in configs(stage / "results"):
+            _write(stage / "configs" / f"{cell_id}.toml", text)
+        _write(stage / "data_digests.json", json.dumps(digests(stage / "results"), indent=2) + "\n")
+        _write(stage / "requirements.lock", lock())
+        _write(stage / "HOW_TO.md", HOW_TO)
+        for path in program_files():
+            _write(stage / path.relative_to(ROOT), path.read_bytes())
+        here = Path.cwd()
+        os.chdir(stage)  # so that the report names its records from the archive's top
+        try:
+            analyze_results.analyze([Path("results")], Path("."), ["png", "pdf"])
+        finally:
+            os.chdir(here)
+        _archive(stage, output)
+    return count
+
+
+def stage_results(results: Path, stage: Path) -> int:
+    """Copy everything that is a result, without what names this machine; returns the number of cells."""
+    records = read_records([results])
+    if not records:
+        raise UsageError(f"no results in {results}. Run: python run_scaling_experiment.py --quick")
+    for path in sorted(results.rglob("*")):
+        inside = path.relative_to(results)
+        if path.is_file() and not LEFT_OUT & set(inside.parts):
+            text = path.read_text(encoding="utf-8")
+            if path.name == RECORD or path.suffix == ".json":
+                text = json.dumps(without_places(json.loads(text)), indent=2, ensure_ascii=False) + "\n"
+            _refuse_keys(text, path)
+            _write(stage / inside, text)
+    return len(records)
+
+
+def without_places(value: Any, name: str = "") -> Any:
+    """The same data without tracebacks and folders: where rows came from is `folder`, their digests say which."""
+    if isinstance(value, dict):
+        return {key: without_places(item, key) for key, item in value.items() if key != "traceback"}
+    if isinstance(value, list):
+        return [without_places(item, name) for item in value]
+    if name in ("data", "source") and isinstance(value, str) and value not in ("hub", "sample"):
+        return "folder"
+    if isinstance(value, str) and name == "message":
+        return " ".join(Path(word).name if word.startswith(("/", "'/", "~")) else word for word in value.split(" "))
+    return value
+
+
+def configs(results: Path) -> Iterator[tuple[str, str]]:
+    """(cell_id, TOML text) of each cell, to be run with --config."""
+    for _, record in read_records([results]):
+        cell = record["cell"]
+        fields = {"name": record["cell_id"]} | {axis: [cell[name]] for name, axis in AXES.items()}
+        fields |= {name: cell[name] for name in COPIED if cell.get(name) is not None}
+        fields["data"] = cell["data"] if cell["data"] in ("hub", "sample") else "hub"
+        yield record["cell_id"], "".join(f"{name} = {json.dumps(value)}\n" for name, value in fields.items())
+
+
+def digests(results: Path) -> dict[str, Any]:
+    """cell_id -> source, revision and digests of the rows that it was dealt."""
+    return {record["cell_id"]: record.get("data") for _, record in read_records([results])}
+
+
+def lock() -> str:
+    """Every installed package with its version; none by path or address."""
+    found = {dist.metadata["Name"].lower(): dist.version for dist in importlib.metadata.distributions()}
+    own = ("call-scaling",)
+    return "".join(f"{name}=={version}\n" for name, version in sorted(found.items()) if name not in own)
+
+
+def program_files() -> list[Path]:
+    """The program's own files: scripts, library, benchmarks, plan; nothing generated."""
+    found = {path for pattern in PROGRAM for path in ROOT.glob(pattern) if path.is_file()}
+    generated = ("summary_results", "summary_tests", "summary_fits")
+    return sorted(p for p in found if "__pycache__" not in p.parts and not p.name.startswith(generated))
+
+
+def _refuse_keys(text: str, path: Path) -> None:
+    for name, value in os.environ.items():
+        if name.endswith(("_KEY", "_TOKEN", "_SECRET")) and len(value) >= 8 and value in text:
+            raise UsageError(f"{path} holds the value of {name}. Take it out before packing.")
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _archive(stage: Path, output: Path) -> None:
+    """A tar.gz without times, owners or modes of this machine."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path in sorted(p for p in stage.rglob("*") if p.is_file()):
+            info = tarfile.TarInfo(str(Path("package") / path.relative_to(stage)))
+            info.size, info.mode = path.stat().st_size, 0o644
+            tar.addfile(info, io.BytesIO(path.read_bytes()))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_bytes(gzip.compress(buffer.getvalue(), mtime=0))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

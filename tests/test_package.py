@@ -1,0 +1,104 @@
+"""The archive for another laboratory: it can be run again, and names nobody's machine."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import platform
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import package_results
+import run_scaling_experiment as script
+from scaling.types import EXIT_OK, EXIT_USAGE
+from tests.conftest import SMALL
+from tests.support.files import read
+from tests.support.server import ScriptedServer
+
+
+@pytest.fixture
+def package(
+    experiment: Callable, toy: Callable, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The unpacked archive of a cell that is ok and of one that broke, from rows in a folder of somebody's."""
+    home = tmp_path / "home" / "mallory"
+    rows = home / "rows" / "banking77"
+    rows.mkdir(parents=True)
+    sample = Path(script.__file__).parent / "benchmarks" / "banking77" / "sample.jsonl"
+    (rows / "pool.jsonl").write_bytes(sample.read_bytes())
+    monkeypatch.setenv("TOY_API_KEY", "sk-planted-secret")
+    results = home / "results"
+    keywords = SMALL | {"benchmark": "banking77", "data": str(home / "rows"), "api_base": server.url}
+    record = asyncio.run(script.run_single_experiment(**keywords, output_dir=results / "one", labels=4))
+    assert record["status"] == "ok", record["error"]
+
+    def broken(gold: object, pred: object, trace: object = None) -> float:
+        raise FileNotFoundError(2, "not here", f"{home}/secret.txt")
+
+    toy(metric=broken)
+    assert experiment(output_dir=results / "two")["status"] == "error"
+    archive = tmp_path / "package.tar.gz"
+    assert package_results.main(["--results-dir", str(results), "--output", str(archive)]) == EXIT_OK
+    again = tmp_path / "again.tar.gz"
+    assert package_results.main(["--results-dir", str(results), "--output", str(again)]) == EXIT_OK
+    assert archive.read_bytes() == again.read_bytes()
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path / "unpacked", filter="data")
+    return tmp_path / "unpacked" / "package"
+
+
+def test_nothing_in_it_names_a_machine_a_user_or_a_key(package: Path, tmp_path: Path) -> None:
+    names = ["mallory", "sk-planted-secret", str(tmp_path), str(Path(script.__file__).parent), str(Path.home()) + "/"]
+    names += [platform.node()] if len(platform.node()) > 4 else []
+    names += [f"/home/{getpass.getuser()}", f"/Users/{getpass.getuser()}"]
+    for path in (p for p in package.rglob("*") if p.is_file()):
+        content = path.read_bytes()
+        for name in names:
+            assert name.encode() not in content, f"{name} in {path.relative_to(package)}"
+    assert not list(package.rglob("responses.sqlite*")) and not list(package.rglob("sweep.log"))
+
+
+def test_it_holds_what_another_laboratory_needs(package: Path) -> None:
+    for name in ("plan.txt", "requirements.lock", "data_digests.json", "report.html", "summary_results.csv",
+                 "HOW_TO.md",
+                 "run_scaling_experiment.py", "scaling/models.toml", "results/one/predictions.jsonl"):  # fmt: skip
+        assert (package / name).exists(), name
+    assert "dspy==" in (package / "requirements.lock").read_text()
+    record = read(package / "results" / "one" / "results.json")
+    assert read(package / "data_digests.json")[record["cell_id"]]["sha256"] == record["data"]["sha256"]
+    assert record["data"]["source"] == "folder"
+    broken = read(package / "results" / "two" / "results.json")
+    assert broken["final_score"] is None and "not here" in broken["error"]["message"]
+
+
+def test_its_configs_give_the_same_cells(package: Path, server: ScriptedServer, tmp_path: Path) -> None:
+    record = read(package / "results" / "one" / "results.json")
+    config = package / "configs" / f"{record['cell_id']}.toml"
+    flags = ["--config", str(config), "--data", "sample", "--api-base", server.url, "--output-dir", str(tmp_path / "x")]
+    assert script.main(flags) == EXIT_OK
+    again = [read(path) for path in (tmp_path / "x").rglob("results.json")]
+    assert [one["cell_id"] for one in again] == [record["cell_id"]]
+    assert again[0]["final_score"] == record["final_score"]
+
+
+def test_a_key_in_the_records_is_refused(
+    experiment: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    experiment(output_dir=tmp_path / "results")
+    lines = tmp_path / "results" / "predictions.jsonl"
+    first = json.loads(lines.read_text().splitlines()[0]) | {"prediction": "sk-planted-secret"}
+    lines.write_text(json.dumps(first) + "\n")
+    monkeypatch.setenv("TOY_API_KEY", "sk-planted-secret")
+    target = tmp_path / "p.tar.gz"
+    assert package_results.main(["--results-dir", str(tmp_path / "results"), "--output", str(target)]) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert "TOY_API_KEY" in error and "sk-planted" not in error and not target.exists()
+
+
+def test_without_results_there_is_nothing_to_pack(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert package_results.main(["--results-dir", str(tmp_path)]) == EXIT_USAGE
+    assert "no results" in capsys.readouterr().err
