@@ -22,7 +22,7 @@ GOOD = {
     "--runs": "1",
     "--rollout-budget": "40",
     "--train-size": "10",
-    "--val-size": "20",
+    "--val-size": "5",
     "--test-size": "20",
     "--data": "sample",
     "--output-dir": "out",

@@ -88,8 +88,8 @@ def test_optimizers_see_train_and_select_rows_only(
     assert not [row["id"] for row in rows.test + rows.check if row["message"] in before]
     assert [row["message"] in before for row in rows.select] == [True] * len(rows.select)
     # The same search finds the test rows once they are opened, so it could have found them above.
-    assert [row["message"] in after for row in rows.test] == [True] * len(rows.test)
-    assert not [row["id"] for row in rows.check if row["message"] in after]
+    opened = rows.test + rows.check
+    assert [row["message"] in after for row in opened] == [True] * len(opened)
 
 
 @every_optimizer
@@ -218,7 +218,7 @@ def test_no_change_is_called_no_change(
     assert record["unchanged"] is True
     assert record["improvement"] == 0.0
     assert record["improvement_ci95"] is None
-    assert record["usage"]["evaluate"]["calls"] == 20
+    assert record["usage"]["evaluate"]["calls"] == 20 + 15  # the test rows once, and the check rows
 
 
 @every_optimizer

@@ -219,7 +219,9 @@ def test_baseline_and_final_are_scored_on_the_same_rows(
     scored: dict[str, list[str]] = {}
     for line in lines(tmp_path / "cell/predictions.jsonl"):
         scored.setdefault(line["program"], []).append(line["id"])
-    assert set(scored) == {"baseline", "final", "at_equal_calls"}
+    assert set(scored) == {"baseline", "final", "at_equal_calls", "check"}
+    assert not set(scored["check"]) & set(scored["final"])
+    assert record["check_n"] == len(scored["check"]) == 15
     assert scored["baseline"] == scored["final"] == scored["at_equal_calls"]
     assert len(set(scored["final"])) == len(scored["final"]) == record["n"] == 20
     labels = {row["id"]: row["label"] for row in rows()}
@@ -281,13 +283,13 @@ def test_the_cap_stops_before_it_is_passed_and_a_higher_one_goes_on(
     assert script.main([*command, "--max-cost", "0.01"]) == 3
     spent = price(server.prompt_tokens, server.completion_tokens)
     first = server.calls
-    assert 0 < first < 20
+    assert 0 < first < 35
     assert spent <= 0.01
     assert records_in(tmp_path / "out")["toy"]["status"] == "budget"
     assert records_in(tmp_path / "out")["toy"]["final_score"] is None
 
     assert script.main([*command, "--max-cost", "1"]) == 0
-    assert server.calls == 20
+    assert server.calls == 35  # 20 test rows and 15 check rows
     assert records_in(tmp_path / "out")["toy"]["status"] == "ok"
 
 
@@ -395,9 +397,9 @@ def test_a_busy_server_is_asked_again(experiment: Callable, server: ScriptedServ
 
     assert record["status"] == "ok"
     assert record["error_rates"]["infrastructure"] == 0.0
-    assert record["usage"]["evaluate"]["calls"] == server.calls == 20
+    assert record["usage"]["evaluate"]["calls"] == server.calls == 35
     attempts = sum(call["attempts"] for call in lines(tmp_path / "cell/calls.jsonl"))
-    assert attempts == len(server.requests) > 20
+    assert attempts == len(server.requests) > 35
 
 
 def refuse_some(share: int) -> Callable[[int, Body], Any]:
