@@ -18,7 +18,7 @@ from pathlib import Path
 # A minus counts where no digit, letter or bracket is before it: 10-12 holds 10 and 12.
 NUMBER = re.compile(r"(?:(?<![\w)])-[$£€]?|[$£€]\s?-?)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)")
 LONGEST = 400  # characters of an answer that the judge is asked about; a final answer is shorter
-PATIENCE = 12.0  # seconds until the judge is given up: its own limits, twice 5 s, do not reach into long products
+PATIENCE = 12.0  # seconds until the judge is given up: its own limits, three times 3 s, do not reach into long products
 _JUDGE = Path(__file__).with_name("judge.py")
 _lock = threading.Lock()
 _process: subprocess.Popen[str] | None = None

@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+import resource
 import signal
 import sys
 
+SECONDS = 3  # for each of the two answers to be read, and for the comparison
+MEMORY = 2 * 1024**3  # bytes: 10^(10^10) written out would take more
 FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "log", "exp", "sqrt"}
 
 
@@ -19,11 +22,12 @@ def main() -> None:
     from math_verify import parse, verify
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     logging.disable(logging.CRITICAL)
     print("ready", flush=True)
     for line in sys.stdin:
-        gold, given = (parse(marked(text)) for text in json.loads(line))
-        print(int(bool(gold and given and verify(gold, given))), flush=True)
+        gold, given = (parse(marked(text), parsing_timeout=SECONDS) for text in json.loads(line))
+        print(int(bool(gold and given and verify(gold, given, timeout_seconds=SECONDS))), flush=True)
 
 
 def marked(text: str) -> str:

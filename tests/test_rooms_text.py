@@ -17,7 +17,7 @@ import pytest
 import run_scaling_experiment as script
 from benchmarks import answers, gsm8k, mathbench, own_csv, superglue
 from benchmarks import math as math_room
-from scaling.data import deal, load_benchmark
+from scaling.data import deal, load_benchmark, shrink
 from scaling.types import Benchmark, UsageError
 from tests.support.files import read
 from tests.support.server import ScriptedServer
@@ -61,6 +61,15 @@ def test_every_gold_answer_of_the_samples_is_right_and_the_feedback_says_so(name
         said = entry["feedback"](gold, dspy.Prediction(answer="zebra"))
         assert said.startswith("Wrong") and "zebra" in said and row["answer"] in said
         assert entry["metric"](gold, dspy.Prediction(answer=None)) == 0.0
+
+
+@pytest.mark.parametrize("name", TEXT_ROOMS)
+def test_a_cell_of_the_room_runs(experiment: Callable[..., dict[str, Any]], tmp_path: Path, name: str) -> None:
+    gold = {row["answer"] for row in bench(name).train}
+    record = experiment(benchmark=name)
+    assert record["status"] == "ok" and record["n"] == 20 and 0 <= record["final_score"] <= 1
+    lines = (tmp_path / "cell" / "predictions.jsonl").read_text().splitlines()
+    assert {json.loads(line)["gold"] for line in lines} <= gold
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "math", "superglue", "superglue/cb"])
@@ -242,6 +251,7 @@ def test_an_answer_that_takes_too_long_is_wrong_and_the_next_is_judged(monkeypat
     monkeypatch.setattr(answers, "PATIENCE", 0.5)
     assert not answers.same_maths("12", "9^{9^{9^{9}}} - 1")
     assert answers._process.poll() is not None
+    monkeypatch.undo()
     assert answers.same_maths(r"\frac{1}{4}", "2/8")
     assert answers._process.pid != first
 
@@ -252,6 +262,17 @@ def test_a_judge_that_cannot_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(answers, "_JUDGE", tmp_path / "judge.py")
     with pytest.raises(RuntimeError, match="math-verify"):
         answers.same_maths(r"\frac{1}{5}", "0.2")
+
+
+@pytest.mark.parametrize("optimizer", ["none", "gepa"])
+def test_a_judge_that_cannot_start_is_no_score_of_0(
+    experiment: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, optimizer: str
+) -> None:
+    (tmp_path / "judge.py").write_text("")
+    monkeypatch.setattr(answers, "_process", None)
+    monkeypatch.setattr(answers, "_JUDGE", tmp_path / "judge.py")
+    record = experiment(benchmark="math", optimizer=optimizer)
+    assert record["status"] == "error" and "math-verify" in record["error"]["message"]
 
 
 def test_math_says_where_its_train_rows_come_from() -> None:
@@ -418,14 +439,15 @@ def test_own_answers_are_compared_as_numbers_or_words(gold: str, answer: str, ri
 
 
 @pytest.mark.parametrize(
-    ("count", "sizes"), [(12, (3, 3, 6)), (60, (15, 15, 30)), (400, (50, 100, 250)), (900, (50, 100, 500))]
+    ("count", "sizes"), [(12, (3, 3, 6)), (60, (15, 15, 30)), (400, (50, 100, 200)), (1200, (50, 100, 500))]
 )
 def test_seeds_come_from_the_number_of_rows(tmp_path: Path, count: int, sizes: tuple[int, int, int]) -> None:
     entry = own_csv.entry(write_csv(tmp_path / "mine.csv", count))
     assert tuple(len(entry[part]) for part in ("train_seeds", "val_seeds", "test_seeds")) == sizes
     loaded = load_benchmark("mine", entry, "hub")
     assert loaded.source == str(tmp_path / "mine.csv")
-    assert len(loaded.train) == count and loaded.train[3]["id"] == "q3"
+    assert {row["id"] for row in loaded.train + loaded.test} == {f"q{i}" for i in range(count)}
+    assert shrink(loaded, 50, 100, 500)[2] == sizes[2]
 
 
 def test_a_csv_is_a_benchmark_by_its_path(
