@@ -17,6 +17,7 @@ import pytest
 import run_scaling_experiment as script
 from benchmarks import answers, gsm8k, mathbench, own_csv, superglue
 from benchmarks import math as math_room
+from benchmarks.superglue.data import SUBTASKS
 from scaling.data import deal, load_benchmark, shrink
 from scaling.types import Benchmark, UsageError
 from tests.support.files import read
@@ -258,6 +259,7 @@ def test_an_answer_that_takes_too_long_is_wrong_and_the_next_is_judged(monkeypat
 
 def test_a_judge_that_cannot_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "judge.py").write_text("print('no')")
+    answers.same_maths.cache_clear()
     monkeypatch.setattr(answers, "_process", None)
     monkeypatch.setattr(answers, "_JUDGE", tmp_path / "judge.py")
     with pytest.raises(RuntimeError, match="math-verify"):
@@ -269,6 +271,7 @@ def test_a_judge_that_cannot_start_is_no_score_of_0(
     experiment: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, optimizer: str
 ) -> None:
     (tmp_path / "judge.py").write_text("")
+    answers.same_maths.cache_clear()
     monkeypatch.setattr(answers, "_process", None)
     monkeypatch.setattr(answers, "_JUDGE", tmp_path / "judge.py")
     record = experiment(benchmark="math", optimizer=optimizer)
@@ -277,6 +280,18 @@ def test_a_judge_that_cannot_start_is_no_score_of_0(
 
 def test_math_says_where_its_train_rows_come_from() -> None:
     assert script.BENCHMARK_CONFIG["math"]["note"] == "its train rows come from MATH's test split"
+
+
+def test_math_from_the_hub_is_train_of_one_data_set_and_test_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(source: str, room: Path, hub: dict[str, Any]) -> dict[str, Any]:
+        rows = [row | {"problem": f"{hub['path']} {row['problem']}"} for row in sample("math")]
+        return {"train": rows, "test": None, "revision": hub["path"][:3], "label_names": None}
+
+    monkeypatch.setattr("benchmarks.math.data.read", read)
+    loaded = bench("math", "hub")
+    assert all(row["problem"].startswith("DigitalLearningGmbH/MATH-lighteval ") for row in loaded.train)
+    assert all(row["problem"].startswith("HuggingFaceH4/MATH-500 ") for row in loaded.test)
+    assert loaded.revision == "train Dig, test Hug"
 
 
 def test_rows_of_math_500_have_their_own_answer(tmp_path: Path) -> None:
@@ -352,15 +367,26 @@ def test_labels_are_compared_without_case(gold: str, answer: str, right: int) ->
     assert score(superglue, {"answer": gold}, answer) == right
 
 
-def test_the_superglue_sample_has_40_rows_of_three_subtasks() -> None:
+def test_the_superglue_sample_has_40_rows_of_each_subtask_in_even_shares() -> None:
     rows = bench("superglue").train
-    assert Counter(row["subtask"] for row in rows) == {"boolq": 40, "copa": 40, "rte": 40}
-    assert set(Counter(row["stratum"] for row in rows).values()) == {20}
-    for name in ("boolq", "copa", "rte"):
+    assert Counter(row["subtask"] for row in rows) == dict.fromkeys(SUBTASKS, 40)
+    for name in SUBTASKS:
         alone = bench(f"superglue/{name}").train
         assert {row["text"] for row in alone} == {row["text"] for row in rows if row["subtask"] == name}
-    with pytest.raises(UsageError, match="no rows of superglue/wic"):
-        bench("superglue/wic")
+        labels = Counter(row["answer"] for row in alone)
+        assert set(labels) == set(alone[0]["labels"]) and max(labels.values()) - min(labels.values()) <= 4
+
+
+def test_the_hub_is_asked_for_each_subtask_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(source: str, room: Path, hub: dict[str, Any]) -> dict[str, Any]:
+        rows = [row for row in sample("superglue") if row["subtask"] == hub["name"]]
+        names = ["no", "yes"] if hub["name"] == "wic" else None  # the hub's own names win
+        return {"train": rows[:30], "test": rows[30:], "revision": "abc", "label_names": names}
+
+    monkeypatch.setattr("benchmarks.superglue.data.read", read)
+    loaded = bench("superglue", "hub")
+    assert (len(loaded.train), len(loaded.test), loaded.revision) == (180, 60, "abc")
+    assert {row["answer"] for row in bench("superglue/wic", "hub").train} == {"no", "yes"}
 
 
 def test_every_subtask_is_in_words(tmp_path: Path) -> None:

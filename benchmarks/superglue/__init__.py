@@ -6,7 +6,7 @@ subtasks that are there, in proportion to their rows (mostly BoolQ, from the hub
 over rows, not the leaderboard's mean over subtasks. `superglue/boolq`, `superglue/cb`, `superglue/copa`,
 `superglue/rte`, `superglue/wic` and `superglue/wsc.fixed` are each subtask alone. MultiRC and ReCoRD are
 left out: they are not scored an answer at a time.
-Sample: 40 rows each of BoolQ, COPA and RTE, written for this project.
+Sample: 40 rows of each of the six, written for this project.
 Metric: accuracy, case ignored, as officially for all six. CB's second official score, macro-F1, is a
 score of all its rows together and none of a row; it is not recorded.
 Questions over one BoolQ passage, and hypotheses over one RTE or CB premise, share a group.
