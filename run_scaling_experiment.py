@@ -21,7 +21,7 @@ from typing import Any
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else DSPy asks the network for prices at start
 
-from benchmarks import banking77, heartdisease, hotpotqa
+from benchmarks import banking77, gsm8k, heartdisease, hotpotqa, math, mathbench, own_csv, superglue
 from scaling import local_server, plan
 from scaling.cache import Cache
 from scaling.check import print_check
@@ -52,6 +52,11 @@ BENCHMARK_CONFIG: dict[str, dict[str, Any]] = {
     "banking77": banking77.CONFIG,
     "heartdisease": heartdisease.CONFIG,
     "hotpotqa": hotpotqa.CONFIG,
+    "gsm8k": gsm8k.CONFIG,
+    "math": math.CONFIG,
+    "mathbench": mathbench.CONFIG,
+    "superglue": superglue.CONFIG,
+    **superglue.CONFIGS,
 }
 
 
@@ -109,6 +114,7 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
     check_options(options)
     read_records([options.output_dir])  # one that cannot be read is told before anything is spent
     registry = load_registry(options.models_file)
+    study = with_own_files(study)
     cells = plan.expand(study, list(BENCHMARK_CONFIG), registry, options.api_base)
     models = _models_of(cells, registry, options)
     work = prepare(cells, models, options)
@@ -134,6 +140,18 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
         settings = Settings(timeout=options.timeout, max_error_rate=options.max_error_rate)
         run_cells(waiting, seam, settings, board, options.output_dir)
     return [item.files.read_record() for item in work]
+
+
+def with_own_files(study: plan.Study) -> plan.Study:
+    """Make an entry of BENCHMARK_CONFIG of each benchmark that is a CSV file; the study then has it by its stem."""
+    paths = {name: Path(name) for name in study.benchmarks if name.lower().endswith(".csv")}
+    stems = [path.stem for path in paths.values()]
+    for path in paths.values():
+        known = BENCHMARK_CONFIG.get(path.stem)
+        if stems.count(path.stem) > 1 or (known and known["metric"] is not own_csv.metric):
+            raise UsageError(f"{path}: there is another benchmark called '{path.stem}'. Give the file another name.")
+        BENCHMARK_CONFIG[path.stem] = own_csv.entry(path)
+    return replace(study, benchmarks=[paths[name].stem if name in paths else name for name in study.benchmarks])
 
 
 def prepare(cells: list[Cell], models: dict[str, Model], options: argparse.Namespace) -> list[Work]:
@@ -231,6 +249,7 @@ def check(study: plan.Study, options: argparse.Namespace) -> bool:
     """Ask each model of the study one small question and print how it went; whether all are ready."""
     check_options(options)
     registry = load_registry(options.models_file)
+    study = with_own_files(study)
     cells = plan.expand(study, list(BENCHMARK_CONFIG), registry, options.api_base)
     names = sorted({name for cell in cells for name in (cell.model, cell.optimizer_model)})
     models = [find_model(name, registry, options.api_base) for name in names]
@@ -269,7 +288,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     what.add_argument("--quick", action="store_const", const="quick", dest="study", help="the demo: --study quick")
     axes = parser.add_argument_group("narrow or override the study")
-    axes.add_argument("--benchmarks", "--datasets", nargs="+", metavar="NAME", help=", ".join(BENCHMARK_CONFIG))
+    axes.add_argument(
+        "--benchmarks", "--datasets", nargs="+", metavar="NAME", help=", ".join([*BENCHMARK_CONFIG, "FILE.csv"])
+    )
     axes.add_argument("--pipelines", nargs="+", metavar="NAME", help="chain, repeat, vote")
     axes.add_argument("--steps", nargs="+", type=int, metavar="N", help="LLM calls an example, 1 to 5")
     axes.add_argument("--optimizers", nargs="+", metavar="NAME", help="none, gepa, mipro, mipro_instruct, bootstrap")

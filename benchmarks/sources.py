@@ -27,7 +27,7 @@ def read(source: str, room: Path, hub: dict[str, Any]) -> dict[str, Any]:
         return {"train": rows, "test": None, "revision": None, "label_names": None}
     if source == "hub":
         return _read_hub(hub, room.name)
-    return _read_folder(Path(source), room.name)
+    return read_folder(Path(source), room.name)
 
 
 def read_jsonl(path: Path) -> RawRows:
@@ -49,7 +49,8 @@ def named(value: Any, label_names: list[str] | None) -> str:
     return str(value)
 
 
-def _read_folder(folder: Path, name: str) -> dict[str, Any]:
+def read_folder(folder: Path, name: str) -> dict[str, Any]:
+    """Raw rows of folder/name/*.jsonl, told apart by their names; UsageError when there are none."""
     room = folder / name
     if not room.is_dir():
         raise UsageError(

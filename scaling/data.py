@@ -18,7 +18,7 @@ from scaling.types import Benchmark, Deal, Row, UsageError
 REQUIRED_KEYS = ("signature", "loader", "metric", "train_seeds", "val_seeds")
 OPTIONAL_KEYS = (
     "test_seeds", "feedback", "roles", "version", "labels",
-    "label_field", "stratify", "match_fields", "near_copy", "extra_metrics", "task_class",
+    "label_field", "stratify", "match_fields", "near_copy", "mask_digits", "extra_metrics", "task_class", "note",
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def load_benchmark(name: str, config: dict[str, Any], source: str, labels: int |
         train=train,
         test=test,
         config=config,
-        source=source,
+        source=loaded.get("source") or source,
         revision=loaded.get("revision"),
     )
 
@@ -204,11 +204,16 @@ def _train_pool(bench: Benchmark, test_rows: list[Row], limit: int | None, seed:
 
 
 def _copy_detector(bench: Benchmark, against: list[Row]):
-    """A predicate: does this row repeat one of `against`, to the letter or (config `near_copy`) nearly?"""
+    """A predicate: does this row repeat one of `against`, to the letter or (config `near_copy`) nearly?
+
+    With `mask_digits` in the config, texts that differ in their numbers only are the same.
+    """
     fields = bench.config.get("match_fields") or bench.inputs
+    mask = bench.config.get("mask_digits")
 
     def text(row: Row) -> str:
-        return normalise_text(" ".join(str(row[name]) for name in fields))
+        whole = " ".join(str(row[name]) for name in fields)
+        return normalise_text(re.sub(r"\d[\d.,]*", "0", whole) if mask else whole)
 
     exact = {text(row) for row in against}
     limit = bench.config.get("near_copy")

@@ -35,7 +35,10 @@ from scaling.types import SCHEMA_VERSION, Benchmark, Cell, CellStopped, Deal, di
 MAX_CELLS_TOGETHER = 64
 MAX_THREADS_A_CELL = 64
 OPTIMIZER_TEMPERATURE = 1.0
-PACKAGES = ("dspy", "gepa", "optuna", "litellm", "datasets", "numpy", "scipy", "statsmodels", "xllamacpp")
+PACKAGES = (
+    "dspy", "gepa", "optuna", "litellm", "datasets", "numpy", "scipy", "statsmodels", "math-verify", "sympy",
+    "xllamacpp",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The three rooms: their rows in clear words, their official scores, and deals that are the same everywhere."""
+"""The rooms: their rows in clear words, their official scores, and deals that are the same everywhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,24 @@ DIGESTS = {
     ("real", "banking77"): ("fcaf4726", "9cfaa90a", "5f6fdf51"),
     ("real", "heartdisease"): ("66bfb5f2", "83ccc4b5", "e07c4a00"),
     ("real", "hotpotqa"): ("0455128f", "77036acb", "6998d1b0"),
+    ("sample", "gsm8k"): ("bf8c0a70", "5ea62546", "2a76e17f"),
+    ("sample", "math"): ("8e858a6e", "206aa6a1", "749eb3ab"),
+    ("sample", "mathbench"): ("4b2faf5e", "97553bb5", "18fc7ff7"),
+    ("sample", "superglue"): ("93ca9929", "22bfe9cd", "2a2943cb"),
+    ("sample", "superglue/boolq"): ("bc7a8f84", "9c9d8318", "8ad4f609"),
+    ("sample", "superglue/cb"): ("203d9dc0", "0ec88c90", "34d2a0df"),
+    ("sample", "superglue/copa"): ("3cf06f8d", "d746de7c", "8e8e464c"),
+    ("sample", "superglue/rte"): ("2ba56bc0", "67e1f451", "0b58a759"),
+    ("sample", "superglue/wic"): ("578edae9", "565d484c", "798c3cff"),
+    ("sample", "superglue/wsc.fixed"): ("7b3e2a8f", "0d54e93c", "6e550c83"),
+    ("real", "gsm8k"): ("833a538c", "e67ec052", "4370aa36"),
+    ("real", "math"): ("9c98d402", "4d37d660", "de7c58f3"),
+    ("real", "superglue"): ("12211a51", "c9ded710", "713dad79"),
+    ("real", "superglue/boolq"): ("ef9ba769", "b7361a84", "7c9c5b22"),
+    ("real", "superglue/rte"): ("388a4b1d", "f141ce44", "724608c2"),
 }
+# Every other room must have its digests above.
+WITHOUT_REAL_ROWS = {"mathbench", "superglue/cb", "superglue/copa", "superglue/wic", "superglue/wsc.fixed"}
 
 
 @pytest.mark.parametrize(("source", "name"), [("sample", n) for n in BENCHMARK_CONFIG])
@@ -33,7 +50,7 @@ def test_deals_of_the_samples_are_pinned(source: str, name: str) -> None:
 
 
 @real
-@pytest.mark.parametrize("name", list(BENCHMARK_CONFIG))
+@pytest.mark.parametrize("name", [n for n in BENCHMARK_CONFIG if n not in WITHOUT_REAL_ROWS])
 def test_deals_of_real_rows_are_pinned(name: str) -> None:
     assert digests(str(REAL_ROWS), name) == DIGESTS["real", name]
 

@@ -246,6 +246,20 @@ def test_match_fields_say_which_text_counts_as_the_row() -> None:
         deal(benchmark(train, test, match_fields=("text",), **keys), 8, 12, 4, 4, 0)
 
 
+def test_texts_that_differ_in_their_numbers_are_copies_where_the_config_says_so() -> None:
+    train = [row | {"text": f"{row['text']} costs 1,200.50 a day."} for row in pool([0, 1] * 10)]
+    test = [row | {"id": f"t{i}", "text": row["text"].replace("1,200.50", "7")} for i, row in enumerate(train[:4])]
+    # Without digits all made-up texts are one; words tell them apart.
+    named = [row | {"text": f"{chr(97 + i)} {row['text']}"} for i, row in enumerate(train)]
+    tests = [row | {"text": f"{chr(97 + i)} {row['text']}"} for i, row in enumerate(test)]
+    keys = {"train_seeds": range(8), "val_seeds": range(8, 16)}
+
+    assert len(union(deal(benchmark(named, tests, **keys), 8, 12, 4, 4, 0))) == 20
+    dealt = deal(benchmark(named, tests, mask_digits=True, **keys), 8, 8, 4, 4, 0)
+    assert union(dealt) == {row["id"] for row in named[4:]}
+    assert dealt.dropped == 4
+
+
 grouped = st.lists(st.integers(1, 5), min_size=20, max_size=30)
 
 

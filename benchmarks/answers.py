@@ -1,0 +1,120 @@
+"""When two answers are the same: as numbers, as words, as mathematics. Shared by the rooms whose answers are free text.
+
+Mathematics is judged by the library math-verify in a process of its own (judge.py): its time limits are signals,
+which only a main thread can have, and an answer like 9^9^9^9 must not stop a sweep that is paid for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+
+# A minus counts where no digit, letter or bracket is before it: 10-12 holds 10 and 12.
+NUMBER = re.compile(r"(?:(?<![\w)])-[$£€]?|[$£€]\s?-?)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)")
+LONGEST = 400  # characters of an answer that the judge is asked about; a final answer is shorter
+PATIENCE = 12.0  # seconds until the judge is given up: its own limits, three times 3 s, do not reach into long products
+_JUDGE = Path(__file__).with_name("judge.py")
+_lock = threading.Lock()
+_process: subprocess.Popen[str] | None = None
+
+
+def numbers_in(text: str) -> list[Fraction]:
+    """All numbers of a text in order; thousands' commas and signs of money are no part of them."""
+    found = NUMBER.findall(text.replace("\u2212", "-"))
+    return [Fraction(re.sub(r"[,$£€\s]", "", number)) for number in found]
+
+
+def only_number(text: str) -> Fraction | None:
+    """The number that a text is, with a sign of money, a percent sign or a full stop; None where there is more."""
+    text = text.strip().rstrip(".").replace("\u2212", "-").strip()
+    whole = NUMBER.fullmatch(text.removesuffix("%").strip())
+    return numbers_in(whole.group())[0] if whole else None
+
+
+def normalise_words(text: str) -> str:
+    """Lower case, one space between words, no quotes or full stop around."""
+    return " ".join(text.lower().split()).strip(" .\"'`")
+
+
+def boxed(text: str) -> str | None:
+    r"""The contents of the last \boxed or \fbox of a text, with its braces balanced; None without one."""
+    start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
+    if start < 0:
+        return None
+    rest = text[start:].removeprefix("\\boxed").removeprefix("\\fbox").lstrip()
+    if not rest.startswith("{"):
+        return re.split(r"[$\s]", rest, maxsplit=1)[0] or None
+    depth = 0
+    for place, char in enumerate(rest):
+        escaped = place and rest[place - 1] == "\\"
+        depth += 0 if escaped else {"{": 1, "}": -1}.get(char, 0)
+        if depth == 0:
+            return rest[1:place].strip()
+    return None
+
+
+def normalise_latex(text: str) -> str:
+    """LaTeX without what changes no value: spaces, sizes of brackets, units, signs of money, degree and percent."""
+    text = text.strip().rstrip(".").replace("\\!", "")
+    text = re.sub(r"\\(?:left|right|displaystyle)(?![a-zA-Z])|\\[,;:$%]|\\ |[$%~]", "", text)
+    text = re.sub(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})", "", text)
+    text = re.sub(r"\\[dtc]frac", r"\\frac", text)
+    text = re.sub(r"(?<=[\d}])\s*\\(?:text|mbox|mathrm)\{[^{}]*\}(?:\^\{?\d\}?)?$", "", text)
+    text = re.sub(r"\\(?:text|mbox|mathrm|textbf|mathbf)\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"^\s*[a-zA-Z]\s*(?:=|\\in(?![a-z]))", "", text)
+    text = re.sub(r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", text)
+    text = re.sub(r"\s+", "", text)
+    text = re.sub(r"^\((\w)\)$", r"\1", text)
+    return text.replace(",", "") if re.fullmatch(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?", text) else text
+
+
+@lru_cache(maxsize=20_000)
+def same_maths(gold: str, given: str) -> bool:
+    """Whether an answer is the gold one: the same LaTeX when normalised, or mathematically equal (math-verify)."""
+    inner = boxed(given)
+    given = given if inner is None else inner
+    right, answer = normalise_latex(gold), normalise_latex(given)
+    if not answer or right == answer:
+        return bool(answer) and right == answer
+    if re.fullmatch(r"[A-Za-z]{2,}|[A-Z]", right):  # a word or a letter of a choice is no product of variables
+        return right.lower() == answer.lower()
+    return len(given) <= LONGEST and _judged(gold, given)
+
+
+def _judged(gold: str, given: str) -> bool:
+    """What the judge says; False where it does not answer in time. One question at a time, from any thread."""
+    global _process
+    with _lock:
+        if _process is None or _process.poll() is not None:
+            _process = _new_judge()
+        limit = threading.Timer(PATIENCE, _process.kill)
+        limit.start()
+        try:
+            _process.stdin.write(json.dumps([gold, given]) + "\n")
+            _process.stdin.flush()
+            said = _process.stdout.readline()
+        except OSError:  # it was ended from outside; the next question gets a new one
+            said = ""
+        finally:
+            limit.cancel()
+        if not said:
+            _process.kill()
+            _process.wait()
+        return said.strip() == "1"
+
+
+def _new_judge() -> subprocess.Popen[str]:
+    """A judge that is ready; RuntimeError where it cannot start, for a score of 0 would hide that."""
+    # -P: this folder, which holds a room called math, must not come before the standard library.
+    command = [sys.executable, "-P", str(_JUDGE)]
+    judge = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    if judge.stdout.readline().strip() != "ready":
+        judge.kill()
+        raise RuntimeError("the judge of mathematical answers does not start. Is math-verify installed?")
+    return judge
