@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
-import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import dspy
 import pytest
+from dspy.primitives.python_interpreter import PythonInterpreter
 
 from benchmarks import humaneval
 from benchmarks.humaneval.program import examples, program_of
@@ -96,6 +99,14 @@ HOSTILE = {
 }
 
 
+# Two seconds of start each: the whole list in `make chaos`, one of a kind in `make test`.
+LONG = {
+    "an endless loop on loading", "a subprocess", "a process through js", "exit on loading", "exit through js",
+    "a submitted pass", "a forged message", "a bridge patched", "a number equal to everything", "a task that outlives",
+}  # fmt: skip
+CHOSEN = [name for name in HOSTILE if os.environ.get("CHAOS") or name not in LONG]
+
+
 def judged(code: str, seconds: float = 2.0, megabytes: float = 400) -> Verdict:
     return run_checks(code, CHECKS, "add_one", seconds=seconds, megabytes=megabytes)
 
@@ -103,19 +114,15 @@ def judged(code: str, seconds: float = 2.0, megabytes: float = 400) -> Verdict:
 @boxed
 def test_a_right_program_passes_and_wrong_ones_say_how_they_fail() -> None:
     assert judged("def add_one(x): return x + 1", seconds=10) == Verdict(True, None, "")
-    for code, kind in (
-        ("def add_one(x): return x", "wrong"),
-        ("def add_one(x): return 1 // 0", "error"),
-        ("def other(x): return x + 1", "missing"),
-        ("def add_one(x) return", "syntax"),
-    ):
-        verdict = judged(code, seconds=10)
-        assert (verdict.passed, verdict.kind) == (False, kind)
-    assert judged("def add_one(x): return 1 // 0", seconds=10).detail.startswith("ZeroDivisionError")
+    failed = judged("def add_one(x): return 1 // 0", seconds=10)
+    assert (failed.passed, failed.kind) == (False, "error") and failed.detail.startswith("ZeroDivisionError")
+    if os.environ.get("CHAOS"):
+        assert judged("def other(x): return x + 1", seconds=10).kind == "missing"
+        assert judged("def add_one(x) return", seconds=10).kind == "syntax"
 
 
 @boxed
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", CHOSEN)
 def test_hostile_programs_are_contained_and_score_nothing(name: str, tmp_path: Path) -> None:
     code, kinds = HOSTILE[name]
     place = tmp_path / "written"
@@ -128,17 +135,9 @@ def test_hostile_programs_are_contained_and_score_nothing(name: str, tmp_path: P
 
 
 @boxed
-def test_nothing_outlives_its_problem() -> None:
-    before = sandboxes()
-    judged("def add_one(x):\n    while True: pass  # and again", seconds=0.5)
-    assert sandboxes() <= before
-
-
-@boxed
-def test_a_limit_counts_from_the_program_and_not_from_the_sandbox() -> None:
-    started = time.monotonic()
+def test_nothing_outlives_a_time_limit() -> None:
     assert judged("def add_one(x):\n    while x: x = 1", seconds=0.5).kind == "time"
-    assert time.monotonic() - started < 30
+    assert not [one for one in sandboxes() if one not in judges()]
 
 
 @boxed
@@ -148,12 +147,24 @@ def test_programs_see_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert command[1] == "-i" and not any("secret" in part for part in command)
 
 
-@boxed
-def test_iterators_pass_where_they_would_pass_in_place() -> None:
-    loose = "def check(candidate):\n    assert list(candidate(3)) == [0, 1, 2]\n"
-    assert run_checks("def f(n): return range(n)", loose, "f").passed
-    strict = "def check(candidate):\n    assert candidate(3) == [0, 1, 2]\n"
-    assert run_checks("def f(n): return (i for i in range(n))", strict, "f").kind == "wrong"
+def test_values_cross_the_bridge_as_literals() -> None:
+    names: dict = {}
+    exec(sandbox.BRIDGE, names)
+    call, judge = names["_bridge_call"], names["_bridge_judge"]
+
+    def passes(function: Callable, check: str) -> bool:
+        try:
+            word = judge(lambda args: call(function, args), "f", "", f"def check(f):\n    assert {check}\n", "word")
+            return word == "word"
+        except (AssertionError, TypeError):
+            return False
+
+    for value in (None, True, -3, 10**40, 2.5, float("inf"), "é\n'", b"x", [1, (2,), ()], {"a": {1}}, set(), 2j):
+        assert passes(lambda x: x, f"f({value!r}) == {value!r}".replace("inf", "1e999"))
+    assert passes(lambda n: range(n), "list(f(3)) == [0, 1, 2]")
+    assert not passes(lambda n: range(n), "f(3) == [0, 1, 2]")
+    assert passes(lambda n: Counter("aa"), "f(0) == {'a': 2}")
+    assert not passes(lambda n: object(), "f(0) is not None")
 
 
 @boxed
@@ -222,7 +233,7 @@ def test_without_a_sandbox_the_error_says_what_to_type(monkeypatch: pytest.Monke
         sandbox.require()
 
 
-def sandboxes() -> set[str]:
+def sandboxes() -> set[int]:
     """Processes of this one that run DSPy's sandbox."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
@@ -232,5 +243,11 @@ def sandboxes() -> set[str]:
         except OSError:
             continue
         if b"runner.js" in words and int(parent) == os.getpid():
-            found.add(folder.name)
+            found.add(int(folder.name))
     return found
+
+
+def judges() -> set[int]:
+    """Sandboxes that wait for the next problem's checks."""
+    kept = [thing for thing in gc.get_objects() if isinstance(thing, PythonInterpreter) and "_ask" in thing.tools]
+    return {one.deno_process.pid for one in kept if one.deno_process is not None}
