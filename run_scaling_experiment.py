@@ -21,7 +21,7 @@ from typing import Any
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else DSPy asks the network for prices at start
 
-from benchmarks import banking77, heartdisease, hotpotqa
+from benchmarks import banking77, heartdisease, hotpotqa, humaneval, toolqa
 from scaling import local_server, plan
 from scaling.cache import Cache
 from scaling.check import print_check
@@ -52,6 +52,8 @@ BENCHMARK_CONFIG: dict[str, dict[str, Any]] = {
     "banking77": banking77.CONFIG,
     "heartdisease": heartdisease.CONFIG,
     "hotpotqa": hotpotqa.CONFIG,
+    "humaneval": humaneval.CONFIG,
+    "toolqa": toolqa.CONFIG,
 }
 
 
@@ -140,10 +142,10 @@ def prepare(cells: list[Cell], models: dict[str, Model], options: argparse.Names
     dealt: dict[tuple, tuple[Cell, Deal]] = {}
     work = []
     for cell in cells:
-        key = (cell.benchmark, cell.labels)
+        key = (cell.benchmark, cell.labels, cell.closed_book)
         if key not in loaded:
             config = BENCHMARK_CONFIG[cell.benchmark]
-            loaded[key] = load_benchmark(cell.benchmark, config, cell.data, cell.labels)
+            loaded[key] = load_benchmark(cell.benchmark, config, cell.data, cell.labels, cell.closed_book)
         bench = loaded[key]
         key += (cell.run, cell.seed, cell.rollout_budget, *(getattr(cell, name) for name in plan.SIZE_FIELDS))
         if key not in dealt:
@@ -189,6 +191,8 @@ def print_plan(
     print(f"in all {', '.join(figures(total))}; {minutes(low, high)} at {places} calls at a time, a second each")
     if any(item.bench.source == "sample" for item in waiting):
         print("note: the rows are the small samples that ship with this program: this shows the way, not a result")
+    for name in sorted({item.cell.benchmark for item in waiting if item.cell.closed_book}):
+        print(f"note: closed-book: {name} is asked without the tables that hold the answers")
     sys.stdout.flush()
     return estimates
 
@@ -282,6 +286,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     axes.add_argument("--test-size", type=int, metavar="N")
     axes.add_argument("--labels", type=int, metavar="N", help="only the first N classes")
     axes.add_argument("--data", metavar="hub|sample|DIR", help="Hugging Face hub, shipped samples, or a folder")
+    axes.add_argument(
+        "--closed-book", action="store_true", default=None, help="ask a benchmark with tools without them"
+    )
     where = parser.add_argument_group("how to run it")
     where.add_argument("--output-dir", type=Path, default=Path("results"), metavar="DIR")
     where.add_argument(

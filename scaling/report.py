@@ -26,6 +26,9 @@ def notes_of(results: Results, summary: pd.DataFrame, refused: list[str]) -> lis
         notes.append(
             f"Sample data: {', '.join(names)} are small sets written for this program; no result about the tasks."
         )
+    if cells["closed_book"].any():
+        names = sorted(cells[cells["closed_book"]]["benchmark"].unique())
+        notes.append(f"Closed-book: {', '.join(names)} also or only asked without the tables that hold the answers.")
     embedded = cells[cells["model"].str.startswith("local/")]["model"].unique()
     if len(embedded):
         notes.append(

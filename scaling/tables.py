@@ -19,9 +19,9 @@ from scaling.store import CURVE, PREDICTIONS, read_json, read_lines, read_plans,
 from scaling.types import PIPELINE_SUFFIX, UsageError
 
 SERIES = ["benchmark", "pipeline", "optimizer", "model", "optimizer_model", "rollout_budget", "select_size",
-          "temperature", "test_sha256"]  # fmt: skip
+          "temperature", "test_sha256", "closed_book"]  # fmt: skip
 # What two cells must share before their scores are compared.
-SHARED = ["model", "optimizer_model", "rollout_budget", "select_size", "temperature", "test_sha256"]
+SHARED = ["model", "optimizer_model", "rollout_budget", "select_size", "temperature", "test_sha256", "closed_book"]
 LOWEST_USED_SHARE = 0.80
 USAGE_FIELDS = ("calls", "cache_hits", "prompt_tokens", "completion_tokens", "list_cost_usd", "billed_cost_usd")
 
@@ -89,6 +89,7 @@ def cell_row(record: dict[str, Any]) -> dict[str, Any]:
             "rollouts_used", "lm_calls_per_example", "elapsed_seconds",
         )
     }  # fmt: skip
+    row["closed_book"] = bool(cell.get("closed_book"))
     row["test_sha256"] = data.get("test_sha256")
     for phase in ("optimize", "evaluate"):
         for name in USAGE_FIELDS:

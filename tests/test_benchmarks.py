@@ -1,4 +1,4 @@
-"""The three rooms: their rows in clear words, their official scores, and deals that are the same everywhere."""
+"""The rooms: their rows in clear words, their official scores, and deals that are the same everywhere."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def test_deals_of_real_rows_are_pinned(name: str) -> None:
 
 
 def digests(source: str, name: str) -> tuple[str, str, str]:
-    bench = load_benchmark(name, BENCHMARK_CONFIG[name], source)
+    config = BENCHMARK_CONFIG[name]
+    # The published tables of a benchmark with tools are not here.
+    bench = load_benchmark(name, config, source, closed_book="tools" in config and source != "sample")
     train, val, test = shrink(bench, 50, 100, 500)
     first, second = (deal(bench, train, val, val // 2, test, run) for run in (0, 1))
     assert first.test_sha256 == second.test_sha256
