@@ -350,7 +350,7 @@ def _with_defaults(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def _models_of(cells: list[Cell], registry: dict[str, Model], options: argparse.Namespace) -> dict[str, Model]:
-    """The models of a sweep by id, with prices (under a cap) and then keys checked."""
+    """The models of a sweep by id, with prices (under a cap), what benchmarks need, and then keys checked."""
     for cell in cells:
         check_config(cell.benchmark, BENCHMARK_CONFIG[cell.benchmark])
     names = sorted({name for cell in cells for name in (cell.model, cell.optimizer_model)})
@@ -362,6 +362,8 @@ def _models_of(cells: list[Cell], registry: dict[str, Model], options: argparse.
                 f"Add input_usd_per_million and output_usd_per_million with --models-file, or leave --max-cost out."
             )
     if not options.dry_run:
+        for name in sorted({cell.benchmark for cell in cells}):
+            BENCHMARK_CONFIG[name].get("needs", lambda: None)()
         for model in models.values():
             require_key(model)
             if model.embedded:

@@ -18,7 +18,7 @@ from scaling.types import Benchmark, Deal, Row, UsageError
 REQUIRED_KEYS = ("signature", "loader", "metric", "train_seeds", "val_seeds")
 OPTIONAL_KEYS = (
     "test_seeds", "feedback", "roles", "version", "labels",
-    "label_field", "tools", "stratify", "match_fields", "near_copy", "extra_metrics", "task_class",
+    "label_field", "tools", "needs", "stratify", "match_fields", "near_copy", "extra_metrics", "task_class",
 )  # fmt: skip
 
 

@@ -140,9 +140,8 @@ def run_checks(
 
     checks: Python that defines check(candidate) and raises where an answer is wrong. prelude: Python that the checks
     may need (helpers that the task itself gives); neither is ever in reach of `code`. The same question is judged
-    once. Raises UsageError without a sandbox, CellStopped when one that is there does not start.
+    once. Raises CellStopped when a sandbox does not start: an optimizer would take less for a score of 0.
     """
-    require()
     return _threads.submit(_run, code, checks, entry_point, prelude, seconds, megabytes).result()
 
 
@@ -244,7 +243,7 @@ def _start(interpreter: PythonInterpreter) -> None:
     try:
         interpreter.start()
     except Exception as error:
-        raise CellStopped("error", f"the sandbox did not start: {_last_line(error)}") from error
+        raise CellStopped("error", f"the sandbox did not start ({_last_line(error)}). {INSTALL}") from error
     finally:
         timer.cancel()
     out = interpreter.deno_process.stdout

@@ -21,9 +21,13 @@ DIGESTS = {
     ("sample", "banking77"): ("74824e79", "e09060f8", "fc567e42"),
     ("sample", "heartdisease"): ("73620dd3", "207632ec", "e917d0b2"),
     ("sample", "hotpotqa"): ("71c88bc2", "3212b7d1", "d6b47602"),
+    ("sample", "humaneval"): ("7ffa4d53", "92d032d9", "3fc45243"),
+    ("sample", "toolqa"): ("72479f1a", "58883935", "a0b9cfd1"),
     ("real", "banking77"): ("fcaf4726", "9cfaa90a", "5f6fdf51"),
     ("real", "heartdisease"): ("66bfb5f2", "83ccc4b5", "e07c4a00"),
     ("real", "hotpotqa"): ("0455128f", "77036acb", "6998d1b0"),
+    ("real", "humaneval"): ("0bb5ac91", "888175c6", "60a25872"),
+    ("real", "toolqa"): ("55dba88c", "0bf59ff4", "39165433"),
 }
 
 
@@ -56,6 +60,8 @@ def test_samples_are_as_large_as_promised() -> None:
     hotpot = load_benchmark("hotpotqa", BENCHMARK_CONFIG["hotpotqa"], "sample").train
     assert len(hotpot) >= 80
     assert max(Counter(row["group"] for row in hotpot).values()) == 3  # questions over the same facts
+    assert len(load_benchmark("humaneval", BENCHMARK_CONFIG["humaneval"], "sample").train) >= 24
+    assert len(load_benchmark("toolqa", BENCHMARK_CONFIG["toolqa"], "sample").train) >= 80
 
 
 @real

@@ -12,6 +12,7 @@ import dspy
 import pytest
 from dspy.primitives.python_interpreter import PythonInterpreter
 
+import run_scaling_experiment as script
 from benchmarks import humaneval
 from benchmarks.humaneval.program import examples, program_of
 from scaling import sandbox
@@ -227,10 +228,18 @@ def test_no_function_is_found_where_there_is_none(answer: str) -> None:
     assert program_of(answer, HEAD, "area") is None
 
 
-def test_without_a_sandbox_the_error_says_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_sandbox_the_error_says_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setattr(sandbox, "_missing", lambda: "Deno is not installed")
     with pytest.raises(UsageError, match="pip install .*python -m scaling.sandbox"):
         sandbox.require()
+    flags = ["--benchmarks", "humaneval", "--data", "sample", "--models", "openai/scripted", "--steps", "1"]
+    flags += ["--optimizers", "none", "--runs", "1", "--api-base", "http://127.0.0.1:1/v1"]
+    flags += ["--output-dir", str(tmp_path)]
+    assert script.main(flags) == 2  # before any call
+    assert "Deno is not installed" in capsys.readouterr().err
+    assert script.main([*flags, "--dry-run"]) == 0
 
 
 def sandboxes() -> set[int]:

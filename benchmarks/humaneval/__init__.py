@@ -16,7 +16,7 @@ import dspy
 
 from benchmarks.humaneval.data import load
 from benchmarks.humaneval.program import examples, examples_check, program_of
-from scaling.sandbox import Verdict, run_checks
+from scaling.sandbox import Verdict, require, run_checks
 
 REASONS = {
     "missing": "no function of that name was found in the answer; answer with the whole function, in plain Python",
@@ -37,7 +37,7 @@ class HumanEval(dspy.Signature):
 
 
 def metric(gold: dspy.Example, pred: dspy.Prediction, trace: object = None) -> float:
-    """1.0 when the hidden tests pass in the sandbox, else 0.0. Raises UsageError where there is no sandbox."""
+    """1.0 when the hidden tests pass in the sandbox, else 0.0. Raises CellStopped where there is none."""
     return float(_verdict(gold, pred, gold.tests).passed)
 
 
@@ -73,6 +73,7 @@ CONFIG = {
     "loader": load,
     "metric": metric,
     "feedback": feedback,
+    "needs": require,
     "train_seeds": range(50),
     "val_seeds": range(50, 150),
     "test_seeds": range(500),
