@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -165,6 +166,9 @@ def _run(code: str, checks: str, entry_point: str, prelude: str, seconds: float,
         judge.tools["_ask"] = _asking(program, entry_point, heard)
         with _watched(program.deno_process, judge.deno_process, seconds, megabytes) as broken:
             verdict = _loaded(program, code, entry_point) or _judged(judge, checks, entry_point, prelude, heard)
+        if not broken and not verdict.passed and _ended(judge.deno_process) and _ended(program.deno_process):
+            # Neither can end the other: this is Ctrl-C, or a machine that is going down.
+            raise CellStopped("interrupted", "the sandboxes were ended from outside")
     finally:
         _end(program.deno_process)
     if broken:
@@ -243,11 +247,21 @@ def _start(interpreter: PythonInterpreter) -> None:
     try:
         interpreter.start()
     except Exception as error:
-        raise CellStopped("error", f"the sandbox did not start ({_last_line(error)}). {INSTALL}") from error
+        process = interpreter.deno_process
+        status = "interrupted" if process is not None and process.poll() == -signal.SIGINT else "error"
+        raise CellStopped(status, f"the sandbox did not start ({_last_line(error)}). {INSTALL}") from error
     finally:
         timer.cancel()
     out = interpreter.deno_process.stdout
     out.readline = functools.partial(out.readline, LONGEST_LINE)
+
+
+def _ended(process: subprocess.Popen) -> bool:
+    """Whether it has ended, or does so at once."""
+    try:
+        return process.wait(0.1) is not None
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def _end(process: subprocess.Popen | None) -> None:

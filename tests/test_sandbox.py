@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from benchmarks import humaneval
 from benchmarks.humaneval.program import examples, program_of
 from scaling import sandbox
 from scaling.sandbox import Verdict, run_checks
-from scaling.types import UsageError
+from scaling.types import CellStopped, UsageError
 
 REAL_ROWS = Path(__file__).parent.parent.parent / "shared" / "data"
 real = pytest.mark.skipif(not (REAL_ROWS / "humaneval").is_dir(), reason="no real rows beside this clone")
@@ -139,6 +140,20 @@ def test_hostile_programs_are_contained_and_score_nothing(name: str, tmp_path: P
 def test_nothing_outlives_a_time_limit() -> None:
     assert judged("def add_one(x):\n    while x: x = 1", seconds=0.5).kind == "time"
     assert not [one for one in sandboxes() if one not in judges()]
+
+
+@boxed
+def test_sandboxes_that_are_ended_from_outside_are_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = sandbox._loaded
+
+    def interrupted(*given: object) -> Verdict | None:
+        for one in sandboxes():
+            os.kill(one, signal.SIGINT)
+        return loaded(*given)
+
+    monkeypatch.setattr(sandbox, "_loaded", interrupted)
+    with pytest.raises(CellStopped, match="from outside"):
+        judged("def add_one(x): return x + 1  # again", seconds=30)
 
 
 @boxed
