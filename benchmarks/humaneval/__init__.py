@@ -7,7 +7,8 @@ Metric: pass@1 of the one answer: the hidden tests pass in the sandbox (scaling/
 Feedback names the kind of failure and the error; hidden tests are never shown. `execution_feedback` runs the
 docstring's own examples and nothing else.
 
-`python -m benchmarks.humaneval [sample|hub|DIR]` runs all canonical solutions through the sandbox.
+`python -m benchmarks.humaneval [sample|hub|DIR]` runs all canonical solutions through the sandbox: 164 of 164 pass
+(Deno 2.9.8, Pyodide 0.29.4).
 """
 
 from __future__ import annotations
