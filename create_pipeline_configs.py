@@ -62,6 +62,8 @@ def cell_toml(study: plan.Study, benchmark: str, pipeline: str, steps: int, opti
     labels = study.labels_by_benchmark.get(benchmark, study.labels)
     if labels is not None:
         fields["labels"] = labels
+    if study.closed_book:
+        fields["closed_book"] = True
     lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in fields.items())
     return f"# One cell of the study '{study.name}'; run it with: run_scaling_experiment.py --config FILE\n{lines}\n"
 

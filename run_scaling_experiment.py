@@ -21,7 +21,18 @@ from typing import Any
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else DSPy asks the network for prices at start
 
-from benchmarks import banking77, gsm8k, heartdisease, hotpotqa, math, mathbench, own_csv, superglue
+from benchmarks import (
+    banking77,
+    gsm8k,
+    heartdisease,
+    hotpotqa,
+    humaneval,
+    math,
+    mathbench,
+    own_csv,
+    superglue,
+    toolqa,
+)  # fmt: skip
 from scaling import local_server, plan
 from scaling.cache import Cache
 from scaling.check import print_check
@@ -57,6 +68,8 @@ BENCHMARK_CONFIG: dict[str, dict[str, Any]] = {
     "mathbench": mathbench.CONFIG,
     "superglue": superglue.CONFIG,
     **superglue.CONFIGS,
+    "humaneval": humaneval.CONFIG,
+    "toolqa": toolqa.CONFIG,
 }
 
 
@@ -160,10 +173,10 @@ def prepare(cells: list[Cell], models: dict[str, Model], options: argparse.Names
     dealt: dict[tuple, tuple[Cell, Deal]] = {}
     work = []
     for cell in cells:
-        key = (cell.benchmark, cell.labels)
+        key = (cell.benchmark, cell.labels, cell.closed_book)
         if key not in loaded:
             config = BENCHMARK_CONFIG[cell.benchmark]
-            loaded[key] = load_benchmark(cell.benchmark, config, cell.data, cell.labels)
+            loaded[key] = load_benchmark(cell.benchmark, config, cell.data, cell.labels, cell.closed_book)
         bench = loaded[key]
         key += (cell.run, cell.seed, cell.rollout_budget, *(getattr(cell, name) for name in plan.SIZE_FIELDS))
         if key not in dealt:
@@ -209,6 +222,8 @@ def print_plan(
     print(f"in all {', '.join(figures(total))}; {minutes(low, high)} at {places} calls at a time, a second each")
     if any(item.bench.source == "sample" for item in waiting):
         print("note: the rows are the small samples that ship with this program: this shows the way, not a result")
+    for name in sorted({item.cell.benchmark for item in waiting if item.cell.closed_book}):
+        print(f"note: closed-book: {name} is asked without the tables that hold the answers")
     sys.stdout.flush()
     return estimates
 
@@ -305,6 +320,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     axes.add_argument("--test-size", type=int, metavar="N")
     axes.add_argument("--labels", type=int, metavar="N", help="only the first N classes")
     axes.add_argument("--data", metavar="hub|sample|DIR", help="Hugging Face hub, shipped samples, or a folder")
+    axes.add_argument(
+        "--closed-book", action="store_true", default=None, help="ask a benchmark with tools without them"
+    )
     where = parser.add_argument_group("how to run it")
     where.add_argument("--output-dir", type=Path, default=Path("results"), metavar="DIR")
     where.add_argument(
@@ -366,7 +384,7 @@ def _with_defaults(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def _models_of(cells: list[Cell], registry: dict[str, Model], options: argparse.Namespace) -> dict[str, Model]:
-    """The models of a sweep by id, with prices (under a cap) and then keys checked."""
+    """The models of a sweep by id, with prices (under a cap), what benchmarks need, and then keys checked."""
     for cell in cells:
         check_config(cell.benchmark, BENCHMARK_CONFIG[cell.benchmark])
     names = sorted({name for cell in cells for name in (cell.model, cell.optimizer_model)})
@@ -378,6 +396,8 @@ def _models_of(cells: list[Cell], registry: dict[str, Model], options: argparse.
                 f"Add input_usd_per_million and output_usd_per_million with --models-file, or leave --max-cost out."
             )
     if not options.dry_run:
+        for name in sorted({cell.benchmark for cell in cells}):
+            BENCHMARK_CONFIG[name].get("needs", lambda: None)()
         for model in models.values():
             require_key(model)
             if model.embedded:

@@ -18,16 +18,22 @@ from scaling.types import Benchmark, Deal, Row, UsageError
 REQUIRED_KEYS = ("signature", "loader", "metric", "train_seeds", "val_seeds")
 OPTIONAL_KEYS = (
     "test_seeds", "feedback", "roles", "version", "labels",
-    "label_field", "stratify", "match_fields", "near_copy", "mask_digits", "extra_metrics", "task_class", "note",
+    "label_field", "tools", "needs", "stratify", "match_fields", "near_copy", "mask_digits", "extra_metrics",
+    "task_class", "note",
 )  # fmt: skip
 
 
-def load_benchmark(name: str, config: dict[str, Any], source: str, labels: int | None = None) -> Benchmark:
-    """Check a BENCHMARK_CONFIG entry, load its rows and narrow its signature to the labels in them.
+def load_benchmark(
+    name: str, config: dict[str, Any], source: str, labels: int | None = None, closed_book: bool = False
+) -> Benchmark:
+    """Check a BENCHMARK_CONFIG entry, load its rows and tools, and narrow its signature to the labels in the rows.
 
-    Raises UsageError for a config that lacks a key, has an unknown one, or whose rows lack a field.
+    closed_book: a benchmark with tools is asked without them. Raises UsageError for a config that lacks a key, has
+    an unknown one, whose rows lack a field, or whose tools lack what they need.
     """
     check_config(name, config)
+    if closed_book and "tools" not in config:
+        raise UsageError(f"--closed-book: '{name}' has no tools. Leave --closed-book out for it.")
     loaded = _call_loader(name, config["loader"], source)
     signature, label_field = config["signature"], config.get("label_field") or _literal_field(config["signature"])
     train = _normalise(name, loaded["train"], signature, "train")
@@ -51,6 +57,7 @@ def load_benchmark(name: str, config: dict[str, Any], source: str, labels: int |
         config=config,
         source=loaded.get("source") or source,
         revision=loaded.get("revision"),
+        tools=() if closed_book or "tools" not in config else tuple(config["tools"](source)),
     )
 
 

@@ -16,7 +16,7 @@ import dspy
 from scaling.adapters import make_adapter
 from scaling.models import Model
 from scaling.optimizers import GEPA_MINIBATCH, MAX_DEMOS, plan_bootstrap, plan_mipro
-from scaling.pipelines import make_core
+from scaling.pipelines import MAX_TOOL_TURNS, make_core
 from scaling.scoring import as_example
 from scaling.types import Benchmark, Cell, Deal, Row
 
@@ -34,10 +34,13 @@ class Guess:
     demos: float  # share of the demo places filled in a prompt that gives the answer
     role_demos: float  # the same in the other roles' prompts
     instruction_tokens: int  # of a proposed instruction
+    tool_turns: int  # calls of a step with tools before its answer
 
 
-LOW = Guess(improves=False, note_tokens=15, demos=0.5, role_demos=0.0, instruction_tokens=30)
-HIGH = Guess(improves=True, note_tokens=50, demos=0.9, role_demos=0.4, instruction_tokens=250)
+LOW = Guess(improves=False, note_tokens=15, demos=0.5, role_demos=0.0, instruction_tokens=30, tool_turns=2)
+HIGH = Guess(
+    improves=True, note_tokens=50, demos=0.9, role_demos=0.4, instruction_tokens=250, tool_turns=MAX_TOOL_TURNS
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Size:
     prompt: float
     demos: float
     answer: float
+    times: int = 1  # calls an example
 
 
 def estimate(cell: Cell, bench: Benchmark, deal: Deal, model: Model, proposer: Model) -> Estimate:
@@ -131,16 +135,17 @@ def _one_end(
     bare, full = plan.bare + tested, plan.with_demos + (changed * tested if has_demos else 0)
     bare += 0 if has_demos else changed * tested
     bare += calls_an_example * (len(deal.check) if deal.split == "test" else 0)
-    prompt = sum((bare + full) * s.prompt + full * s.demos for s in sizes)
-    answer = sum((bare + full) * s.answer for s in sizes)
+    prompt = sum(s.times * ((bare + full) * s.prompt + full * s.demos) for s in sizes)
+    answer = sum(s.times * (bare + full) * s.answer for s in sizes)
+    calls = sum(s.times for s in sizes)
     asked = plan.proposals * plan.proposal_prompt
     proposed = plan.proposals * min(guess.instruction_tokens, proposer.optimizer_max_output_tokens)
     costs = model.cost(round(prompt), round(answer)), proposer.cost(round(asked), round(proposed))
     return (
-        round((bare + full) * len(sizes) + plan.proposals),
+        round((bare + full) * calls + plan.proposals),
         round(prompt + answer + asked + proposed),
         None if None in costs else sum(costs),
-        round(plan.rounds * len(sizes) + plan.proposals + cell.steps),
+        round(plan.rounds * calls + plan.proposals + cell.steps),
     )
 
 
@@ -175,13 +180,13 @@ def _plan(cell: Cell, deal: Deal, sizes: list[Size], guess: Guess, bytes_per_tok
 
 def _sizes(cell: Cell, bench: Benchmark, deal: Deal, model: Model, guess: Guess) -> list[Size]:
     """Tokens of each predictor's call: one row formatted, and the mean length of all rows' inputs in its place."""
-    core = make_core(cell.pipeline, bench.signature, cell.steps, bench.roles)
+    core = make_core(cell.pipeline, bench.signature, cell.steps, bench.roles, bench.tools)
     adapter = make_adapter(model)
     note = "x" * round(model.bytes_per_token * min(guess.note_tokens, model.max_output_tokens))
     first = deal.train[0]
     extra = mean(_length(r, bench.inputs) for r in deal.test or deal.train) - _length(first, bench.inputs)
     sizes = []
-    for _, predictor in core.named_predictors():
+    for name, predictor in core.named_predictors():
         signature = predictor.signature
         shown = dict(as_example(first, bench).inputs())
         shown |= {name: note for name in signature.input_fields if name not in shown}
@@ -196,6 +201,7 @@ def _sizes(cell: Cell, bench: Benchmark, deal: Deal, model: Model, guess: Guess)
                 prompt=(bare + extra) / model.bytes_per_token,
                 demos=filled * MAX_DEMOS * demo / model.bytes_per_token,
                 answer=min(answer, model.max_output_tokens),
+                times=guess.tool_turns if name.endswith(".react") else 1,
             )
         )
     return sizes

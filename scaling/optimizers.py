@@ -183,6 +183,7 @@ def _feedback(bench: Benchmark, gold: Any, pred: Any, role: str | None) -> str:
     else:
         right = ", ".join(f"{name}: {gold.get(name)}" for name in bench.outputs)
         said = f"Score {safe_metric(bench, gold, pred):g}. The right answer is {right}."
+    role = role and role.split(".")[0]  # with tools a role has predictors of its own
     if role in (None, "classifier"):
         return said
     return f"{said} You wrote the {role}'s notes: they should lead the last step to the right answer."

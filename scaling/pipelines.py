@@ -1,14 +1,16 @@
 """How LLM calls are combined into a program: a chain of roles, the same call repeated, a vote.
 
-A pipeline is a `dspy.Module` whose forward() makes exactly `steps` calls. An answer that cannot be parsed
-ends its example with no answer and `failure` set; it raises nothing, so it ends no evaluation. To add a
-pipeline: write the module and add it to `PIPELINES` (and its folder suffix to `types.PIPELINE_SUFFIX`).
+A pipeline is a `dspy.Module` whose forward() makes exactly `steps` calls (with tools: at least one a step). An
+answer that cannot be parsed ends its example with no answer and `failure` set; it raises nothing, so it ends no
+evaluation. To add a pipeline: write the module and add it to `PIPELINES` (and its folder suffix to
+`types.PIPELINE_SUFFIX`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import dspy
@@ -36,6 +38,12 @@ ROLE_TASKS = {
 }
 
 
+# With tools: turns a step may take before it must answer, and how much of a tool's result is kept in the record.
+MAX_TOOL_TURNS = 6
+SHORT_RESULT = 200
+_tool_calls: ContextVar[list[dict[str, Any]] | None] = ContextVar("tool_calls", default=None)
+
+
 class Failed(Exception):
     """One step of a program gave nothing to go on with; `kind` is parse or too_long."""
 
@@ -48,25 +56,49 @@ class MultiStepClassifier(dspy.Module):
     """A chain of `num_steps` roles; each sees the task's inputs and the notes of the roles before it.
 
     signature: the task's dspy.Signature; its outputs are those of the last role. roles: role name ->
-    instruction, in place of `ROLE_TASKS`. Optimizers see each predictor by its role's name.
+    instruction, in place of `ROLE_TASKS`. tools: where there are any, each role is a `ToolUser` of them.
+    Optimizers see each predictor by its role's name (with tools `<role>.react` and `<role>.extract.predict`).
     Raises UsageError for steps outside 1 to 5.
     """
 
-    def __init__(self, signature: type[dspy.Signature], num_steps: int, roles: dict[str, str] | None = None):
+    def __init__(
+        self,
+        signature: type[dspy.Signature],
+        num_steps: int,
+        roles: dict[str, str] | None = None,
+        tools: Sequence[dspy.Tool] = (),
+    ):
         super().__init__()
         if num_steps not in ROLES:
             raise UsageError(f"steps {num_steps} is not possible; possible: 1 to 5. Type --steps 1 3 5, for example.")
         self.role_names = ROLES[num_steps]
+        self.has_tools = bool(tools)
         notes_so_far: list[str] = []
+
+        def predictor(its_signature: type[dspy.Signature]) -> dspy.Module:
+            return ToolUser(its_signature, tools) if tools else dspy.Predict(its_signature)
+
         for role in self.role_names[:-1]:
             task = (roles or {}).get(role) or ROLE_TASKS[role]
-            setattr(self, role, dspy.Predict(_role_signature(signature, role, task, notes_so_far)))
+            setattr(self, role, predictor(_role_signature(signature, role, task, notes_so_far)))
             notes_so_far.append(f"{role}_notes")
-        self.classifier = dspy.Predict(_with_notes(signature, notes_so_far))
+        self.classifier = predictor(_with_notes(signature, notes_so_far))
         self.outputs = list(signature.output_fields)
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
         count_rollout()
+        if not self.has_tools:
+            return self._answer(inputs)
+        called: list[dict[str, Any]] = []
+        token = _tool_calls.set(called)
+        try:
+            answer = self._answer(inputs)
+        finally:
+            _tool_calls.reset(token)
+        answer.tool_calls = called
+        return answer
+
+    def _answer(self, inputs: dict[str, Any]) -> dspy.Prediction:
         notes: dict[str, str] = {}
         try:
             for role in self.role_names[:-1]:
@@ -78,6 +110,45 @@ class MultiStepClassifier(dspy.Module):
         return dspy.Prediction(**{name: answer[name] for name in self.outputs}, step_notes=notes, failure=None)
 
 
+class ToolUser(dspy.ReAct):
+    """A step that may call tools before it answers: DSPy's ReAct, at most `MAX_TOOL_TURNS` turns and an answer.
+
+    ReAct shows a tool's error to the model as a traceback with paths of this machine; here a tool's error is its
+    one line. An answer that cannot be parsed ends the step as it does without tools: the failure joins the trace
+    of the predictor that made it.
+    """
+
+    def __init__(self, signature: type[dspy.Signature], tools: Sequence[dspy.Tool]):
+        super().__init__(signature, [recorded(tool) for tool in tools], max_iters=MAX_TOOL_TURNS)
+
+    def _call_with_potential_trajectory_truncation(
+        self, module: dspy.Module, trajectory: dict[str, Any], **inputs: Any
+    ) -> dspy.Prediction:
+        try:
+            return super()._call_with_potential_trajectory_truncation(module, trajectory, **inputs)
+        except AdapterParseError as error:
+            shown = {**inputs, "trajectory": self._format_trajectory(trajectory)}
+            _trace_failure(getattr(module, "predict", module), shown, error)
+            raise Failed("parse") from error
+
+
+def recorded(tool: dspy.Tool) -> dspy.Tool:
+    """The tool, whose calls are noted for the record and whose errors are answers."""
+
+    def call(**arguments: Any) -> str:
+        try:
+            result = str(tool(**arguments))
+        except Exception as error:  # whatever the model's arguments do to a tool is an answer to the model
+            result = f"error: {type(error).__name__}: {error}"
+        if (called := _tool_calls.get()) is not None:
+            step_name = getattr(dspy.settings.lm, "role", None)
+            short = {"step": step_name, "name": tool.name, "arguments": arguments, "result": result[:SHORT_RESULT]}
+            called.append(short)
+        return result
+
+    return dspy.Tool(call, name=tool.name, desc=tool.desc, args=tool.args)
+
+
 class Repeat(dspy.Module):
     """The same one-step program `calls` times with nothing passed on; the last answer counts (a control)."""
 
@@ -86,7 +157,8 @@ class Repeat(dspy.Module):
         self.core, self.calls = core, calls
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
-        return draws(self.core, self.calls, inputs)[-1]
+        answers = draws(self.core, self.calls, inputs)
+        return _with_tool_calls(answers[-1], answers)
 
 
 class Vote(Repeat):
@@ -101,10 +173,11 @@ class Vote(Repeat):
         notes = {f"vote_{i + 1}": str(a.get(self.core.outputs[0])) for i, a in enumerate(answers)}
         usable = [(self._ballot(a), a) for a in answers if a.failure is None]
         if not usable:
-            return no_answer(self.core.outputs, answers[0].failure, notes)
+            return _with_tool_calls(no_answer(self.core.outputs, answers[0].failure, notes), answers)
         winner = Counter(ballot for ballot, _ in usable).most_common(1)[0][0]  # of equals, the earliest comes first
         chosen = next(answer for ballot, answer in usable if ballot == winner)
-        return dspy.Prediction(**{n: chosen[n] for n in self.core.outputs}, step_notes=notes, failure=None)
+        answer = dspy.Prediction(**{n: chosen[n] for n in self.core.outputs}, step_notes=notes, failure=None)
+        return _with_tool_calls(answer, answers)
 
     def _ballot(self, answer: dspy.Prediction) -> tuple[str, ...]:
         return tuple(_ballot_text(str(answer[name])) for name in self.core.outputs)
@@ -123,9 +196,15 @@ def _ballot_text(text: str) -> str:
     return " ".join(text.casefold().split()).rstrip(".")
 
 
-def make_core(pipeline: str, signature: type[dspy.Signature], steps: int, roles: dict[str, str]) -> MultiStepClassifier:
+def make_core(
+    pipeline: str,
+    signature: type[dspy.Signature],
+    steps: int,
+    roles: dict[str, str],
+    tools: Sequence[dspy.Tool] = (),
+) -> MultiStepClassifier:
     """The part that optimizers work on: the whole chain, or the one-step program of `repeat` and `vote`."""
-    return MultiStepClassifier(signature, steps if pipeline == "chain" else 1, roles)
+    return MultiStepClassifier(signature, steps if pipeline == "chain" else 1, roles, tools)
 
 
 def wrap(pipeline: str, core: dspy.Module, steps: int) -> dspy.Module:
@@ -142,7 +221,7 @@ def draws(program: dspy.Module, calls: int, inputs: dict[str, Any]) -> list[dspy
     return answers
 
 
-def step(predictor: dspy.Predict, role: str, inputs: dict[str, Any]) -> dspy.Prediction:
+def step(predictor: dspy.Module, role: str, inputs: dict[str, Any]) -> dspy.Prediction:
     """One call under its role's name. Raises Failed when its answer cannot be parsed or its prompt is too long.
 
     The failed answer joins the trace, so that GEPA can reflect on it.
@@ -151,8 +230,7 @@ def step(predictor: dspy.Predict, role: str, inputs: dict[str, Any]) -> dspy.Pre
         with dspy.context(**variant(role=role)):
             return predictor(**inputs)
     except AdapterParseError as error:
-        if dspy.settings.trace is not None:
-            dspy.settings.trace.append((predictor, inputs, FailedPrediction(completion_text=error.lm_response)))
+        _trace_failure(predictor, inputs, error)
         raise Failed("parse") from error
     except ContextWindowExceededError as error:
         raise Failed("too_long") from error
@@ -173,6 +251,19 @@ def count_rollout() -> None:
 def instructions(program: dspy.Module) -> dict[str, str]:
     """Role name -> instruction, for the record and for telling whether anything changed."""
     return {name: predictor.signature.instructions for name, predictor in program.named_predictors()}
+
+
+def _trace_failure(predictor: dspy.Module, inputs: dict[str, Any], error: AdapterParseError) -> None:
+    if dspy.settings.trace is not None:
+        dspy.settings.trace.append((predictor, inputs, FailedPrediction(completion_text=error.lm_response)))
+
+
+def _with_tool_calls(answer: dspy.Prediction, draws: list[dspy.Prediction]) -> dspy.Prediction:
+    """The answer with the tool calls of all draws, where there are tools."""
+    made = [draw.get("tool_calls") for draw in draws]
+    if None not in made:
+        answer.tool_calls = [call for calls in made for call in calls]
+    return answer
 
 
 def _role_signature(

@@ -41,6 +41,7 @@ class Study:
     data: str = "hub"
     labels: int | None = None
     feedback: str = "none"
+    closed_book: bool = False
     steps_by_benchmark: dict[str, list[int]] = field(default_factory=dict)
     labels_by_benchmark: dict[str, int] = field(default_factory=dict)
     models_by_optimizer: dict[str, list[str]] = field(default_factory=dict)
@@ -126,6 +127,7 @@ def expand(study: Study, benchmarks: list[str], registry: dict[str, Model], api_
                     data=study.data,
                     labels=study.labels_by_benchmark.get(benchmark, study.labels),
                     feedback=study.feedback,
+                    closed_book=study.closed_book,
                 )
             )
     for cell in cells:

@@ -97,6 +97,10 @@ def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:
     if len(sample):
         names = ", ".join(sorted(sample["benchmark"].unique()))
         notes.append(f"Sample data: {names} are small sets written for this program; no result about the tasks.")
+    closed = cells[cells["closed_book"].fillna(False).astype(bool)]
+    if len(closed):
+        names = ", ".join(sorted(closed["benchmark"].unique()))
+        notes.append(f"Closed-book: {names} also or only asked without the tables that hold the answers.")
     embedded = cells[cells["model"].str.startswith("local/")]["model"].unique()
     if len(embedded):
         notes.append(

@@ -122,7 +122,7 @@ def _measure(work: Work, seam: Seam, meter: Meter, settings: Settings, board: Bo
     cell, bench = work.cell, work.bench
     lm = make_lm(work.model, seam, meter, cell.run, cell.temperature, timeout=settings.timeout)
     threads = min(MAX_THREADS_A_CELL, work.model.places(seam.max_concurrency))
-    core = make_core(cell.pipeline, bench.signature, cell.steps, bench.roles)
+    core = make_core(cell.pipeline, bench.signature, cell.steps, bench.roles, bench.tools)
     curve = Curve(meter, [row["id"] for row in work.deal.select], lambda points: _on_point(work, points, board))
     with dspy.context(lm=lm, adapter=make_adapter(work.model), callbacks=[curve]):
         board.phase(cell, "optimize")
@@ -195,9 +195,13 @@ def _outcome(
     baseline, final = [b["score"] for b, _ in paired], [f["score"] for _, f in paired]
     groups = [b["group"] for b, _ in paired]
     answered = [line for name in ("baseline", "final") for line in lines[name] if line["error"] is None]
-    wrong = [line for line in answered if line["calls"] != cell.steps]
+    # With tools a step makes as many calls as it needs, and one at least.
+    wrong = [
+        line for line in answered if line["calls"] < cell.steps or (line["calls"] > cell.steps and not work.bench.tools)
+    ]
     if wrong:
         raise RuntimeError(f"example {wrong[0]['id']} made {wrong[0]['calls']} calls, {cell.steps} are its steps")
+    made = [line["calls"] for line in answered if line["program"] == "final"] if work.bench.tools else [cell.steps]
     rates = {
         kind: max(_error_rate(lines[name], kind) for name in ("baseline", "final"))
         for kind in ("infrastructure", "parse")
@@ -205,7 +209,7 @@ def _outcome(
     outcome = {
         "n": len(paired),
         "split": work.deal.split,
-        "lm_calls_per_example": cell.steps if answered else None,
+        "lm_calls_per_example": _mean(made) if answered else None,
         "error_rates": rates,
         "val_baseline_score": curve.points[0]["candidate_val_score"] if curve.points else None,
         "val_final_score": curve.points[-1]["best_val_score"] if curve.points else None,

@@ -76,6 +76,7 @@ def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench
         "extra_scores": extras,
         "turn_scores": None,
         "notes": dict(prediction.get("step_notes") or {}) if prediction is not None else {},
+        "tool_calls": prediction.get("tool_calls") if prediction is not None else None,
         "calls": len(calls),
         "tokens": sum((call["prompt_tokens"] or 0) + (call["completion_tokens"] or 0) for call in calls),
         "latency_seconds": sum(call["latency_seconds"] or 0.0 for call in calls),

@@ -21,7 +21,7 @@ from scaling.types import PIPELINE_SUFFIX, UsageError
 
 # What two cells must share before their scores are compared; those of a benchmark may differ from another's.
 SHARED = ["model", "optimizer_model", "rollout_budget", "temperature", "max_output_tokens", "feedback", "seed"]
-SHARED_IN_BENCHMARK = ["train_size", "val_size", "select_size", "test_sha256"]
+SHARED_IN_BENCHMARK = ["train_size", "val_size", "select_size", "test_sha256", "closed_book"]
 SERIES = ["benchmark", "pipeline", "optimizer", *SHARED, *SHARED_IN_BENCHMARK]
 LOWEST_USED_SHARE = 0.80
 CURVE_FIELDS = ("rollouts", "lm_calls", "list_cost_usd", "candidate_val_score", "best_val_score")
@@ -156,6 +156,7 @@ def cell_row(record: dict[str, Any]) -> dict[str, Any]:
             "rollouts_used", "lm_calls_per_example", "elapsed_seconds",
         )
     }  # fmt: skip
+    row["closed_book"] = bool(cell.get("closed_book"))
     row["test_sha256"] = data.get("test_sha256")
     for phase in ("optimize", "evaluate"):
         for name in USAGE_FIELDS:

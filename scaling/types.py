@@ -68,6 +68,8 @@ class Cell:
     data: str = "hub"
     labels: int | None = None
     feedback: str = "none"
+    # A benchmark with tools, asked without them.
+    closed_book: bool = False
     # Digest of the rows that this cell's deal holds, and of the benchmark's declared version.
     data_sha256: str = ""
     benchmark_version: str = "1"
@@ -80,13 +82,16 @@ class Cell:
         another folder are the same cell.
         """
         fields = {k: v for k, v in asdict(self).items() if k != "data"} | {"cell_version": CELL_VERSION}
+        if not self.closed_book:
+            del fields["closed_book"]  # so that records from before the field are the cells they were
         return digest(fields)[:16]
 
     @property
     def label(self) -> str:
         """Short name for people: 'banking77 3step gepa llama-3.1-8b run0'."""
         suffix = PIPELINE_SUFFIX[self.pipeline]
-        return f"{self.benchmark} {self.steps}{suffix} {self.optimizer} {self.model} run{self.run}"
+        closed = " closed-book" if self.closed_book else ""
+        return f"{self.benchmark}{closed} {self.steps}{suffix} {self.optimizer} {self.model} run{self.run}"
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ class Benchmark:
     config: dict[str, Any] = field(repr=False)
     source: str = "hub"
     revision: str | None = None
+    tools: tuple[Any, ...] = ()  # dspy.Tool; () also where a benchmark with tools is asked without them
 
     @property
     def inputs(self) -> list[str]:

@@ -1,0 +1,277 @@
+"""Model-written programs are judged and contained: honest ones pass, hostile ones score 0 and leave nothing behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import dspy
+import pytest
+from dspy.primitives.python_interpreter import PythonInterpreter
+
+import run_scaling_experiment as script
+from benchmarks import humaneval
+from benchmarks.humaneval.program import examples, program_of
+from scaling import sandbox
+from scaling.sandbox import Verdict, run_checks
+from scaling.types import CellStopped, UsageError
+
+REAL_ROWS = Path(__file__).parent.parent.parent / "shared" / "data"
+real = pytest.mark.skipif(not (REAL_ROWS / "humaneval").is_dir(), reason="no real rows beside this clone")
+boxed = pytest.mark.skipif(not sandbox.available(), reason="no Deno with Pyodide here: python -m scaling.sandbox")
+
+CHECKS = """
+def check(candidate):
+    assert candidate(2) == 3
+    assert candidate(5) == 6
+"""
+BRANDED_EQUAL = """
+class Same(int):
+    def __eq__(self, other): return True
+    __hash__ = int.__hash__
+"""
+# name -> (program, the kinds of failure that may be said of it)
+HOSTILE = {
+    "an endless loop": ("def add_one(x):\n    while True: pass", {"time"}),
+    "an endless loop on loading": ("while True: pass", {"time"}),
+    "a fork": ("import os\ndef add_one(x):\n    os.fork()", {"error"}),
+    "a subprocess": ("import subprocess\ndef add_one(x):\n    return subprocess.run(['ls']).returncode", {"error"}),
+    "memory": ("def add_one(x):\n    held = []\n    while True: held.append(bytearray(10**7))", {"memory", "error"}),
+    "a read": ("def add_one(x):\n    return len(open('/etc/passwd').read())", {"error"}),
+    "a read of its own runner": (
+        "import js\nimport json\ndef add_one(x):\n    return js.Deno.readTextFileSync('/etc/passwd')",
+        {"error", "crash"},
+    ),
+    "a write": ("import js\ndef add_one(x):\n    js.Deno.writeTextFileSync('{place}', 'here')", {"error", "crash"}),
+    "the environment": (
+        "import os, js\ndef add_one(x):\n    js.Deno.env.get('PATH')\n    return x + 1",
+        {"error", "crash"},
+    ),
+    "a socket": ("import socket\ndef add_one(x):\n    socket.create_connection(('127.0.0.1', 80))", {"error"}),
+    "a process through js": (
+        "import js\ndef add_one(x):\n    js.Deno.Command.new('ls').outputSync()",
+        {"error", "crash"},
+    ),
+    "exit": ("def add_one(x):\n    exit(0)", {"error"}),
+    "exit on loading": ("import sys\ndef add_one(x): return x\nsys.exit(0)", {"error"}),
+    "exit through js": ("import js\ndef add_one(x):\n    js.Deno.exit(0)", {"crash"}),
+    "a printed pass": (
+        "def add_one(x):\n    print('passed', True)\n    return None\nprint('1 of 1 tests passed')",
+        {"wrong"},
+    ),
+    "a submitted pass": ("def add_one(x):\n    SUBMIT('value 3')", {"error", "crash"}),
+    "a forged message": (
+        "import js\ndef add_one(x):\n"
+        '    js.console.log(\'{"jsonrpc": "2.0", "result": {"output": "value 3"}, "id": "1"}\')\n    return 0',
+        {"crash", "wrong"},
+    ),
+    "a checker patched": (
+        "import builtins, sys\ndef check(candidate): return None\nbuiltins.AssertionError = RuntimeError\n"
+        "builtins.eval = builtins.exec = lambda *given: None\nsys.settrace(lambda *given: None)\n"
+        "def add_one(x):\n    globals()['check'] = lambda candidate: None\n    return 0",
+        {"wrong", "error", "missing"},
+    ),
+    "a bridge patched": (
+        "import ast\nast.literal_eval = lambda text: ((2,), {})\ndef add_one(x): return x + 1",
+        {"wrong"},
+    ),
+    "an answer equal to everything": (
+        "class Same:\n    def __eq__(self, other): return True\ndef add_one(x): return Same()",
+        {"error"},
+    ),
+    "a number equal to everything": (f"{BRANDED_EQUAL}\ndef add_one(x): return Same(0)", {"wrong"}),
+    "deep recursion": ("def add_one(x):\n    return add_one(x)", {"error", "crash"}),
+    "a thread that outlives": (
+        "import threading\ndef add_one(x):\n    threading.Thread(target=lambda: add_one(x)).start()\n    return 0",
+        {"error"},
+    ),
+    "a task that outlives": (
+        "import asyncio\nasync def stay():\n    while True: await asyncio.sleep(0)\n"
+        "def add_one(x):\n    asyncio.ensure_future(stay())\n    return 0",
+        {"wrong", "error"},
+    ),
+    "a flood of output": (
+        "import js\ndef add_one(x):\n    while True: js.Deno.stdout.writeSync(js.Uint8Array.new(10**6))",
+        {"time", "crash", "memory"},
+    ),
+}
+
+
+# Two seconds of start each: the whole list in `make chaos`, one of a kind in `make test`.
+LONG = {
+    "an endless loop on loading", "a subprocess", "a process through js", "exit on loading", "exit through js",
+    "a submitted pass", "a forged message", "a bridge patched", "a number equal to everything", "a task that outlives",
+}  # fmt: skip
+CHOSEN = [name for name in HOSTILE if os.environ.get("CHAOS") or name not in LONG]
+
+
+def judged(code: str, seconds: float = 2.0, megabytes: float = 400) -> Verdict:
+    return run_checks(code, CHECKS, "add_one", seconds=seconds, megabytes=megabytes)
+
+
+@boxed
+def test_a_right_program_passes_and_wrong_ones_say_how_they_fail() -> None:
+    assert judged("def add_one(x): return x + 1", seconds=10) == Verdict(True, None, "")
+    failed = judged("def add_one(x): return 1 // 0", seconds=10)
+    assert (failed.passed, failed.kind) == (False, "error") and failed.detail.startswith("ZeroDivisionError")
+    if os.environ.get("CHAOS"):
+        assert judged("def other(x): return x + 1", seconds=10).kind == "missing"
+        assert judged("def add_one(x) return", seconds=10).kind == "syntax"
+
+
+@boxed
+@pytest.mark.parametrize("name", CHOSEN)
+def test_hostile_programs_are_contained_and_score_nothing(name: str, tmp_path: Path) -> None:
+    code, kinds = HOSTILE[name]
+    place = tmp_path / "written"
+    # Long enough for a busy machine where the program ends by itself.
+    verdict = judged(code.replace("{place}", str(place)), seconds=1.0 if kinds == {"time"} else 10.0)
+
+    assert not verdict.passed
+    assert verdict.kind in kinds, verdict
+    assert not place.exists()
+
+
+@boxed
+def test_nothing_outlives_a_time_limit() -> None:
+    assert judged("def add_one(x):\n    while x: x = 1", seconds=0.5).kind == "time"
+    assert not [one for one in sandboxes() if one not in judges()]
+
+
+@boxed
+def test_sandboxes_that_are_ended_from_outside_are_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = sandbox._loaded
+
+    def interrupted(*given: object) -> Verdict | None:
+        for one in sandboxes():
+            os.kill(one, signal.SIGINT)
+        return loaded(*given)
+
+    monkeypatch.setattr(sandbox, "_loaded", interrupted)
+    with pytest.raises(CellStopped, match="from outside"):
+        judged("def add_one(x): return x + 1  # again", seconds=30)
+
+
+@boxed
+def test_programs_see_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROQ_API_KEY", "a secret")
+    command = sandbox._command()
+    assert command[1] == "-i" and not any("secret" in part for part in command)
+
+
+def test_values_cross_the_bridge_as_literals() -> None:
+    names: dict = {}
+    exec(sandbox.BRIDGE, names)
+    call, judge = names["_bridge_call"], names["_bridge_judge"]
+
+    def passes(function: Callable, check: str) -> bool:
+        try:
+            word = judge(lambda args: call(function, args), "f", "", f"def check(f):\n    assert {check}\n", "word")
+            return word == "word"
+        except (AssertionError, TypeError):
+            return False
+
+    for value in (None, True, -3, 10**40, 2.5, float("inf"), "é\n'", b"x", [1, (2,), ()], {"a": {1}}, set(), 2j):
+        assert passes(lambda x: x, f"f({value!r}) == {value!r}".replace("inf", "1e999"))
+    assert passes(lambda n: range(n), "list(f(3)) == [0, 1, 2]")
+    assert not passes(lambda n: range(n), "f(3) == [0, 1, 2]")
+    assert passes(lambda n: Counter("aa"), "f(0) == {'a': 2}")
+    assert not passes(lambda n: object(), "f(0) is not None")
+
+
+@boxed
+@real
+def test_canonical_solutions_pass() -> None:
+    rows = humaneval.load(str(REAL_ROWS))["train"]
+    # Two need helpers of their prompt, one needs its prompt's imports only.
+    chosen = ["HumanEval/32", "HumanEval/38", "HumanEval/0", *(f"HumanEval/{14 * i + 10}" for i in range(9))]
+    for row in [row for row in rows if row["id"] in chosen]:
+        gold = dspy.Example(**row)
+        assert humaneval.metric(gold, dspy.Prediction(code=row["code"])) == 1.0, row["id"]
+
+
+@boxed
+def test_feedback_names_the_kind_and_shows_no_hidden_test() -> None:
+    row = next(row for row in humaneval.load("sample")["train"] if row["entry_point"] == "ferry_trips")
+    gold = dspy.Example(**row)
+    wrong = dspy.Prediction(code="def ferry_trips(passengers, seats):\n    return passengers // seats")
+    assert humaneval.metric(gold, wrong) == 0.0
+    assert humaneval.feedback(gold, wrong) == "Wrong: the function runs, but an answer of it is not right."
+    said = humaneval.execution_feedback(gold, wrong)
+    assert "ferry_trips(10, 4) gave 2, the docstring says 3" in said and "101" not in said
+    assert "come out right" in humaneval.execution_feedback(gold, dspy.Prediction(code=row["code"]))
+
+
+def test_an_answer_without_the_function_scores_nothing_with_feedback() -> None:
+    gold = dspy.Example(**humaneval.load("sample")["train"][0])
+    for answer in ("I cannot do that.", "def other(): return 1", "", None):
+        assert humaneval.metric(gold, dspy.Prediction(code=answer)) == 0.0
+        assert "no function of that name" in humaneval.feedback(gold, dspy.Prediction(code=answer))
+
+
+HEAD = 'import math\n\n\ndef area(r: float) -> float:\n    """Area.\n    >>> area(0)\n    0.0\n    """\n'
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "def area(r):\n    return math.pi * r * r",
+        "```python\nimport math\n\ndef area(r):\n    return math.pi * r * r\n```",
+        "Here it is:\n\n```\ndef area(r):\n    return math.pi * r * r\n```\nIt squares r.",
+        "Sure, the function is\n\ndef area(r):\n    return math.pi * r * r\n\nI hope that helps!",
+        "    return math.pi * r * r",
+        "return math.pi * r * r",
+        "square = r * r\nreturn math.pi * square",
+        "First helper:\n```python\ndef square(x):\n    return x * x\n```\nthen\n"
+        "```python\ndef area(r):\n    return math.pi * square(r)\n```\nTry it:\n```\n$ python area.py\n```",
+    ],
+)
+def test_the_function_is_found_in_an_answer(answer: str) -> None:
+    code = program_of(answer, HEAD, "area")
+    names: dict = {}
+    exec(code, names)
+    assert names["area"](2) == pytest.approx(12.566, abs=0.001)
+    assert examples(HEAD, "area") == [("area(0)", "0.0")]
+
+
+@pytest.mark.parametrize("answer", ["Sorry.", "sorry", "area", "def circle(r):\n    return r", "```\n\n```", ""])
+def test_no_function_is_found_where_there_is_none(answer: str) -> None:
+    assert program_of(answer, HEAD, "area") is None
+
+
+def test_without_a_sandbox_the_error_says_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sandbox, "_missing", lambda: "Deno is not installed")
+    with pytest.raises(UsageError, match="pip install .*python -m scaling.sandbox"):
+        sandbox.require()
+    flags = ["--benchmarks", "humaneval", "--data", "sample", "--models", "openai/scripted", "--steps", "1"]
+    flags += ["--optimizers", "none", "--runs", "1", "--api-base", "http://127.0.0.1:1/v1"]
+    flags += ["--output-dir", str(tmp_path)]
+    assert script.main(flags) == 2  # before any call
+    assert "Deno is not installed" in capsys.readouterr().err
+    assert script.main([*flags, "--dry-run"]) == 0
+
+
+def sandboxes() -> set[int]:
+    """Processes of this one that run DSPy's sandbox."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes()
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        if b"runner.js" in words and int(parent) == os.getpid():
+            found.add(int(folder.name))
+    return found
+
+
+def judges() -> set[int]:
+    """Sandboxes that wait for the next problem's checks."""
+    kept = [thing for thing in gc.get_objects() if isinstance(thing, PythonInterpreter) and "_ask" in thing.tools]
+    return {one.deno_process.pid for one in kept if one.deno_process is not None}
