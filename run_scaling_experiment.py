@@ -182,6 +182,11 @@ def prepare(cells: list[Cell], models: dict[str, Model], options: argparse.Names
         if key not in dealt:
             dealt[key] = plan.fit_to_data(cell, bench, options.by_hand)
         fitted, rows = dealt[key]
+        if cell.feedback == "execution" and "execution_feedback" not in bench.config:
+            raise UsageError(
+                f"--feedback execution: {cell.benchmark} has nothing that could be run (humaneval has). "
+                f"Type --feedback none."
+            )
         sized = replace(cell, **{name: getattr(fitted, name) for name in plan.FITTED_FIELDS})
         plan.check_cell(sized)
         files = CellFiles(options.output_dir) if options.flat else files_of(sized, options.output_dir)
@@ -319,6 +324,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     axes.add_argument("--val-size", type=int, metavar="N")
     axes.add_argument("--test-size", type=int, metavar="N")
     axes.add_argument("--labels", type=int, metavar="N", help="only the first N classes")
+    axes.add_argument(
+        "--feedback",
+        metavar="NAME",
+        help="what self_correct hears of its answers: none, oracle (cheating), execution",
+    )
     axes.add_argument("--data", metavar="hub|sample|DIR", help="Hugging Face hub, shipped samples, or a folder")
     axes.add_argument(
         "--closed-book", action="store_true", default=None, help="ask a benchmark with tools without them"

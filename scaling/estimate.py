@@ -127,7 +127,7 @@ def _one_end(
 ) -> tuple[int, int, float | None, int]:
     sizes = _sizes(cell, bench, deal, model, guess)
     plan = _plan(cell, deal, sizes, guess, proposer.bytes_per_token)
-    calls_an_example = cell.steps if cell.pipeline != "chain" else 1  # of the core
+    calls_an_example = cell.steps if cell.pipeline in ("vote", "repeat", "resample") else 1  # of the core
     programs = (2 if cell.steps == 1 else 3) if guess.improves and cell.optimizer != "none" else 1
     tested = cell.test_size * calls_an_example
     changed = 0 if cell.optimizer == "none" else programs - 1
@@ -180,7 +180,7 @@ def _plan(cell: Cell, deal: Deal, sizes: list[Size], guess: Guess, bytes_per_tok
 
 def _sizes(cell: Cell, bench: Benchmark, deal: Deal, model: Model, guess: Guess) -> list[Size]:
     """Tokens of each predictor's call: one row formatted, and the mean length of all rows' inputs in its place."""
-    core = make_core(cell.pipeline, bench.signature, cell.steps, bench.roles, bench.tools)
+    core = make_core(cell, bench)
     adapter = make_adapter(model)
     note = "x" * round(model.bytes_per_token * min(guess.note_tokens, model.max_output_tokens))
     first = deal.train[0]
@@ -201,7 +201,8 @@ def _sizes(cell: Cell, bench: Benchmark, deal: Deal, model: Model, guess: Guess)
                 prompt=(bare + extra) / model.bytes_per_token,
                 demos=filled * MAX_DEMOS * demo / model.bytes_per_token,
                 answer=min(answer, model.max_output_tokens),
-                times=guess.tool_turns if name.endswith(".react") else 1,
+                times=(guess.tool_turns if name.endswith(".react") else 1)
+                * (cell.steps - 1 if name.startswith("review") else 1),
             )
         )
     return sizes

@@ -9,7 +9,8 @@ evaluation. To add a pipeline: write the module and add it to `PIPELINES` (and i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,7 +19,7 @@ from dspy.teleprompt.bootstrap_trace import FailedPrediction
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
 from scaling.lm import variant
-from scaling.types import UsageError
+from scaling.types import Benchmark, Cell, UsageError, digest
 
 ROLES: dict[int, tuple[str, ...]] = {
     1: ("classifier",),
@@ -42,6 +43,10 @@ ROLE_TASKS = {
 MAX_TOOL_TURNS = 6
 SHORT_RESULT = 200
 _tool_calls: ContextVar[list[dict[str, Any]] | None] = ContextVar("tool_calls", default=None)
+
+
+# (inputs, outputs of an earlier turn) -> what is said about them to the next turn
+Judge = Callable[[dict[str, Any], dict[str, Any]], str]
 
 
 class Failed(Exception):
@@ -74,28 +79,19 @@ class MultiStepClassifier(dspy.Module):
         self.role_names = ROLES[num_steps]
         self.has_tools = bool(tools)
         notes_so_far: list[str] = []
-
-        def predictor(its_signature: type[dspy.Signature]) -> dspy.Module:
-            return ToolUser(its_signature, tools) if tools else dspy.Predict(its_signature)
-
         for role in self.role_names[:-1]:
             task = (roles or {}).get(role) or ROLE_TASKS[role]
-            setattr(self, role, predictor(_role_signature(signature, role, task, notes_so_far)))
+            setattr(self, role, _predictor(_role_signature(signature, role, task, notes_so_far), tools))
             notes_so_far.append(f"{role}_notes")
-        self.classifier = predictor(_with_notes(signature, notes_so_far))
+        self.classifier = _predictor(_with_notes(signature, notes_so_far), tools)
         self.outputs = list(signature.output_fields)
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
         count_rollout()
-        if not self.has_tools:
-            return self._answer(inputs)
-        called: list[dict[str, Any]] = []
-        token = _tool_calls.set(called)
-        try:
+        with noted_tool_calls(self.has_tools) as called:
             answer = self._answer(inputs)
-        finally:
-            _tool_calls.reset(token)
-        answer.tool_calls = called
+        if called is not None:
+            answer.tool_calls = called
         return answer
 
     def _answer(self, inputs: dict[str, Any]) -> dspy.Prediction:
@@ -130,6 +126,17 @@ class ToolUser(dspy.ReAct):
             shown = {**inputs, "trajectory": self._format_trajectory(trajectory)}
             _trace_failure(getattr(module, "predict", module), shown, error)
             raise Failed("parse") from error
+
+
+@contextmanager
+def noted_tool_calls(wanted: bool) -> Iterator[list[dict[str, Any]] | None]:
+    """The tool calls that are made while the block runs; None where there are no tools."""
+    called: list[dict[str, Any]] = []
+    token = _tool_calls.set(called)
+    try:
+        yield called if wanted else None
+    finally:
+        _tool_calls.reset(token)
 
 
 def recorded(tool: dspy.Tool) -> dspy.Tool:
@@ -183,11 +190,73 @@ class Vote(Repeat):
         return tuple(_ballot_text(str(answer[name])) for name in self.core.outputs)
 
 
+class Resample(Repeat):
+    """The first answer drawn again (the control of self-correction): every draw is scored, the last one counts."""
+
+    def forward(self, **inputs: Any) -> dspy.Prediction:
+        answers = draws(self.core, self.calls, inputs)
+        last = _with_tool_calls(answers[-1], answers)
+        last.turns = [_turn(answer, self.core.outputs) for answer in answers]
+        return last
+
+
+class SelfCorrection(dspy.Module):
+    """Answer, then review: each later turn sees the task and all earlier answers and answers again, a call a turn.
+
+    Turn 1 is the task's own one-step program, so its draws are those of `resample`. A turn without a usable answer is
+    shown to the next one as such; only the last turn is the answer. judge(inputs, outputs) says something about an
+    earlier answer (feedback `oracle` or `execution`); None for intrinsic self-correction.
+    """
+
+    def __init__(
+        self,
+        signature: type[dspy.Signature],
+        turns: int,
+        judge: Judge | None = None,
+        tools: Sequence[dspy.Tool] = (),
+    ):
+        super().__init__()
+        self.turns, self.judge, self.outputs = turns, judge, list(signature.output_fields)
+        self.has_tools = bool(tools)
+        self.answer = _predictor(signature, tools)
+        if turns > 1:
+            self.review = _predictor(_review_signature(signature), tools)
+
+    def forward(self, **inputs: Any) -> dspy.Prediction:
+        count_rollout()
+        with noted_tool_calls(self.has_tools) as called:
+            turns: list[dict[str, Any]] = []
+            for number in range(self.turns):
+                turns.append(self._turn(number, inputs, turns))
+        notes = {f"turn_{i + 1}": _shown(turn) for i, turn in enumerate(turns)}
+        last = dspy.Prediction(**turns[-1]["outputs"], step_notes=notes, failure=turns[-1]["failure"], turns=turns)
+        if called is not None:
+            last.tool_calls = called
+        return last
+
+    def _turn(self, number: int, inputs: dict[str, Any], turns: list[dict[str, Any]]) -> dict[str, Any]:
+        asked = inputs | ({"earlier_answers": self._so_far(inputs, turns)} if number else {})
+        try:
+            answer = step(self.review if number else self.answer, "review" if number else "answer", asked)
+        except Failed as failed:
+            return {"outputs": dict.fromkeys(self.outputs), "failure": failed.kind}
+        return {"outputs": {name: answer[name] for name in self.outputs}, "failure": None}
+
+    def _so_far(self, inputs: dict[str, Any], turns: list[dict[str, Any]]) -> str:
+        said = []
+        for number, turn in enumerate(turns, 1):
+            comment = f" {self.judge(inputs, turn['outputs'])}" if self.judge else ""
+            said.append(f"Answer {number}: {_shown(turn)}{comment}")
+        return "\n".join(said)
+
+
 # pipeline -> how the optimizable core becomes the program that is run
 PIPELINES: dict[str, Callable[[dspy.Module, int], dspy.Module]] = {
     "chain": lambda core, steps: core,
     "repeat": Repeat,
     "vote": Vote,
+    "self_correct": lambda core, steps: core,
+    "resample": Resample,
 }
 
 
@@ -196,15 +265,33 @@ def _ballot_text(text: str) -> str:
     return " ".join(text.casefold().split()).rstrip(".")
 
 
-def make_core(
-    pipeline: str,
-    signature: type[dspy.Signature],
-    steps: int,
-    roles: dict[str, str],
-    tools: Sequence[dspy.Tool] = (),
-) -> MultiStepClassifier:
-    """The part that optimizers work on: the whole chain, or the one-step program of `repeat` and `vote`."""
-    return MultiStepClassifier(signature, steps if pipeline == "chain" else 1, roles, tools)
+def make_core(cell: Cell, bench: Benchmark, judge: Judge | None = None) -> dspy.Module:
+    """The part that optimizers work on: the chain or all turns, or the one-step program of the other pipelines."""
+    if cell.pipeline == "self_correct":
+        return SelfCorrection(bench.signature, cell.steps, judge, bench.tools)
+    return MultiStepClassifier(bench.signature, cell.steps if cell.pipeline == "chain" else 1, bench.roles, bench.tools)
+
+
+def make_judge(cell: Cell, bench: Benchmark, rows: list[dspy.Example]) -> Judge | None:
+    """What `oracle` and `execution` say about an earlier answer; None for intrinsic self-correction.
+
+    oracle knows the right answers of the rows: it is cheating, and every output says so. execution runs what the
+    benchmark's `execution_feedback` runs (the examples in the problem's own text, never hidden tests).
+    """
+    if cell.feedback == "none":
+        return None
+    gold_of = {digest({name: row[name] for name in bench.inputs}): row for row in rows}
+
+    def judge(inputs: dict[str, Any], outputs: dict[str, Any]) -> str:
+        gold = gold_of[digest({name: inputs[name] for name in bench.inputs})]
+        answer = dspy.Prediction(**outputs)
+        if None in outputs.values():
+            return "It had no usable answer."
+        if cell.feedback == "execution":
+            return bench.config["execution_feedback"](gold, answer)
+        return "It is right." if float(bench.metric(gold, answer)) >= 1.0 else "It is wrong."
+
+    return judge
 
 
 def wrap(pipeline: str, core: dspy.Module, steps: int) -> dspy.Module:
@@ -264,6 +351,29 @@ def _with_tool_calls(answer: dspy.Prediction, draws: list[dspy.Prediction]) -> d
     if None not in made:
         answer.tool_calls = [call for calls in made for call in calls]
     return answer
+
+
+def _predictor(signature: type[dspy.Signature], tools: Sequence[dspy.Tool]) -> dspy.Module:
+    return ToolUser(signature, tools) if tools else dspy.Predict(signature)
+
+
+def _turn(answer: dspy.Prediction, outputs: list[str]) -> dict[str, Any]:
+    return {"outputs": {name: answer.get(name) for name in outputs}, "failure": answer.get("failure")}
+
+
+def _shown(turn: dict[str, Any]) -> str:
+    """A turn's answer in words, for the next turn and for the record."""
+    if turn["failure"]:
+        return "(no usable answer)"
+    values = turn["outputs"]
+    return str(next(iter(values.values()))) if len(values) == 1 else "; ".join(f"{n}: {v}" for n, v in values.items())
+
+
+def _review_signature(task: type[dspy.Signature]) -> type[dspy.Signature]:
+    """The task again, with all earlier answers to review."""
+    earlier = dspy.InputField(desc="your answers so far, oldest first")
+    text = f"{task.instructions}\n\nReview the earlier answers: look for mistakes, then give your final answer again."
+    return task.append("earlier_answers", earlier, str).with_instructions(text)
 
 
 def _role_signature(

@@ -12,7 +12,7 @@ import pydantic
 
 from scaling.data import deal, shrink
 from scaling.models import Model, find_model
-from scaling.types import OPTIMIZERS, PIPELINES, STEPS, Benchmark, Cell, Deal, UsageError, unknown_name
+from scaling.types import FEEDBACKS, OPTIMIZERS, PIPELINES, STEPS, Benchmark, Cell, Deal, UsageError, unknown_name
 
 STUDIES = Path(__file__).parent / "studies"
 SMALLEST_SELECT = 5
@@ -126,7 +126,7 @@ def expand(study: Study, benchmarks: list[str], registry: dict[str, Model], api_
                     rollout_budget=study.rollout_budget,
                     data=study.data,
                     labels=study.labels_by_benchmark.get(benchmark, study.labels),
-                    feedback=study.feedback,
+                    feedback=study.feedback if pipeline == "self_correct" else "none",
                     closed_book=study.closed_book,
                 )
             )
@@ -157,11 +157,13 @@ def check_names(study: Study, benchmarks: list[str]) -> None:
 
 def check_cell(cell: Cell) -> None:
     """Raise UsageError for sizes and budgets that make no sense together."""
-    if cell.pipeline in ("vote", "repeat") and cell.temperature == 0:
+    if cell.pipeline in ("vote", "repeat", "resample") and cell.temperature == 0:
         raise UsageError(
             f"'{cell.pipeline}' at temperature 0 asks for the same answer {cell.steps} times. "
             f"Set a temperature above 0 (0.7), or leave the pipeline out."
         )
+    if cell.feedback not in FEEDBACKS:
+        raise unknown_name("feedback", cell.feedback, list(FEEDBACKS), "Type --feedback none.")
     for name in SIZE_FIELDS:
         if getattr(cell, name) < (0 if name == "test_size" else 1):
             flag = "--" + name.replace("_", "-")

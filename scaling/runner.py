@@ -25,7 +25,7 @@ from scaling.intervals import mean_interval, paired_interval
 from scaling.lm import Meter, Seam, Usage, make_lm
 from scaling.models import Model
 from scaling.optimizers import OPTIMIZERS, Curve, Job
-from scaling.pipelines import instructions, make_core, wrap
+from scaling.pipelines import instructions, make_core, make_judge, wrap
 from scaling.progress import Board
 from scaling.scoring import as_example, score_programs
 from scaling.side_by_side import side_by_side
@@ -122,7 +122,7 @@ def _measure(work: Work, seam: Seam, meter: Meter, settings: Settings, board: Bo
     cell, bench = work.cell, work.bench
     lm = make_lm(work.model, seam, meter, cell.run, cell.temperature, timeout=settings.timeout)
     threads = min(MAX_THREADS_A_CELL, work.model.places(seam.max_concurrency))
-    core = make_core(cell.pipeline, bench.signature, cell.steps, bench.roles, bench.tools)
+    core = make_core(cell, bench, make_judge(cell, bench, _examples(work)))
     curve = Curve(meter, [row["id"] for row in work.deal.select], lambda points: _on_point(work, points, board))
     with dspy.context(lm=lm, adapter=make_adapter(work.model), callbacks=[curve]):
         board.phase(cell, "optimize")
@@ -141,6 +141,11 @@ def _measure(work: Work, seam: Seam, meter: Meter, settings: Settings, board: Bo
     write_json(work.files.program, _program_file(core, optimized))
     unchanged = _state(core) == _state(optimized)
     return {"unchanged": unchanged, "proposals": job.proposals} | _outcome(work, settings, lines, curve, unchanged)
+
+
+def _examples(work: Work) -> list[dspy.Example]:
+    rows = work.deal.train + work.deal.select + work.deal.check + work.deal.test
+    return [as_example(row, work.bench) for row in rows]
 
 
 def _job(work: Work, seam: Seam, meter: Meter, settings: Settings, core: dspy.Module, threads: int) -> Job:
@@ -228,12 +233,32 @@ def _outcome(
         "at_equal_calls_score": _mean([line["score"] for line in lines["at_equal_calls"]]),
         "check_score": _mean([line["score"] for line in lines["check"]]),
         "check_n": len(lines["check"]) or None,
+        "turns": _turns(lines["final"]),
         "extra_scores": {
             extra: {
                 name: _mean([line["extra_scores"][extra] for line in lines[name]]) for name in ("baseline", "final")
             }
             for extra in work.bench.config.get("extra_metrics") or {}
         },
+    }
+
+
+def _turns(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Mean score of each turn, the gain from the first to the last, and the two sums that add up to it.
+
+    wrong_to_right minus right_to_wrong is gain times examples; format_repairs is the part of wrong_to_right whose
+    first turn had no usable answer.
+    """
+    turned = [line for line in lines if line["turn_scores"] and line["score"] is not None]
+    if not turned:
+        return None
+    changes = [(line["turn_scores"][-1] - line["turn_scores"][0], line["first_turn_failed"]) for line in turned]
+    return {
+        "scores": [_mean(list(scores)) for scores in zip(*(line["turn_scores"] for line in turned), strict=True)],
+        "gain": sum(change for change, _ in changes) / len(changes),
+        "wrong_to_right": sum(change for change, _ in changes if change > 0),
+        "right_to_wrong": -sum(change for change, _ in changes if change < 0),
+        "format_repairs": sum(change for change, failed in changes if change > 0 and failed),
     }
 
 
@@ -260,6 +285,7 @@ def _frame(work: Work) -> dict[str, Any]:
         "at_equal_calls_score": None,
         "check_score": None,
         "check_n": None,
+        "turns": None,
         "extra_scores": {},
         "val_baseline_score": None,
         "val_final_score": None,

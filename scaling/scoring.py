@@ -65,6 +65,7 @@ def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench
         score = safe_metric(bench, example, prediction)
         for extra, metric in (bench.config.get("extra_metrics") or {}).items():
             extras[extra] = safe_metric(bench, example, prediction, metric)
+    turns = prediction.get("turns") if prediction is not None else None
     return {
         "program": name,
         "id": example["id"],
@@ -74,7 +75,8 @@ def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench
         "prediction": _outputs(prediction, bench) if prediction is not None else None,
         "score": score,
         "extra_scores": extras,
-        "turn_scores": None,
+        "turn_scores": turns and [_score_turn(bench, example, turn) for turn in turns],
+        "first_turn_failed": bool(turns and turns[0]["failure"]),
         "notes": dict(prediction.get("step_notes") or {}) if prediction is not None else {},
         "tool_calls": prediction.get("tool_calls") if prediction is not None else None,
         "calls": len(calls),
@@ -82,6 +84,10 @@ def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench
         "latency_seconds": sum(call["latency_seconds"] or 0.0 for call in calls),
         "error": error,
     }
+
+
+def _score_turn(bench: Benchmark, example: dspy.Example, turn: dict[str, Any]) -> float:
+    return safe_metric(bench, example, dspy.Prediction(**turn["outputs"], failure=turn["failure"]))
 
 
 def _outputs(source: Any, bench: Benchmark) -> Any:

@@ -17,10 +17,11 @@ SCHEMA_VERSION = 1
 CELL_VERSION = 1
 
 OPTIMIZERS = ("none", "gepa", "mipro", "mipro_instruct", "bootstrap")
-PIPELINES = ("chain", "repeat", "vote")
+PIPELINES = ("chain", "repeat", "vote", "self_correct", "resample")
 STEPS = (1, 2, 3, 4, 5)
 # How the folder of a cell is named: "<n>" followed by this.
-PIPELINE_SUFFIX = {"chain": "step", "repeat": "repeat", "vote": "vote"}
+PIPELINE_SUFFIX = {"chain": "step", "repeat": "repeat", "vote": "vote", "self_correct": "turn", "resample": "redraw"}
+FEEDBACKS = ("none", "oracle", "execution")
 # Settled cells are not run again by the same command; budget and interrupted go on where they were.
 SETTLED = ("ok", "error", "invalid", "skipped")
 

@@ -74,6 +74,7 @@ CONFIG = {
     "loader": load,
     "metric": metric,
     "feedback": feedback,
+    "execution_feedback": execution_feedback,
     "needs": require,
     "train_seeds": range(50),
     "val_seeds": range(50, 150),
