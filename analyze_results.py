@@ -62,18 +62,24 @@ def analyze(
 
 def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool):
     """Everything that the records support, as frames (`report.Findings`)."""
-    from scaling import comparisons, fit_table, money, report, summary, tables
+    import pandas as pd
+
+    from scaling import comparisons, fit_table, money, report, research, summary, tables
 
     results = tables.load(folders)
     entries = comparisons.entries_of(results)
     frame = summary.summarise(results, entries)
     tests, refused = comparisons.tests_frame(results, entries)
+    gains = research.gains_of(results, entries)
+    asked = pd.DataFrame(research.test_research(gains, value_per_correct), columns=tests.columns)
+    fits = [fit_table.fits_frame(entries), fit_table.gain_fits(gains)]
     return report.Findings(
         results=results,
         entries=entries,
         summary=frame,
-        tests=tests,
-        fits=fit_table.fits_frame(entries),
+        tests=tests if asked.empty else pd.concat([tests, asked], ignore_index=True),
+        fits=pd.concat([part for part in fits if not part.empty] or fits[:1], ignore_index=True),
+        gains=gains,
         costs=money.costs(results, entries, frame, value_per_correct),
         refused=refused,
         value=value_per_correct,
@@ -105,7 +111,7 @@ def draw(findings, folder: Path, formats: list[str]) -> dict[Path, str]:
 
 def planned_figures(findings) -> dict:
     """Name -> (what draws it, a sentence on it), for the figures that these records can fill."""
-    from scaling import figures
+    from scaling import figures, research
 
     frame, cells = findings.summary, findings.results.cells
     fits = _families_by_line(findings)
@@ -132,6 +138,13 @@ def planned_figures(findings) -> dict:
             planned[f"learning_curves{name}"] = (
                 lambda axis=axis: figures.learning_curves(findings.results, curves, axis), alt
             )  # fmt: skip
+    turned = research.corrections_of(findings.results, findings.entries)
+    if turned:
+        alt = "Score of each turn of self-correction, and its flips beyond those of a redraw"
+        planned["turn_curves"] = (lambda: figures.turn_curves(turned), alt)
+    if research.size_line_of(findings.gains, ("published", "assumed"))[1] is not None:
+        alt = "Gain of self-correction against model size; hollow: sizes that are assumed, no part of the line"
+        planned["gain_against_size"] = (lambda: figures.gain_against_size(findings.gains), alt)
     planned["cost_quality"] = (lambda: figures.cost_quality(frame), "Test score against the cost of an answer")
     return planned
 

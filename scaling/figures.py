@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from scaling.fits import Family
 from scaling.money import cost_column, pareto
+from scaling.research import size_line_of
 from scaling.summary import OPTIMIZER_NAMES
 from scaling.tables import Results
 
@@ -189,6 +190,53 @@ def cost_quality(summary: pd.DataFrame) -> Figure:
     next(iter(axes.values())).set_ylabel("test score (points), number: steps")
     _shared_legend(figure, list(axes.values()))
     return figure
+
+
+def turn_curves(turned: list) -> Figure:
+    """Score of each turn, a panel a benchmark, a line a model and feedback; `turned` as corrections_of gives it."""
+    figure, axes = _panels(sorted({entry.fields["benchmark"] for entry, _, _ in turned}), height=2.2)
+    several = len({entry.fields["feedback"] for entry, _, _ in turned}) > 1
+    names = sorted({_turn_line(entry, several) for entry, _, _ in turned})
+    for entry, what, turns in turned:
+        ax, index = axes[entry.fields["benchmark"]], names.index(_turn_line(entry, several))
+        half = 1.96 * POINTS * turns.mean(axis=2).std(axis=0, ddof=1) / np.sqrt(len(turns))
+        ax.errorbar(
+            np.arange(1, turns.shape[1] + 1) + 0.04 * (index - len(names) / 2), POINTS * turns.mean(axis=(0, 2)), yerr=half,
+            label=names[index], color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)], capsize=2,
+            linestyle=DASHES[index % len(DASHES)],
+        )  # fmt: skip
+    for name, ax in axes.items():
+        ax.set(title=name, xlabel="turn", ylim=(-2, 102))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    next(iter(axes.values())).set_ylabel("test score (points)")
+    _shared_legend(figure, list(axes.values()))
+    return figure
+
+
+def gain_against_size(gains: pd.DataFrame) -> Figure:
+    """Mean gain over tasks against size on a log axis; filled: published sizes and their line; hollow: assumed ones."""
+    figure, ax = plt.subplots(figsize=(COLUMN + 0.6, 2.8))
+    published, line = size_line_of(gains)
+    everyone, _ = size_line_of(gains, ("published", "assumed"))
+    for part, face, label in (
+        (everyone.drop(published.index), "none", "assumed size"),
+        (published, COLOURS[0], "published"),
+    ):
+        if len(part):
+            half = 1.96 * POINTS * np.sqrt(part["variance"].astype(float))
+            ax.errorbar(part["size"], POINTS * part["gain"], yerr=half, linestyle="none", marker="o", capsize=2,
+                        color=COLOURS[0], markerfacecolor=face, label=label)  # fmt: skip
+    if line is not None:
+        x = np.linspace(np.log10(published["size"].min()), np.log10(published["size"].max()), 60)
+        ax.plot(10**x, POINTS * (line.intercept + line.slope * x), color="0.4", linewidth=0.8, label="line, published")
+    ax.axhline(0, color="0.6", linewidth=0.6)
+    ax.set(xscale="log", xlabel="parameters (billions, log scale)", ylabel="gain by self-correction (points)")
+    _shared_legend(figure, [ax])
+    return figure
+
+
+def _turn_line(entry, several: bool) -> str:
+    return f"{entry.fields['model']}, feedback {entry.fields['feedback']}" if several else str(entry.fields["model"])
 
 
 def footer(figure: Figure, text: str) -> Figure:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from scaling.comparisons import Entry
 from scaling.fits import Family, PowerLaw, families, family_set, log_line, power_law, shape_label, size_line
+from scaling.research import size_line_of
 from scaling.stats import RunVariance, contrast, covariance, run_variances
 
 COLUMNS = ["benchmark", "x", "family", "parameters", "ci_low", "ci_high", "r2", "verdict", "reason"]
@@ -23,6 +24,23 @@ def fits_frame(entries: list[Entry]) -> pd.DataFrame:
         rows += _over_steps(by_steps, between)
     for group in _by_size(entries):
         rows += _over_sizes(group, between)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def gain_fits(gains: pd.DataFrame) -> pd.DataFrame:
+    """Gain of self-correction against model size, over all tasks and by task; published sizes first."""
+    rows: list[dict[str, Any]] = []
+    if gains.empty:
+        return pd.DataFrame(rows, columns=COLUMNS)
+    tasks = {"all tasks": gains} | {name: part for name, part in gains.groupby("benchmark")}
+    for name, part in tasks.items():
+        seen = 0
+        for statuses, note in ((("published",), ""), (("published", "assumed"), "with assumed sizes: no verdict")):
+            by_model, line = size_line_of(part, statuses)
+            if line is not None and len(by_model) > seen:
+                values = (by_model[column].tolist() for column in ("size", "gain", "variance"))
+                rows += size_rows(f"{name}: gain by self-correction", *values, note)
+                seen = len(by_model)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

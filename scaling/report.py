@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from scaling.comparisons import FAMILIES, Entry
+from scaling.research import corrections_of
+from scaling.stats import Estimate
 from scaling.store import PROGRAM, RECORD, read_json
 from scaling.summary import against_estimate, missing, readable, recommended, unequal
 from scaling.tables import Results, interval_text, markdown, percent
@@ -34,6 +36,7 @@ class Findings:
     summary: pd.DataFrame
     tests: pd.DataFrame
     fits: pd.DataFrame
+    gains: pd.DataFrame  # of self-correction, a row a model and task
     costs: pd.DataFrame
     refused: list[str]
     value: float | None  # dollars a right answer, as the user named them
@@ -59,6 +62,8 @@ def tables_of(f: Findings) -> list[Table]:
             Table("Scores", _scores_note(f), readable(f.summary)),
             Table("What stays unequal", UNEQUAL_NOTE, unequal(f.summary)),
             Table("Money", _money_note(f), _money(f.costs)),
+            Table("Self-correction", CORRECTION_NOTE, _corrections(f)),
+            Table("Research questions", RESEARCH_NOTE, _research(f.tests)),
             Table("How much selection flatters", OPTIMISM_NOTE, _optimism(f.summary)),
             *(Table(name.capitalize(), _family_note(f, name), _family(f.tests, name)) for name in FAMILIES),
             Table("Shapes and fits", FITS_NOTE, _fits(f.fits)),
@@ -101,6 +106,8 @@ def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:
     if len(closed):
         names = ", ".join(sorted(closed["benchmark"].unique()))
         notes.append(f"Closed-book: {names} also or only asked without the tables that hold the answers.")
+    if (cells["feedback"] == "oracle").any():
+        notes.append("Feedback oracle tells the model which of its answers are right: that is cheating, and no result.")
     embedded = cells[cells["model"].str.startswith("local/")]["model"].unique()
     if len(embedded):
         notes.append(
@@ -169,6 +176,14 @@ OPTIMISM_NOTE = (
     "(final - baseline on the rows that candidates were selected on) minus (final - baseline on test): above 0, "
     "selection made it look better than it is. Intervals are 95 %, wide by design."
 )
+CORRECTION_NOTE = (
+    "Gain is the last turn minus the first on the same items. A mere redraw turns answers too: 'beyond a redraw' takes the "
+    "flips of the first turn drawn again (resample) off. 'Corrects' needs a gain and right answers beyond a redraw; "
+    "'churns': flips, and no more than that. Feedback oracle knows the right answers: it is cheating."
+)
+RESEARCH_NOTE = (
+    "Units are models of published size; RQ1 and RQ3 are one Holm family, RQ2 is exploratory (plan.txt, 10)."
+)
 FITS_NOTE = (
     "With 3 or 4 numbers of steps a shape is named and no family; with 5, every family that is not rejected. "
     "R2 describes and decides nothing. An exponent needs 5 published sizes over 1.5 decades and "
@@ -232,7 +247,7 @@ def _tests(tests: pd.DataFrame) -> pd.DataFrame:
                 "95 % interval": interval_text(row["ci_low"], row["ci_high"], sign=True),
                 "Holm p": "—" if pd.isna(row["p_holm"]) else f"{row['p_holm']:.3f}",
                 "level": "—" if pd.isna(row["level"]) else row["level"],
-                "n x runs": "—" if pd.isna(row["n"]) else f"{row['n']:.0f} x {row['runs']:.0f}",
+                "n x runs": "—" if pd.isna(row["n"]) or pd.isna(row["runs"]) else f"{row['n']:.0f} x {row['runs']:.0f}",
                 "to settle": "—" if pd.isna(row["to_settle"]) else row["to_settle"],
                 "why": ". ".join(text for text in (row["reason"], row["note"]) if isinstance(text, str) and text),
             }
@@ -312,6 +327,48 @@ def _money_note(f: Findings) -> str:
         f"Gains are over one unoptimized call on the same rows. 'Pays after requests' is for {worth}; 'never shown' "
         f"where the gain's interval does not cover its cost. List cost."
     )
+
+
+def _corrections(f: Findings) -> pd.DataFrame:
+    votes = f.summary[f.summary["pipeline"] == "vote"] if not f.summary.empty else f.summary
+    rows = []
+    for entry, what, turns in corrections_of(f.results, f.entries):
+        fields = entry.fields
+        same = votes[(votes["benchmark"] == fields["benchmark"]) & (votes["model"] == fields["model"])
+                     & (votes["steps"] == entry.steps)]  # fmt: skip
+        cells = f.results.cells.loc[entry.keys]
+        rows.append(
+            {
+                "benchmark": fields["benchmark"],
+                "model": fields["model"],
+                "turns": entry.steps,
+                "feedback": fields["feedback"] + (" (cheating)" if fields["feedback"] == "oracle" else ""),
+                "score by turn": ", ".join(percent(v) for v in turns.mean(axis=(0, 2))),
+                "gain": percent(what.gain.effect, sign=True),
+                "its interval": interval_text(what.gain.low, what.gain.high, sign=True),
+                "wrong to right": percent(what.wrong_to_right),
+                "right to wrong": percent(what.right_to_wrong),
+                "beyond a redraw": _excess(what.excess_wrong_to_right),
+                "wrong beyond a redraw": _excess(what.excess_right_to_wrong),
+                "vote": percent(float(same["final_score"].mean()) if len(same) else None),
+                "said": what.label,
+                "n x runs": f"{turns.shape[0]} x {len(cells)}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _excess(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "not run"
+    return f"{percent(estimate.effect, sign=True)} {interval_text(estimate.low, estimate.high, sign=True)}"
+
+
+def _research(tests: pd.DataFrame) -> pd.DataFrame:
+    part = tests[tests["family"].str.startswith("RQ")]
+    return _tests(part).assign(question=part["question"].to_numpy())[
+        ["question", "comparison", "verdict", "effect (points)", "95 % interval", "Holm p", "why"]
+    ] if len(part) else pd.DataFrame()  # fmt: skip
 
 
 def _optimism(summary: pd.DataFrame) -> pd.DataFrame:

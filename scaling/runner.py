@@ -307,6 +307,8 @@ def _frame(work: Work) -> dict[str, Any]:
             "parameters_billions": work.model.parameters_billions,
             "parameters_status": work.model.parameters_status,
             "price_date": work.model.price_date,
+            "output_usd_per_million": work.model.output_usd_per_million,
+            "context_length": work.model.context_length,
         },
         "error": None,
     }

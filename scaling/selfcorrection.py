@@ -35,15 +35,18 @@ class Correction:
         return "churns" if self.wrong_to_right + self.right_to_wrong > 0 else "cannot tell"
 
 
-def correction(first: np.ndarray, last: np.ndarray, redraw: np.ndarray | None, groups: np.ndarray) -> Correction:
+def correction(
+    first: np.ndarray, last: np.ndarray, redraw: tuple[np.ndarray, np.ndarray] | None, groups: np.ndarray
+) -> Correction:
     """Gain and flips from the first to the last turn on the same items; arrays (n, runs) of scores.
 
-    redraw: the first turn drawn again, the control; None where it was not run.
+    redraw: the first turn and the same drawn again, the control; None where it was not run.
     """
     up, down = np.maximum(last - first, 0.0), np.maximum(first - last, 0.0)
     excess = [None, None]
     if redraw is not None:
-        by_chance = np.maximum(redraw - first, 0.0), np.maximum(first - redraw, 0.0)
+        once, again = redraw
+        by_chance = np.maximum(again - once, 0.0), np.maximum(once - again, 0.0)
         excess = [_mean(turned - chance, groups) for turned, chance in zip((up, down), by_chance, strict=True)]
     return Correction(_mean(last - first, groups), float(up.mean()), float(down.mean()), *excess)
 

@@ -36,6 +36,7 @@ class Answers:
     groups: np.ndarray
     scores: np.ndarray
     extra: dict[str, np.ndarray]
+    turns: np.ndarray | None  # scores of each turn or draw, (n, turns), where there are any
     calls: float  # means an answered example
     tokens: float
 
@@ -75,6 +76,16 @@ class Results:
         groups = found[0].groups[_places(found[0].items, items)]
         return Arm(row["benchmark"], row["optimizer"], items[here], groups[here], scores[here])
 
+    def turns(self, keys: list[str]) -> np.ndarray | None:
+        """Turn scores of the runs on the items of the first, shape (n, turns, runs); None where there are none."""
+        found = [self.answers(key).get("final") for key in keys]
+        if not found or any(one is None or one.turns is None for one in found):
+            return None
+        items = found[0].items
+        if any(set(one.items) != set(items) for one in found):
+            return None
+        return np.stack([one.turns[_places(one.items, items)] for one in found], axis=2)
+
     def curve(self, key: str) -> dict[str, np.ndarray]:
         """One cell's learning curve as arrays by field, read once; {} when it has no point."""
         if key not in self._curves:
@@ -106,9 +117,11 @@ class Results:
         groups = self._same(tuple(str(line.get("group") or line["id"]) for line in lines))
         names = sorted({name for line in lines[:1] for name in line.get("extra_scores") or {}})
         extra = {name: _floats([(line["extra_scores"] or {}).get(name) for line in lines]) for name in names}
+        has_turns = all(line.get("turn_scores") for line in lines)
+        turns = np.array([line["turn_scores"] for line in lines], dtype=float) if has_turns else None
         answered = [line for line in lines if line.get("error") is None] or lines
         return Answers(
-            items, groups, _floats([line["score"] for line in lines]), extra,
+            items, groups, _floats([line["score"] for line in lines]), extra, turns,
             calls=sum(line.get("calls") or 0 for line in answered) / len(answered),
             tokens=sum(line.get("tokens") or 0 for line in lines) / len(lines),
         )  # fmt: skip
@@ -168,8 +181,8 @@ def cell_row(record: dict[str, Any]) -> dict[str, Any]:
     for name in ("infrastructure", "parse"):
         row[f"error_rate_{name}"] = (record.get("error_rates") or {}).get(name)
     row["error"] = (record.get("error") or {}).get("message")
-    row["parameters_billions"] = (record.get("model") or {}).get("parameters_billions")
-    row["parameters_status"] = (record.get("model") or {}).get("parameters_status")
+    for name in ("parameters_billions", "parameters_status", "output_usd_per_million", "context_length"):
+        row[name] = (record.get("model") or {}).get(name)
     row["used_share"] = _share(row)
     row["flagged"] = row["used_share"] is not None and not LOWEST_USED_SHARE <= row["used_share"] <= 1.0
     return row

@@ -223,7 +223,7 @@ def guards(rng: np.random.Generator, repeats: int) -> Iterator[Outcome]:
     for _ in range(repeats):
         found = arms(rng, {("alpha", "none", k): 0.6 for k in (1, 2, 3)}, 200, 3, {})
         first, last, again = (arm.scores for arm in found.values())
-        corrects.append(correction(first, last, again, found["alpha", "none", 1].groups).label == "corrects")
+        corrects.append(correction(first, last, (first, again), found["alpha", "none", 1].groups).label == "corrects")
         one_run = [Arm("alpha", o, arm.items, arm.groups, arm.scores[:, :1])
                    for o, arm in zip(("none", "gepa"), found.values(), strict=False)]  # fmt: skip
         adopted.append(adoption_p(*one_run, {}) <= 0.05)

@@ -283,7 +283,7 @@ def test_the_threshold_is_where_zero_is_not_rejected() -> None:
 def test_a_redraw_is_told_from_a_correction() -> None:
     rng = np.random.default_rng(5)
     first = (rng.random((300, 3)) < 0.5).astype(float)
-    redraw = (rng.random((300, 3)) < 0.5).astype(float)
+    redraw = first, (rng.random((300, 3)) < 0.5).astype(float)
     groups = np.arange(300).astype(str)
     assert correction(first, (rng.random((300, 3)) < 0.5).astype(float), redraw, groups).label == "churns"
     found = correction(first, np.maximum(first, (rng.random((300, 3)) < 0.9)), redraw, groups)

@@ -1,0 +1,124 @@
+"""Turns: each is one call, sees what came before, and is scored; the control draws the first turn again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import run_scaling_experiment as script
+from tests.support.files import lines, read
+from tests.support.server import Body, ScriptedServer, last_user_message, whole_prompt
+from tests.support.toy import rows
+
+NO_CHECK = {"val_size": 5}
+
+
+def is_review(body: Body) -> bool:
+    return "earlier_answers" in whole_prompt(body)
+
+
+def final_lines(folder: Path) -> list[dict]:
+    return [line for line in lines(folder / "predictions.jsonl") if line["program"] == "final"]
+
+
+@pytest.mark.parametrize("turns", [1, 2, 4])
+def test_a_turn_is_a_call_and_sees_all_earlier_answers(
+    experiment: Callable, server: ScriptedServer, tmp_path: Path, turns: int
+) -> None:
+    record = experiment(pipeline="self_correct", num_steps=turns, test_size=6, **NO_CHECK)
+    assert record["status"] == "ok", record["error"]
+    assert server.calls == 6 * turns and record["lm_calls_per_example"] == turns
+    assert sum(is_review(body) for body in server.requests) == 6 * (turns - 1)
+    for line in final_lines(tmp_path / "cell"):
+        assert len(line["turn_scores"]) == turns
+        assert line["score"] == line["turn_scores"][-1]
+        said = list(line["notes"].values())
+        prompts = [body for body in server.requests if message(line["id"]) in last_user_message(body)]
+        last = max(prompts, key=lambda body: len(whole_prompt(body)))
+        assert all(f"Answer {n + 1}: {answer}" in last_user_message(last) for n, answer in enumerate(said[:-1]))
+
+
+def message(item: str) -> str:
+    return next(row["message"] for row in rows() if row["id"] == item)
+
+
+def test_the_gain_is_what_turned_right_less_what_turned_wrong(
+    experiment: Callable, server: ScriptedServer, tmp_path: Path
+) -> None:
+    server.skill = lambda body: 0.8 if is_review(body) else 0.4
+    record = experiment(pipeline="self_correct", num_steps=3, test_size=40, **NO_CHECK)
+    turns = record["turns"]
+    scores = [line["turn_scores"] for line in final_lines(tmp_path / "cell")]
+    assert turns["scores"] == pytest.approx([sum(s[i] for s in scores) / 40 for i in range(3)])
+    assert turns["gain"] * 40 == pytest.approx(turns["wrong_to_right"] - turns["right_to_wrong"])
+    assert turns["wrong_to_right"] > turns["right_to_wrong"] > 0
+
+
+def test_an_unusable_first_turn_is_reviewed_and_counted_as_repair(
+    experiment: Callable, server: ScriptedServer, tmp_path: Path
+) -> None:
+    server.skill = lambda body: 1.0
+    server.answer = lambda body: server.default_answer(body) if is_review(body) else "no sections here"
+    record = experiment(pipeline="self_correct", num_steps=2, test_size=10, **NO_CHECK)
+    assert record["turns"] == {
+        "scores": [0.0, 1.0], "gain": 1.0, "wrong_to_right": 10.0, "right_to_wrong": 0, "format_repairs": 10.0,
+    }  # fmt: skip
+    assert record["error_rates"]["parse"] == 0
+    assert any("(no usable answer)" in last_user_message(body) for body in server.requests)
+
+
+def test_the_last_turn_is_the_answer_also_when_it_fails(experiment: Callable, server: ScriptedServer) -> None:
+    server.skill = lambda body: 1.0
+    server.answer = lambda body: "no sections here" if is_review(body) else server.default_answer(body)
+    record = experiment(pipeline="self_correct", num_steps=2, test_size=10, **NO_CHECK)
+    assert record["final_score"] == 0.0 and record["error_rates"]["parse"] == 1.0
+    assert record["turns"]["right_to_wrong"] == 10.0
+
+
+def test_resample_shares_its_first_draw_with_the_first_turn(
+    experiment: Callable, server: ScriptedServer, tmp_path: Path
+) -> None:
+    experiment(pipeline="self_correct", num_steps=1, test_size=8, **NO_CHECK)
+    first = list(server.requests)
+    experiment(pipeline="resample", num_steps=2, test_size=8, output_dir=tmp_path / "again", **NO_CHECK)
+    again = server.requests[len(first) :]
+    assert {whole_prompt(body) for body in first} == {whole_prompt(body) for body in again}
+    for line in final_lines(tmp_path / "again"):
+        assert len(line["turn_scores"]) == 2 and line["score"] == line["turn_scores"][1]
+
+
+def test_turns_can_be_optimized(experiment: Callable, tmp_path: Path) -> None:
+    record = experiment(pipeline="self_correct", num_steps=2, optimizer="gepa")
+    assert record["status"] == "ok", record["error"]
+    assert set(read(tmp_path / "cell" / "program.json")["instructions"]) == {"answer", "review"}
+
+
+def test_an_oracle_says_right_or_wrong(experiment: Callable, server: ScriptedServer, tmp_path: Path) -> None:
+    record = experiment(pipeline="self_correct", num_steps=2, test_size=20, feedback="oracle", **NO_CHECK)
+    assert record["cell"]["feedback"] == "oracle"
+    by_item = {line["id"]: line["turn_scores"][0] for line in final_lines(tmp_path / "cell")}
+    for item, score in by_item.items():
+        (review,) = [b for b in server.requests if is_review(b) and message(item) in last_user_message(b)]
+        assert ("It is right." in last_user_message(review)) == (score == 1.0)
+
+
+def test_execution_needs_something_to_run(experiment: Callable) -> None:
+    with pytest.raises(script.UsageError, match="nothing that could be run"):
+        experiment(pipeline="self_correct", num_steps=2, feedback="execution", **NO_CHECK)
+
+
+def test_what_is_run_is_told_to_the_next_turn(experiment: Callable, server: ScriptedServer, toy: Callable) -> None:
+    toy(execution_feedback=lambda gold, pred: f"Running {pred.label} printed nothing.")
+    experiment(pipeline="self_correct", num_steps=2, test_size=3, feedback="execution", **NO_CHECK)
+    reviews = [body for body in server.requests if is_review(body)]
+    assert len(reviews) == 3 and all("printed nothing." in last_user_message(body) for body in reviews)
+
+
+def test_feedback_is_of_turns_only_and_in_the_cells_identity(experiment: Callable, tmp_path: Path) -> None:
+    chain = experiment(feedback="oracle", output_dir=tmp_path / "a", **NO_CHECK)
+    assert chain["cell"]["feedback"] == "none"
+    plain = experiment(pipeline="self_correct", output_dir=tmp_path / "b", **NO_CHECK)
+    told = experiment(pipeline="self_correct", feedback="oracle", output_dir=tmp_path / "c", **NO_CHECK)
+    assert plain["cell_id"] != told["cell_id"]
