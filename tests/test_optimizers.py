@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from dspy.propose import grounded_proposer
 from dspy.utils import parallelizer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling.data import deal, load_benchmark
 from scaling.optimizers import OPTIMIZERS, plan_bootstrap, plan_mipro
+from scaling.side_by_side import side_by_side
 from scaling.types import Deal
 from tests.support import toy as toy_benchmark
 from tests.support.files import lines, read
@@ -309,3 +313,20 @@ def test_an_early_incumbent_of_gepa_is_scored_on_test(experiment: Callable, serv
     record = experiment(optimizer="gepa", num_steps=2, rollout_budget=120)
     assert record["status"] == "ok", record["error"]
     assert record["at_equal_calls_score"] not in (record["baseline_score"], record["final_score"])
+
+
+def test_a_program_is_read_by_one_proposer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, most, moment = [], [], threading.Event()
+
+    def source_of(module: str) -> str:
+        inside.append(module)
+        most.append(len(inside))
+        moment.wait(0.005)
+        inside.remove(module)
+        return f"class {module}"
+
+    monkeypatch.setattr(grounded_proposer, "get_dspy_source_code", source_of)
+    with side_by_side(), ThreadPoolExecutor(8) as pool:
+        read_as = list(pool.map(lambda n: grounded_proposer.get_dspy_source_code(f"M{n}"), range(8)))
+    assert read_as == [f"class M{n}" for n in range(8)] and max(most) == 1
+    assert grounded_proposer.get_dspy_source_code is source_of
