@@ -197,11 +197,12 @@ def turn_curves(turned: list) -> Figure:
     figure, axes = _panels(sorted({entry.fields["benchmark"] for entry, _, _ in turned}), height=2.2)
     several = len({entry.fields["feedback"] for entry, _, _ in turned}) > 1
     names = sorted({_turn_line(entry, several) for entry, _, _ in turned})
-    for entry, what, turns in turned:
+    for entry, _, turns in turned:
         ax, index = axes[entry.fields["benchmark"]], names.index(_turn_line(entry, several))
         half = 1.96 * POINTS * turns.mean(axis=2).std(axis=0, ddof=1) / np.sqrt(len(turns))
         ax.errorbar(
-            np.arange(1, turns.shape[1] + 1) + 0.04 * (index - len(names) / 2), POINTS * turns.mean(axis=(0, 2)), yerr=half,
+            np.arange(1, turns.shape[1] + 1) + 0.04 * (index - len(names) / 2),
+            POINTS * turns.mean(axis=(0, 2)), yerr=half,
             label=names[index], color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)], capsize=2,
             linestyle=DASHES[index % len(DASHES)],
         )  # fmt: skip

@@ -177,8 +177,8 @@ OPTIMISM_NOTE = (
     "selection made it look better than it is. Intervals are 95 %, wide by design."
 )
 CORRECTION_NOTE = (
-    "Gain is the last turn minus the first on the same items. A mere redraw turns answers too: 'beyond a redraw' takes the "
-    "flips of the first turn drawn again (resample) off. 'Corrects' needs a gain and right answers beyond a redraw; "
+    "Gain is the last turn minus the first on the same items. A mere redraw turns answers too: 'beyond a redraw' takes "
+    "the flips of the first turn drawn again (resample) off. 'Corrects' needs a gain and right answers beyond a redraw; "
     "'churns': flips, and no more than that. Feedback oracle knows the right answers: it is cheating."
 )
 RESEARCH_NOTE = (

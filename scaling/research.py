@@ -102,6 +102,8 @@ def test_research(gains: pd.DataFrame, value: float | None) -> list[dict[str, An
 
 def size_line_of(gains: pd.DataFrame, statuses: tuple[str, ...] = ("published",)) -> tuple[pd.DataFrame, Line | None]:
     """Mean gain over tasks by model against log10 size, models of these statuses; the line from three models on."""
+    if gains.empty:
+        return gains, None
     known = gains[gains["status"].isin(statuses) & gains["size"].notna()]
     tasks = known["benchmark"].nunique()
     by_model = known.groupby("model").agg(
