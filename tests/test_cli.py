@@ -84,7 +84,7 @@ BAD_FLAGS: list[tuple[dict[str, str | None], list[str]]] = [
     ({"runs": "0"}, ["--runs 0"]),
     ({"optimizers": "gepa", "rollout_budget": "19"}, ["--rollout-budget 19", "5 rows", "--rollout-budget 20"]),
     ({"optimizers": "gepa", "rollout_budget": "0"}, ["--rollout-budget 0"]),
-    ({"test_size": "100"}, ["--test-size 100", "toy", "90"]),
+    ({"test_size": "110"}, ["--test-size 110", "toy", "105"]),
     ({"test_size": "-1"}, ["--test-size"]),
     ({"train_size": "0"}, ["--train-size 0"]),
     ({"train_size": "200"}, ["--train-size 200", "toy"]),
