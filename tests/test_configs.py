@@ -76,6 +76,12 @@ def test_phases_of_model_scaling_are_the_sizes_promised() -> None:
     assert cells("model-scaling") == cells("model-scaling", phase="1")
 
 
+def test_files_of_a_study_with_phases_are_the_first_ones_cells(tmp_path: Path) -> None:
+    assert create_pipeline_configs.main(["--study", "model-scaling", "--output-dir", str(tmp_path)]) == 0
+    (path,) = tmp_path.rglob("*.toml")
+    assert [c.cell_id for c in cells(str(path))] == [c.cell_id for c in cells("model-scaling")]
+
+
 def test_a_flag_beats_the_phase() -> None:
     found = cells("model-scaling", phase="all", models=["local/smollm2-135m"], test_size=7)
     assert {c.model for c in found} == {"local/smollm2-135m"}
@@ -163,3 +169,11 @@ def test_phases_that_differ_only_in_rows_have_folders_of_their_own(
     assert script.main([*flags, "--phase", "all"]) == 0
     assert "0 cells to run, 2 settled already" in capsys.readouterr().out
     assert len(server.requests) == asked
+
+
+def test_the_self_correction_demo_runs_to_its_records(server, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    flags = ["--models", "openai/scripted", "--api-base", server.url, "--output-dir", str(tmp_path)]
+
+    assert script.main(["--study", "self-correction-quick", *flags]) == 0
+    assert "4 cells: 4 ok" in capsys.readouterr().out
+    assert sorted(path.parts[-5] for path in tmp_path.rglob("results.json")) == ["3redraw"] * 2 + ["3turn"] * 2

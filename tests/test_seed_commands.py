@@ -37,6 +37,8 @@ COSTS = rows_of("the seed's sum")
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to be in, with the CSV of the seed's first command."""
     monkeypatch.chdir(tmp_path)
+    # A CSV becomes an entry, which other tests should not see.
+    monkeypatch.setattr(script, "BENCHMARK_CONFIG", dict(script.BENCHMARK_CONFIG))
     (tmp_path / "data").mkdir()
     with (tmp_path / "data" / "math_sample_20.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("question", "answer"), *((f"What is {n} plus {n}?", 2 * n) for n in range(60))])
