@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (0 well, 2 usage)."""
     options = parse(argv)
     try:
-        study = plan.load_study(options.study)
+        study = plan.phases_of(plan.load_study(options.study))[0]
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -71,7 +71,9 @@ def cell_toml(study: plan.Study, benchmark: str, pipeline: str, steps: int, opti
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line's options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--study", default="pipeline", metavar="NAME|FILE.toml", help="whose cells (pipeline)")
+    parser.add_argument(
+        "--study", default="pipeline", metavar="NAME|FILE.toml", help="whose cells (pipeline); of phases, the first"
+    )
     parser.add_argument("--output-dir", type=Path, default=ROOMS, metavar="DIR", help="default: benchmarks/")
     return parser.parse_args(argv)
 

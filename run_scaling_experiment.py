@@ -128,9 +128,9 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
     read_records([options.output_dir])  # one that cannot be read is told before anything is spent
     registry = load_registry(options.models_file)
     study = with_own_files(study)
-    cells = plan.expand(study, list(BENCHMARK_CONFIG), registry, options.api_base)
-    models = _models_of(cells, registry, options)
-    work = prepare(cells, models, options)
+    phases = [plan.expand(part, list(BENCHMARK_CONFIG), registry, options.api_base) for part in plan.phases_of(study)]
+    models = _models_of([cell for cells in phases for cell in cells], registry, options)
+    work = prepare(phases, models, options)
     settled, waiting = [], []
     for item in work:
         (settled if _skip(item, options) else waiting).append(item)
@@ -144,7 +144,7 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
         stack.callback(cache.close)
         seam = Seam(cache, options.max_cost, options.max_concurrency)
         waiting = [_at_address(item, address) for item in waiting]
-        waiting.sort(key=lambda item: estimates[item.cell.cell_id].chain[1], reverse=True)
+        waiting.sort(key=lambda item: (item.phase, -estimates[item.cell.cell_id].chain[1]))
         cells_by_id = {item.cell.cell_id: asdict(item.cell) for item in waiting}
         write_plan(options.output_dir, {i: asdict(one) | {"cell": cells_by_id[i]} for i, one in estimates.items()})
         screen = stack.enter_context(quiet(options.output_dir / LOG))
@@ -167,12 +167,16 @@ def with_own_files(study: plan.Study) -> plan.Study:
     return replace(study, benchmarks=[paths[name].stem if name in paths else name for name in study.benchmarks])
 
 
-def prepare(cells: list[Cell], models: dict[str, Model], options: argparse.Namespace) -> list[Work]:
-    """Load each benchmark once, deal its rows, and give every cell its sizes and its folder."""
+def prepare(phases: list[list[Cell]], models: dict[str, Model], options: argparse.Namespace) -> list[Work]:
+    """Load each benchmark once, deal its rows, and give every cell its sizes and its folder.
+
+    phases: the cells of each phase of the study. A cell that data make the same as another's is one cell.
+    """
     loaded: dict[tuple, Benchmark] = {}
     dealt: dict[tuple, tuple[Cell, Deal]] = {}
-    work = []
-    for cell in cells:
+    work: dict[str, Work] = {}
+    taken: set[Path] = set()
+    for phase, cell in ((number, cell) for number, cells in enumerate(phases) for cell in cells):
         key = (cell.benchmark, cell.labels, cell.closed_book)
         if key not in loaded:
             config = BENCHMARK_CONFIG[cell.benchmark]
@@ -189,13 +193,17 @@ def prepare(cells: list[Cell], models: dict[str, Model], options: argparse.Names
             )
         sized = replace(cell, **{name: getattr(fitted, name) for name in plan.FITTED_FIELDS})
         plan.check_cell(sized)
-        files = CellFiles(options.output_dir) if options.flat else files_of(sized, options.output_dir)
+        if sized.cell_id in work:
+            continue
+        files = CellFiles(options.output_dir) if options.flat else files_of(sized, options.output_dir, taken)
+        taken.add(files.folder)
         if files.owner() not in (None, sized.cell_id):
             raise UsageError(
                 f"{files.folder} holds another experiment ({files.owner()}). Give another output_dir, or move it away."
             )
-        work.append(Work(sized, bench, rows, models[sized.model], models[sized.optimizer_model], files))
-    return work
+        item = Work(sized, bench, rows, models[sized.model], models[sized.optimizer_model], files, phase)
+        work[sized.cell_id] = item
+    return list(work.values())
 
 
 def print_plan(
@@ -306,15 +314,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     what.add_argument(
         "--study", "--config", default="pipeline", metavar="NAME|FILE.toml", help=f"one of: {names}; or a file"
     )
+    what.add_argument("--phase", metavar="1|2|3|all", help="of a study with phases (default: its first)")
     what.add_argument("--quick", action="store_const", const="quick", dest="study", help="the demo: --study quick")
     axes = parser.add_argument_group("narrow or override the study")
     axes.add_argument(
         "--benchmarks", "--datasets", nargs="+", metavar="NAME", help=", ".join([*BENCHMARK_CONFIG, "FILE.csv"])
     )
-    axes.add_argument("--pipelines", nargs="+", metavar="NAME", help="chain, repeat, vote")
+    axes.add_argument("--pipelines", nargs="+", metavar="NAME", help="chain, repeat, vote, self_correct, resample")
     axes.add_argument("--steps", nargs="+", type=int, metavar="N", help="LLM calls an example, 1 to 5")
     axes.add_argument("--optimizers", nargs="+", metavar="NAME", help="none, gepa, mipro, mipro_instruct, bootstrap")
-    axes.add_argument("--models", "--model", nargs="+", metavar="NAME", help="ids or aliases of scaling/models.toml")
+    axes.add_argument(
+        "--models", "--model", nargs="+", metavar="NAME",
+        help="ids or aliases of scaling/models.toml, globs ('groq/*'), size:small, size:medium, size:large",
+    )  # fmt: skip
     axes.add_argument(
         "--optimizer-model", metavar="NAME", help="reflects and proposes (default: the study's, else the model)"
     )
@@ -431,13 +443,14 @@ def _placed(model: Model, address: str | None) -> Model:
 
 def _size_notes(study: plan.Study, work: list[Work]) -> list[str]:
     notes = {}
+    asked = [(part.train_size, part.val_size, part.test_size) for part in plan.phases_of(study)]
     for item in work:
         cell = item.cell
         if item.deal.split == "check":
             notes[cell.benchmark] = (
                 f"{cell.benchmark} has no test_seeds: the final score is on its {cell.test_size} check rows"
             )
-        elif (cell.train_size, cell.val_size, cell.test_size) != (study.train_size, study.val_size, study.test_size):
+        elif (cell.train_size, cell.val_size, cell.test_size) not in asked:
             notes[cell.benchmark] = (
                 f"{cell.benchmark} has fewer rows than asked for: "
                 f"{cell.train_size} train, {cell.val_size} val, {cell.test_size} test"

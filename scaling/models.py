@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pydantic
@@ -12,6 +15,8 @@ import pydantic
 from scaling.types import UsageError, unknown_name
 
 REGISTRY_FILE = Path(__file__).parent / "models.toml"
+# size:NAME -> billions of parameters, published or assumed: from the first figure (included) up to the second.
+SIZES = {"small": (0.0, 10.0), "medium": (10.0, 100.0), "large": (100.0, math.inf)}
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def find_model(name: str, registry: dict[str, Model], api_base: str | None = Non
     Raises UsageError for a name that is not known (with those that are) and for a retired model (with its
     successor).
     """
-    model = registry.get(name) or next((m for m in registry.values() if name in m.aliases), None)
+    model = _entry(name, registry)
     if api_base is not None and (model is None or not model.embedded):
         model = model or Model(id=name, route=name)
         if "/" not in name and model.route == name:
@@ -101,6 +106,25 @@ def find_model(name: str, registry: dict[str, Model], api_base: str | None = Non
     return model
 
 
+def expand_names(names: list[str], registry: dict[str, Model]) -> list[str]:
+    """Models in the order given, each once: ids, aliases, globs over ids (groq/*) and size:small, medium, large.
+
+    Globs and sizes give models that can be called (retired ones are left out); a size, those whose size is
+    published or assumed. Raises UsageError for a glob or size that gives none.
+    """
+    found: list[str] = []
+    for name in names:
+        if name.startswith("size:"):
+            found += _of_size(name.removeprefix("size:"), registry)
+        elif "*" in name or "?" in name:
+            fix = "Give a pattern that matches one of them."
+            found += _current(lambda model, name=name: fnmatchcase(model.id, name), name, registry, fix)
+        else:
+            entry = _entry(name, registry)
+            found.append(entry.id if entry else name)
+    return list(dict.fromkeys(found))
+
+
 def require_key(model: Model) -> None:
     """Raise UsageError when the environment lacks the model's key."""
     if model.api_base is None and not model.has_key:
@@ -108,6 +132,30 @@ def require_key(model: Model) -> None:
             f"model '{model.id}' needs the environment variable {model.key_env}, which is not set. "
             f"Type: export {model.key_env}=... (or put it into .env), or use --models local/smollm2-135m."
         )
+
+
+def _entry(name: str, registry: dict[str, Model]) -> Model | None:
+    return registry.get(name) or next((m for m in registry.values() if name in m.aliases), None)
+
+
+def _of_size(size: str, registry: dict[str, Model]) -> list[str]:
+    if size not in SIZES:
+        raise unknown_name("size", size, list(SIZES), "Type --models size:small, for example.")
+    low, high = SIZES[size]
+
+    def fits(model: Model) -> bool:
+        return model.parameters_billions is not None and low <= model.parameters_billions < high
+
+    return _current(fits, f"size:{size}", registry, "Give its parameters_billions in a --models-file.")
+
+
+def _current(wanted: Callable[[Model], bool], name: str, registry: dict[str, Model], fix: str) -> list[str]:
+    """Ids of the models that can be called and are wanted; UsageError where there is none."""
+    current = [model for model in registry.values() if model.status == "current"]
+    found = [model.id for model in current if wanted(model)]
+    if not found:
+        raise unknown_name("model", name, sorted(model.id for model in current), fix)
+    return found
 
 
 def _read(path: Path) -> dict[str, Model]:

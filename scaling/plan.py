@@ -11,7 +11,7 @@ from typing import Any
 import pydantic
 
 from scaling.data import deal, shrink
-from scaling.models import Model, find_model
+from scaling.models import Model, expand_names, find_model
 from scaling.types import FEEDBACKS, OPTIMIZERS, PIPELINES, STEPS, Benchmark, Cell, Deal, UsageError, unknown_name
 
 STUDIES = Path(__file__).parent / "studies"
@@ -45,6 +45,8 @@ class Study:
     steps_by_benchmark: dict[str, list[int]] = field(default_factory=dict)
     labels_by_benchmark: dict[str, int] = field(default_factory=dict)
     models_by_optimizer: dict[str, list[str]] = field(default_factory=dict)
+    phases: dict[str, dict[str, Any]] = field(default_factory=dict)  # phase -> the axes that it sets otherwise
+    phase: str | None = None  # one of the phases, or all; the first when not given
 
 
 SIZE_FIELDS = ("train_size", "val_size", "test_size")
@@ -67,16 +69,39 @@ def load_study(name: str) -> Study:
         axes = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not TOML ({error}). Mend that line.") from None
+    study = _validated(path, {"name": path.stem} | axes)
+    for name, changes in study.phases.items():
+        _validated(path, {key: value for key, value in axes.items() if key != "phases"} | changes, f"phases.{name}.")
+    return study
+
+
+def _validated(path: Path, axes: dict[str, Any], where: str = "") -> Study:
+    """The study of these axes; UsageError names the field that is wrong."""
     known = [f.name for f in fields(Study)]
     extra = sorted(set(axes) - set(known))
     if extra:
-        raise UsageError(f"{path} has unknown fields {', '.join(extra)}; possible: {', '.join(known)}.")
+        raise UsageError(
+            f"{path} has unknown fields {', '.join(where + n for n in extra)}; possible: {', '.join(known)}."
+        )
     try:
-        return pydantic.TypeAdapter(Study).validate_python({"name": path.stem} | axes)
+        return pydantic.TypeAdapter(Study).validate_python(axes)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = where + ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{path}: {place}: {first['msg']}. Mend that field.") from None
+
+
+def phases_of(study: Study) -> list[Study]:
+    """The study as one of its phases, or all of them in order; itself where it has none. UsageError for another."""
+    if study.phase is not None and not study.phases:
+        raise UsageError(f"--phase {study.phase}: the study '{study.name}' has no phases. Leave --phase out.")
+    if not study.phases:
+        return [study]
+    names = list(study.phases) if study.phase == "all" else [study.phase or next(iter(study.phases))]
+    for name in names:
+        if name not in study.phases:
+            raise unknown_name("phase", name, [*study.phases, "all"], f"Type --phase {next(iter(study.phases))}.")
+    return [replace(study, **({"phases": {}, "phase": None} | study.phases[name])) for name in names]
 
 
 def narrow(study: Study, **overrides: Any) -> Study:
@@ -93,17 +118,25 @@ def narrow(study: Study, **overrides: Any) -> Study:
             given["optimizer_model"] = None
     if "runs" in given:
         given["run_list"] = None
+    given["phases"] = {
+        name: {axis: value for axis, value in changes.items() if axis not in given}
+        for name, changes in study.phases.items()
+    }
     return replace(study, **given)
 
 
 def expand(study: Study, benchmarks: list[str], registry: dict[str, Model], api_base: str | None = None) -> list[Cell]:
     """All cells of a study, without the sizes that only the data can tell. Raises UsageError for what cannot be."""
+    parts = phases_of(study)
+    if len(parts) > 1:
+        return [cell for part in parts for cell in expand(part, benchmarks, registry, api_base)]
+    (study,) = parts
     check_names(study, benchmarks)
     cells = []
     runs = study.run_list if study.run_list is not None else list(range(study.runs))
     for benchmark, pipeline, optimizer in product(study.benchmarks, study.pipelines, study.optimizers):
         steps = study.steps_by_benchmark.get(benchmark, study.steps)
-        models = study.models_by_optimizer.get(optimizer, study.models)
+        models = expand_names(study.models_by_optimizer.get(optimizer, study.models), registry)
         for step, name, run in product(steps, models, runs):
             model = find_model(name, registry, api_base)
             proposer = find_model(study.optimizer_model, registry, api_base) if study.optimizer_model else model

@@ -59,6 +59,7 @@ class Work:
     model: Model
     optimizer_model: Model
     files: CellFiles
+    phase: int = 0  # the cells of a study's earlier phase start first
 
 
 def run_cells(work: list[Work], seam: Seam, settings: Settings, board: Board, results: Path) -> list[dict[str, Any]]:

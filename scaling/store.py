@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,15 @@ class CellFiles:
         return read_record(self.record) if self.record.exists() else None
 
 
-def files_of(cell: Cell, results: Path) -> CellFiles:
-    """The cell's own folder: the plain name, or with the id's first six digits where that is another cell's."""
+def files_of(cell: Cell, results: Path, taken: Container[Path] = ()) -> CellFiles:
+    """The cell's own folder: the plain name, or with the id's first six digits where that is another cell's.
+
+    taken: folders of other cells of the same sweep, which may not be there yet.
+    """
     step = f"{cell.steps}{PIPELINE_SUFFIX[cell.pipeline]}"
     parent = results / cell.benchmark.replace("/", "-") / step / cell.optimizer / cell.model.replace("/", "-")
     plain = CellFiles(parent / f"run{cell.run}")
-    if plain.owner() in (None, cell.cell_id):
+    if plain.owner() == cell.cell_id or (plain.owner() is None and plain.folder not in taken):
         return plain
     return CellFiles(parent / f"run{cell.run}-{cell.cell_id[:6]}")
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 import create_pipeline_configs
 import run_scaling_experiment as script
 from scaling import plan
 from scaling.models import load_registry
+from scaling.types import UsageError
 
 BENCHMARKS = list(script.BENCHMARK_CONFIG)
 
@@ -57,3 +62,118 @@ def test_registry_entries_say_where_their_numbers_are_from() -> None:
         assert (model.parameters_status == "unknown") == (model.parameters_billions is None), model.id
         assert model.parameters_billions is None or model.parameters_source, model.id
     assert tomllib.loads((plan.STUDIES / "quick.toml").read_text())["data"] == "sample"
+
+
+def test_phases_of_model_scaling_are_the_sizes_promised() -> None:
+    for phase, models, benchmarks, rows in (("1", 2, 1, 100), ("2", 4, 2, 500), ("3", 6, 4, 1000)):
+        found = cells("model-scaling", phase=phase)
+        assert len(found) == models * benchmarks
+        assert len({c.model for c in found}) == models and len({c.benchmark for c in found}) == benchmarks
+        assert {c.test_size for c in found} == {rows}
+        assert {c.optimizer for c in found} == {"none"}
+    in_order = [cell for phase in "123" for cell in cells("model-scaling", phase=phase)]
+    assert cells("model-scaling", phase="all") == in_order
+    assert cells("model-scaling") == cells("model-scaling", phase="1")
+
+
+def test_files_of_a_study_with_phases_are_the_first_ones_cells(tmp_path: Path) -> None:
+    assert create_pipeline_configs.main(["--study", "model-scaling", "--output-dir", str(tmp_path)]) == 0
+    (path,) = tmp_path.rglob("*.toml")
+    assert [c.cell_id for c in cells(str(path))] == [c.cell_id for c in cells("model-scaling")]
+
+
+def test_a_flag_beats_the_phase() -> None:
+    found = cells("model-scaling", phase="all", models=["local/smollm2-135m"], test_size=7)
+    assert {c.model for c in found} == {"local/smollm2-135m"}
+    assert {c.test_size for c in found} == {7}
+
+
+@pytest.mark.parametrize(("study", "phase"), [("pipeline", "1"), ("model-scaling", "4")])
+def test_a_phase_that_is_not_there_is_refused(study: str, phase: str) -> None:
+    with pytest.raises(UsageError, match=f"phase.*{phase}"):
+        cells(study, phase=phase)
+
+
+@pytest.mark.parametrize("line", ["modles = ['a']", "test_size = 'many'"])
+def test_a_phase_that_cannot_be_meant_is_refused_when_read(tmp_path: Path, line: str) -> None:
+    (tmp_path / "mine.toml").write_text(f"models = ['gpt-4o']\n[phases.1]\n[phases.2]\n{line}\n")
+    with pytest.raises(UsageError, match=r"phases\.2"):
+        plan.load_study(str(tmp_path / "mine.toml"))
+
+
+def test_self_correction_is_84_cells_and_its_controls_are_the_same_calls() -> None:
+    found = cells("self-correction")
+    assert len(found) == 84
+    assert {(c.pipeline, c.steps, c.optimizer, c.feedback) for c in found} == {("self_correct", 3, "none", "none")}
+    assert {c.benchmark for c in found} == {"toolqa", "superglue", "mathbench", "humaneval"}
+    controls = cells("self-correction-controls")
+    assert {c.pipeline for c in controls} == {"vote", "resample"} and len(controls) == 168
+
+    def points(some: list) -> set[tuple]:
+        return {(c.benchmark, c.model, c.run, c.steps, c.test_size, c.temperature) for c in some}
+
+    assert points(controls) == points(found)
+
+
+def test_open_weights_have_published_sizes_over_a_decade_and_a_half() -> None:
+    registry = load_registry()
+    models = [registry[name] for name in {c.model for c in cells("self-correction-open")}]
+    sizes = [model.parameters_billions for model in models]
+    assert len(models) >= 5 and {model.parameters_status for model in models} == {"published"}
+    assert math.log10(max(sizes) / min(sizes)) >= 1.5
+
+
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [
+        ("--study self-correction", 84),
+        ("--study self-correction-controls", 168),
+        ("--study self-correction-quick", 4),
+        ("--study model-scaling --phase 1", 2),
+        ("--study model-scaling --phase 2", 8),
+        ("--study model-scaling --phase 3", 24),
+        # The samples are too small to tell the phases apart: the same cell is one cell.
+        ("--study model-scaling --phase all", 24),
+    ],
+)
+def test_a_dry_run_counts_the_cells(flags: str, count: int, capsys: pytest.CaptureFixture) -> None:
+    assert script.main([*flags.split(), "--data", "sample", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert f": {count} cells to run" in said
+    assert len([line for line in said.splitlines() if line.startswith("  ")]) == count
+
+
+@pytest.mark.parametrize("study", ["self-correction", "model-scaling"])
+def test_rows_that_are_on_no_hub_are_refused_with_the_way_out(study: str, capsys: pytest.CaptureFixture) -> None:
+    assert script.main(["--study", study, "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert "--data sample" in said and "--data DIR" in said
+
+
+def test_phases_that_differ_only_in_rows_have_folders_of_their_own(
+    toy: Callable, server, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "mine.toml").write_text(
+        "benchmarks = ['toy']\nmodels = ['openai/scripted']\ntrain_size = 5\nval_size = 10\ndata = 'sample'\n"
+        "[phases.1]\ntest_size = 10\n[phases.2]\ntest_size = 20\n"
+    )
+    flags = ["--study", str(tmp_path / "mine.toml"), "--api-base", server.url, "--output-dir", str(tmp_path / "out")]
+
+    assert script.main([*flags, "--phase", "all"]) == 0
+    asked = len(server.requests)
+    assert len(list((tmp_path / "out").rglob("results.json"))) == 2
+    said = capsys.readouterr().out
+    assert "on 10 test rows" in said and "on 20 test rows" in said
+
+    assert script.main([*flags, "--phase", "all"]) == 0
+    assert "0 cells to run, 2 settled already" in capsys.readouterr().out
+    assert len(server.requests) == asked
+
+
+def test_the_self_correction_demo_runs_to_its_records(server, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    flags = ["--models", "openai/scripted", "--api-base", server.url, "--output-dir", str(tmp_path)]
+
+    assert script.main(["--study", "self-correction-quick", *flags]) == 0
+    assert "4 cells: 4 ok" in capsys.readouterr().out
+    assert sorted(path.parts[-5] for path in tmp_path.rglob("results.json")) == ["3redraw"] * 2 + ["3turn"] * 2
