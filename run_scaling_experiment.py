@@ -235,6 +235,8 @@ def print_plan(
     print(f"in all {', '.join(figures(total))}; {minutes(low, high)} at {places} calls at a time, a second each")
     if any(item.bench.source == "sample" for item in waiting):
         print("note: the rows are the small samples that ship with this program: this shows the way, not a result")
+    for name, note in sorted({(item.cell.benchmark, item.bench.note) for item in waiting if item.bench.note}):
+        print(f"note: {name}: {note}")
     for name in sorted({item.cell.benchmark for item in waiting if item.cell.closed_book}):
         print(f"note: closed-book: {name} is asked without the tables that hold the answers")
     sys.stdout.flush()

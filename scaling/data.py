@@ -57,6 +57,7 @@ def load_benchmark(
         config=config,
         source=loaded.get("source") or source,
         revision=loaded.get("revision"),
+        note=loaded.get("note") or config.get("note"),
         tools=() if closed_book or "tools" not in config else tuple(config["tools"](source)),
     )
 
@@ -108,7 +109,7 @@ def deal(bench: Benchmark, train: int, val: int, select: int, test: int, run: in
 def shrink(bench: Benchmark, train: int, val: int, test: int, seed: int = 0) -> tuple[int, int, int]:
     """Sizes as maxima: the largest (train, val, test) not above the given ones that a deal of `seed` can fill.
 
-    Where the pool is one, test gives way first, down to a third of the rows, then all three in proportion.
+    Where the pool is one, test gives way first, down to a third of the rows, then train and val in proportion.
     """
     has_test = bench.config.get("test_seeds") is not None
     if not has_test:
@@ -118,8 +119,8 @@ def shrink(bench: Benchmark, train: int, val: int, test: int, seed: int = 0) -> 
     else:
         have = len(bench.train)
         test = min(test, max(have // 3, have - train - val))
-        if (total := train + val + test) > have:
-            train, val, test = have * train // total, have * val // total, have * test // total
+        if (total := train + val) > have - test:
+            train, val = (have - test) * train // total, (have - test) * val // total
     test_rows = _test_rows(bench, test, seed) if has_test else []
     while True:  # copies of test rows and groups on the edge leave rows out: fewer are wanted until they are there
         train_rows, val_rows, _ = _train_and_val(bench, test_rows, train, val, seed)

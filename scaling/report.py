@@ -106,6 +106,8 @@ def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:
     if len(closed):
         names = ", ".join(sorted(closed["benchmark"].unique()))
         notes.append(f"Closed-book: {names} also or only asked without the tables that hold the answers.")
+    noted = cells[cells["note"].notna()]
+    notes += [f"{name}: {note}." for name, note in sorted(set(zip(noted["benchmark"], noted["note"], strict=True)))]
     if (cells["feedback"] == "oracle").any():
         notes.append("Feedback oracle tells the model which of its answers are right: that is cheating, and no result.")
     embedded = cells[cells["model"].str.startswith("local/")]["model"].unique()

@@ -275,6 +275,7 @@ def _frame(work: Work) -> dict[str, Any]:
         "n": None,
         "level": "this program",
         "sample": work.bench.source == "sample",
+        "note": work.bench.note,
         "unchanged": None,
         "proposals": None,
         "baseline_score": None,

@@ -163,7 +163,7 @@ def cell_row(record: dict[str, Any]) -> dict[str, Any]:
     row = dict(cell) | {
         name: record.get(name)
         for name in (
-            "cell_id", "status", "split", "n", "level", "sample", "unchanged", "task_class", "baseline_score",
+            "cell_id", "status", "split", "n", "level", "sample", "note", "unchanged", "task_class", "baseline_score",
             "final_score", "improvement", "at_equal_calls_score", "check_score", "check_n",
             "val_baseline_score", "val_final_score",
             "rollouts_used", "lm_calls_per_example", "elapsed_seconds",

@@ -111,6 +111,7 @@ class Benchmark:
     config: dict[str, Any] = field(repr=False)
     source: str = "hub"
     revision: str | None = None
+    note: str | None = None  # what every output must say of these rows
     tools: tuple[Any, ...] = ()  # dspy.Tool; () also where a benchmark with tools is asked without them
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import analyze_results
 import run_scaling_experiment as script
 from tests.support.files import read, tree
 from tests.support.server import ScriptedServer
@@ -418,3 +419,16 @@ def test_a_plan_names_calls_tokens_and_dollars_by_cell(command: Callable, capsys
     said = capsys.readouterr().out
     assert "toy 1step none run0" in said and " 20 calls" in said and "tokens" in said and "price not known" in said
     assert all(len(line) <= 80 for line in said.splitlines() if line.startswith("  ")), said
+
+
+def test_what_must_be_said_of_a_benchmark_is_said_everywhere(
+    command: Callable, toy: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    toy(note="each case is asked once")
+    assert script.main(command()) == 0
+    assert "note: toy: each case is asked once" in capsys.readouterr().out
+    (record,) = (tmp_path / "out").rglob("results.json")
+    assert read(record)["note"] == "each case is asked once"
+    assert analyze_results.main(["--results-dir", "out", "--output-dir", "tables"]) == 0
+    for name in ("summary_results.md", "report.html"):
+        assert "toy: each case is asked once." in (tmp_path / "tables" / name).read_text()

@@ -51,7 +51,6 @@ CONFIG = {
     "mask_digits": True,
     "task_class": "reasoning",
     # Of the rows in a folder, as this project's mirror has them; the hub's train rows are MATH's own.
-    "note": "its train rows come from MATH's test split",
     "roles": {
         "parser": "Write down what is given, what is asked, and in which form the answer is wanted.",
         "contextualizer": "Name the theorem, identity or method that fits the problem, and why.",
