@@ -180,8 +180,8 @@ OPTIMISM_NOTE = (
 )
 CORRECTION_NOTE = (
     "Gain is the last turn minus the first on the same items. A mere redraw turns answers too: 'beyond a redraw' takes "
-    "the flips of the first turn drawn again (resample) off. 'Corrects' needs a gain and right answers beyond a redraw; "
-    "'churns': flips, and no more than that. Feedback oracle knows the right answers: it is cheating."
+    "the flips of the first turn drawn again (resample) off. 'Corrects' needs a gain and right answers beyond a "
+    "redraw; 'churns': flips, and no more than that. Feedback oracle knows the right answers: it is cheating."
 )
 RESEARCH_NOTE = (
     "Units are models of published size; RQ1 and RQ3 are one Holm family, RQ2 is exploratory (plan.txt, 10)."
