@@ -6,6 +6,7 @@ its answer. So a kill at any byte loses at most the answers in flight, and their
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sqlite3
@@ -15,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from scaling.types import UsageError
 
@@ -32,13 +33,15 @@ class Cache:
     """Answers that were paid for, by request key, and the append-only sum of what was billed.
 
     fresh=True hides every answer stored before this object was made, and keeps storing new ones.
-    Raises UsageError for a file that cannot be opened; its methods raise sqlite3.Error, as on a full disk.
+    Raises UsageError for a file that cannot be opened and for a folder that another sweep is writing to; its methods
+    raise sqlite3.Error, as on a full disk.
     """
 
     def __init__(self, path: Path, fresh: bool = False):
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         os.chmod(path, 0o600)
+        self._claim = _claimed(path.with_suffix(".lock"))
         self._lock = threading.Lock()
         self._since = time.time() if fresh else 0.0
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
@@ -98,3 +101,17 @@ class Cache:
     def close(self) -> None:
         with self._lock:
             self._db.close()
+            self._claim.close()
+
+
+def _claimed(path: Path) -> IO[str]:
+    """Hold the results folder as long as the file is open: two sweeps in one folder would pay for the same calls."""
+    claim = path.open("w")
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        claim.close()
+        raise UsageError(
+            f"another sweep is writing to {path.parent.parent}. Wait until it has ended, or give another --output-dir."
+        ) from None
+    return claim

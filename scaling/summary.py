@@ -143,6 +143,8 @@ def recommended(summary: pd.DataFrame, per_dollar: bool) -> list[dict]:
     for _, part in summary[summary["check_score"].notna()].groupby("benchmark"):
         cost = part["usd_per_example"].where(part["usd_per_example"] > 0, part["tokens_per_example"])
         part = part.assign(cost=cost, of=len(part)).sort_values(["check_score", "cost"], ascending=[False, True])
+        if len(part) < 2:
+            continue  # nothing to choose from
         best = part.iloc[0]
         if per_dollar:
             q, rows = best["check_score"], (best["val_size"] - best["select_size"]) * best["runs"]

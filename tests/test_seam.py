@@ -18,7 +18,7 @@ from scaling.cache import Cache
 from scaling.limits import Places
 from scaling.lm import CallFailed, Meter, Seam, make_lm
 from scaling.models import Model
-from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, CellStopped
+from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, CellStopped
 from tests.support.files import read
 from tests.support.server import ScriptedServer
 from tests.support.sweeps import outcome, run, start, write_study
@@ -111,6 +111,16 @@ def test_ctrl_c_keeps_settled_cells_and_says_how_to_go_on(sweep_server: Scripted
     assert {read(path)["status"] for path in (tmp_path / "out").rglob("results.json")} == {"ok"}
 
 
+def test_two_sweeps_do_not_share_a_folder(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    flags = write_study(tmp_path, sweep_server.url, [1], ["none"], 1)
+    held = Cache(tmp_path / "out" / ".cache" / "responses.sqlite")
+    code, said = run(flags, tmp_path / "out")
+    assert code == EXIT_USAGE and "another sweep is writing" in said and "Traceback" not in said
+    assert not sweep_server.requests
+    held.close()
+    assert run(flags, tmp_path / "out")[0] == EXIT_OK
+
+
 def test_the_cap_stops_the_sweep_and_a_higher_one_goes_on(sweep_server: ScriptedServer, tmp_path: Path) -> None:
     flags = write_study(tmp_path, sweep_server.url, [1], ["gepa", "mipro"], 1)
     assert run(flags, tmp_path / "free")[0] == EXIT_OK
@@ -167,6 +177,7 @@ def test_what_may_have_been_billed_counts_for_the_cap_until_it_is_known(
     ask(make_lm(model, lost, Meter("c"), 0, 0.7), "one")
     highest = (lost.purse.spent - refused.purse.spent) / 2
     assert highest > 50 * 11e-6  # each cut request counts with its whole allowance of tokens
+    lost.cache.close()
     assert Seam(Cache(tmp_path / "b.sqlite")).purse.spent == pytest.approx(lost.purse.spent)
 
 
@@ -247,6 +258,7 @@ def test_what_was_spent_before_counts(sweep_server: ScriptedServer, tmp_path: Pa
     ask(make_lm(model, first, Meter("c"), 0, 0.7), "one")
     spent = first.purse.spent
     assert spent > 0
+    first.cache.close()
     second = Seam(Cache(tmp_path / "c.sqlite"), max_cost=1.0)
     assert second.purse.spent == pytest.approx(spent)
     meter = Meter("c")
