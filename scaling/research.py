@@ -133,7 +133,7 @@ def threshold(gains: pd.DataFrame, value: float) -> tuple[str, str]:
     if not parts:
         return (
             "contradicted",
-            f"it {'pays' if line.intercept + line.slope * x[0] > 0 else 'does not pay'} at every size",
+            f"it {'pays' if line.intercept + line.slope * x[0] > 0 else 'does not pay'} at any measured size",
         )
     return "cannot tell", f"no bounded threshold (not rejected: {said})"
 
@@ -186,19 +186,14 @@ def spearman(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 def _rq3(gains: pd.DataFrame) -> dict[str, Any]:
     row = _row("RQ1, RQ3", "RQ3: Does size matter more on some tasks?", "slopes of gain differences by pairs of tasks")
+    known = gains[gains["status"] == "published"].set_index("model")
+    by_task = {task: part for task, part in known.groupby("benchmark")}
     found = []
-    for a, b in itertools.combinations(sorted(gains["benchmark"].unique()), 2):
-        wide = gains[gains["status"] == "published"].pivot_table(
-            index="model", columns="benchmark", values=["gain", "variance"]
-        )
-        sizes = gains.groupby("model")["size"].first()
-        if a not in wide["gain"] or b not in wide["gain"]:
-            continue
-        wide = wide[wide["gain"][[a, b]].notna().all(axis=1)]
-        if len(wide) >= FEWEST_MODELS:
-            difference = wide["gain"][a] - wide["gain"][b]
-            variance = wide["variance"][a] + wide["variance"][b]
-            found.append((a, b, regression(np.log10(sizes[wide.index]), difference, variance), wide))
+    for a, b in itertools.combinations(sorted(by_task), 2):
+        both = by_task[a].join(by_task[b], how="inner", rsuffix="_b")
+        if len(both) >= FEWEST_MODELS:
+            variance = both["variance"] + both["variance_b"]
+            found.append((a, b, regression(np.log10(both["size"]), both["gain"] - both["gain_b"], variance), both))
     if not found:
         return row | {"reason": "not run: no pair of tasks has 4 models of published size"}
     adjusted = holm([line.p for _, _, line, _ in found])

@@ -278,8 +278,11 @@ def test_a_judge_that_cannot_start_is_no_score_of_0(
     assert record["status"] == "error" and "math-verify" in record["error"]["message"]
 
 
-def test_math_says_where_its_train_rows_come_from() -> None:
-    assert script.BENCHMARK_CONFIG["math"]["note"] == "its train rows come from MATH's test split"
+@real
+def test_math_of_the_folder_says_where_its_train_rows_come_from() -> None:
+    config = script.BENCHMARK_CONFIG["math"]
+    assert load_benchmark("math", config, str(REAL_ROWS)).note == "its train rows come from MATH's test split"
+    assert load_benchmark("math", config, "sample").note is None
 
 
 def test_math_from_the_hub_is_train_of_one_data_set_and_test_of_another(monkeypatch: pytest.MonkeyPatch) -> None:

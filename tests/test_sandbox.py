@@ -101,12 +101,10 @@ HOSTILE = {
 }
 
 
-# Two seconds of start each: the whole list in `make chaos`, one of a kind in `make test`.
-LONG = {
-    "an endless loop on loading", "a subprocess", "a process through js", "exit on loading", "exit through js",
-    "a submitted pass", "a forged message", "a bridge patched", "a number equal to everything", "a task that outlives",
-}  # fmt: skip
-CHOSEN = [name for name in HOSTILE if os.environ.get("CHAOS") or name not in LONG]
+# Each start of a sandbox takes seconds of a core: all of them in `make chaos`, one of a kind in `make test`.
+SHORT = ("an endless loop", "a read", "exit", "a printed pass")
+CHAOS = bool(os.environ.get("CHAOS"))
+CHOSEN = [name for name in HOSTILE if CHAOS or name in SHORT]
 
 
 def judged(code: str, seconds: float = 2.0, megabytes: float = 400) -> Verdict:
@@ -118,7 +116,7 @@ def test_a_right_program_passes_and_wrong_ones_say_how_they_fail() -> None:
     assert judged("def add_one(x): return x + 1", seconds=10) == Verdict(True, None, "")
     failed = judged("def add_one(x): return 1 // 0", seconds=10)
     assert (failed.passed, failed.kind) == (False, "error") and failed.detail.startswith("ZeroDivisionError")
-    if os.environ.get("CHAOS"):
+    if CHAOS:
         assert judged("def other(x): return x + 1", seconds=10).kind == "missing"
         assert judged("def add_one(x) return", seconds=10).kind == "syntax"
 
@@ -189,7 +187,7 @@ def test_canonical_solutions_pass() -> None:
     rows = humaneval.load(str(REAL_ROWS))["train"]
     # Two need helpers of their prompt, one needs its prompt's imports only.
     chosen = ["HumanEval/32", "HumanEval/38", "HumanEval/0", *(f"HumanEval/{14 * i + 10}" for i in range(9))]
-    for row in [row for row in rows if row["id"] in chosen]:
+    for row in [row for row in rows if row["id"] in (chosen if CHAOS else chosen[:3])]:
         gold = dspy.Example(**row)
         assert humaneval.metric(gold, dspy.Prediction(code=row["code"])) == 1.0, row["id"]
 

@@ -135,7 +135,7 @@ def test_a_chain_calls_its_tools_and_every_call_is_counted(
     assert record["status"] == "ok", record["error"]
     assert record["final_score"] == 1.0
     # In each step a look-up, the end of looking up, and the answer.
-    assert record["lm_calls_per_example"] == 3 * steps and server.calls == 12 * steps
+    assert record["lm_calls_per_example"] == 3 * steps and server.calls == 3 * steps * (record["n"] + record["check_n"])
     for line in lines(tmp_path / "cell/predictions.jsonl"):
         assert line["calls"] == 3 * steps
         assert [call["name"] for call in line["tool_calls"]] == ["table"] * steps
@@ -222,4 +222,4 @@ def test_closed_book_is_another_cell_and_every_output_says_so(
     said = capsys.readouterr().out
     assert "note: closed-book: toolqa" in said and "toolqa closed-book 1step" in said
     results = load_results([tmp_path / "results"])
-    assert any(note.startswith("Closed-book: toolqa") for note in notes_of(results, results.cells.iloc[:0], []))
+    assert any(note.startswith("Closed-book: toolqa") for note in notes_of(results, results.cells.iloc[:0]))
