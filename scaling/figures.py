@@ -29,7 +29,7 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]
 DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 POINTS = 100.0
-MOST_IN_LEGEND = 15
+MOST_IN_LEGEND, MOST_PANELS = 15, 24
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its two
 CURVE_AXES = {
     "rollouts": "rollouts",
@@ -147,7 +147,7 @@ def learning_curves(results: Results, cells: pd.DataFrame, axis: str = "rollouts
     axis: rollouts, lm_calls or list_cost_usd. Marks are the candidates.
     """
     panels = {(r["benchmark"], r["steps"]): None for _, r in cells.sort_values(["benchmark", "steps"]).iterrows()}
-    names = {f"{b}, {k} {'step' if k == 1 else 'steps'}": (b, k) for b, k in panels}
+    names = {f"{b}, {k} {'step' if k == 1 else 'steps'}": (b, k) for b, k in list(panels)[:MOST_PANELS]}
     figure, axes = _panels(list(names), height=1.9, per_row=4)
     optimizers = sorted(cells["optimizer"].unique())
     for name, ax in axes.items():
@@ -159,6 +159,8 @@ def learning_curves(results: Results, cells: pd.DataFrame, axis: str = "rollouts
         ax.set(title=name, ylim=(-2, 102))
     for ax in list(axes.values())[-4:]:  # the lowest of each column
         ax.set_xlabel(CURVE_AXES[axis])
+    if len(panels) > len(names):
+        figure.suptitle(f"the first {len(names)} of {len(panels)}; all points are in learning_curve.json", fontsize=7)
     figure.supylabel("score on select rows (points):\nselected on these rows; hollow: train", fontsize=8)
     _shared_legend(figure, list(axes.values()))
     return figure

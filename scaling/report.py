@@ -137,15 +137,24 @@ def write_markdown(path: Path, f: Findings) -> None:
 
 def write_latex(path: Path, f: Findings) -> None:
     """summary_results.tex: the same tables for a paper (booktabs)."""
-    pieces = []
-    for table in tables_of(f):
-        frame = table.frame.astype(str)
-        columns = [name.replace("%", r"\%").replace("_", r"\_") for name in frame.columns]
-        frame = frame.map(_tex)
-        frame.columns = columns
-        label = "tab:" + table.title.lower().replace(" ", "-").replace(":", "").replace("(", "").replace(")", "")
-        pieces.append(frame.to_latex(index=False, escape=False, caption=_tex(table.title), label=label))
-    path.write_text("\n".join(pieces), encoding="utf-8")
+    path.write_text("\n\n".join(_tex_table(table) for table in tables_of(f)) + "\n", encoding="utf-8")
+
+
+def _tex_table(table: Table) -> str:
+    rows = [" & ".join(_tex(str(value)) for value in row) for row in (table.frame.columns, *table.frame.to_numpy())]
+    label = "".join(ch if ch.isalnum() else "-" for ch in table.title.lower())
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{_tex(table.title)}}}\label{{tab:{label}}}",
+            rf"\begin{{tabular}}{{{'l' * len(table.frame.columns)}}}",
+            rf"\toprule {rows[0]} \\ \midrule",
+            *(rf"{row} \\" for row in rows[1:]),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )
 
 
 def write_html(path: Path, f: Findings, pictures: dict[Path, str]) -> None:

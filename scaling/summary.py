@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from scaling.comparisons import Entry
-from scaling.stats import RunVariance, adoption_p, contrast, difference, is_skewed, run_variances, score_interval
+from scaling.stats import Estimate, RunVariance, adoption_p, difference, is_skewed, run_variances, score_interval
 from scaling.tables import Results, folder_name, interval_text, percent
 
 ADOPTION_LEVEL = 0.05
@@ -220,7 +220,7 @@ def _row(results: Results, entry: Entry, between: dict[str, RunVariance], number
             "improvement", 0.0 if unchanged else change.effect, None if unchanged else (change.low, change.high)
         )
         | (means := _means(numbers))
-        | _optimism(entry, means, between)
+        | _optimism(entry, means, change)
     )
 
 
@@ -236,7 +236,7 @@ def _means(numbers: pd.DataFrame) -> dict[str, float]:
     return {name: float(values[column]) for name, column in MEANS.items()}
 
 
-def _optimism(entry: Entry, means: dict[str, float], between: dict[str, RunVariance]) -> dict[str, float]:
+def _optimism(entry: Entry, means: dict[str, float], test: Estimate) -> dict[str, float]:
     """(final - baseline on select) - (final - baseline on test): how much better selection made it look.
 
     The select part has no items on file: its variance is that of a difference of two proportions on as many rows,
@@ -246,7 +246,6 @@ def _optimism(entry: Entry, means: dict[str, float], between: dict[str, RunVaria
     on_select = shares[0] - shares[1]
     if np.isnan(on_select):
         return _interval("optimism", np.nan, None)
-    test = contrast([(-1.0, entry.base), (1.0, entry.final)], between)
     rows = float(entry.fields["select_size"]) * len(entry.keys)
     half = 1.96 * np.sqrt(test.se**2 + sum(q * (1 - q) for q in shares) / rows)
     gap = on_select - test.effect
