@@ -21,6 +21,7 @@ test: $(VENV)/ready
 chaos: $(VENV)/ready
 	CHAOS=1 $(BIN)/python -m pytest tests/test_seam.py -k "faults or killed"
 	CHAOS=1 $(BIN)/python -m pytest tests/test_sandbox.py
+	CHAOS=1 $(BIN)/python -m pytest tests/test_rooms_text.py -k every_math_row
 
 # All canonical solutions of HumanEval through the sandbox, from the hub or from DATA=DIR: minutes.
 DATA ?= hub

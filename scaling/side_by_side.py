@@ -3,43 +3,63 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import threading
 import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import dspy
 import tqdm
 from dspy.evaluate import evaluate
-from dspy.propose import grounded_proposer
+from dspy.propose import utils as proposing
 from dspy.utils.parallelizer import ParallelExecutor
+
+from scaling.pipelines import MultiStepClassifier, SelfCorrection, ToolUser
 
 
 @contextlib.contextmanager
 def side_by_side() -> Iterator[None]:
-    """Let optimizers of many threads run beside each other while the block runs.
+    """Let optimizers of many threads run beside each other while the block runs. Enter it before there are threads.
 
     DSPy clears tqdm's one register of bars at each evaluation: a bar of another thread that then takes itself off
     it would end its cell with a KeyError. It runs an example again that is among the last three and two minutes
     old: in a sweep a call may wait that long for its place, and a rollout must count once. And MIPROv2 shows its
-    proposer the program's source, read by `inspect`, whose cache of lines is not made for threads: a proposer that
-    sometimes does not see the program proposes something else.
+    proposer the program's source, for which `inspect` parses whole files: parsing in two threads can fail ("AST
+    constructor recursion depth mismatch", Python 3.11), and a proposer that does not see the program proposes
+    something else.
     """
-    bars, executor = tqdm.tqdm._instances, evaluate.ParallelExecutor
-    source_of = grounded_proposer.get_dspy_source_code
-    one_at_a_time = threading.Lock()
-
-    def source_alone(module: Any) -> str:
-        with one_at_a_time:
-            return source_of(module)
-
+    bars, executor, inspector = tqdm.tqdm._instances, evaluate.ParallelExecutor, proposing.inspect
     tqdm.tqdm._instances = _NoBars()
     evaluate.ParallelExecutor = _OnceEach
-    grounded_proposer.get_dspy_source_code = source_alone
+    proposing.inspect = SimpleNamespace(**vars(inspect) | {"getsource": source_of})
+    for known in (MultiStepClassifier, SelfCorrection, ToolUser, dspy.Signature("question -> answer")):
+        with contextlib.suppress(OSError):
+            source_of(known)
     try:
         yield
     finally:
-        tqdm.tqdm._instances, evaluate.ParallelExecutor = bars, executor
-        grounded_proposer.get_dspy_source_code = source_of
+        tqdm.tqdm._instances, evaluate.ParallelExecutor, proposing.inspect = bars, executor, inspector
+
+
+def source_of(kind: type) -> str:
+    """`inspect.getsource` of a class, read once; raises OSError, also from then on, where it has no source."""
+    name = (kind.__module__, kind.__qualname__)
+    with _READING:
+        if name not in _SOURCES:
+            try:
+                _SOURCES[name] = inspect.getsource(kind)
+            except OSError as error:
+                _SOURCES[name] = error
+        found = _SOURCES[name]
+    if isinstance(found, OSError):
+        raise found
+    return found
+
+
+_SOURCES: dict[tuple[str, str], str | OSError] = {}
+_READING = threading.Lock()
 
 
 class _OnceEach(ParallelExecutor):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import io
 import itertools
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,13 +13,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dspy.propose import grounded_proposer
+from dspy.propose import utils as proposing
 from dspy.utils import parallelizer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling.data import deal, load_benchmark
 from scaling.optimizers import OPTIMIZERS, plan_bootstrap, plan_mipro
+from scaling.pipelines import MultiStepClassifier
 from scaling.side_by_side import side_by_side
 from scaling.types import Deal
 from tests.support import toy as toy_benchmark
@@ -315,18 +318,12 @@ def test_an_early_incumbent_of_gepa_is_scored_on_test(experiment: Callable, serv
     assert record["at_equal_calls_score"] not in (record["baseline_score"], record["final_score"])
 
 
-def test_a_program_is_read_by_one_proposer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    inside, most, moment = [], [], threading.Event()
-
-    def source_of(module: str) -> str:
-        inside.append(module)
-        most.append(len(inside))
-        moment.wait(0.005)
-        inside.remove(module)
-        return f"class {module}"
-
-    monkeypatch.setattr(grounded_proposer, "get_dspy_source_code", source_of)
-    with side_by_side(), ThreadPoolExecutor(8) as pool:
-        read_as = list(pool.map(lambda n: grounded_proposer.get_dspy_source_code(f"M{n}"), range(8)))
-    assert read_as == [f"class M{n}" for n in range(8)] and max(most) == 1
-    assert grounded_proposer.get_dspy_source_code is source_of
+def test_a_proposer_always_sees_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are parsed before there are threads: parsing beside other parsing can fail."""
+    program = MultiStepClassifier(toy_benchmark.Toy, 3)
+    with side_by_side(), contextlib.redirect_stdout(io.StringIO()):
+        monkeypatch.setattr(inspect, "getsource", lambda kind: pytest.fail(f"{kind} is parsed in a thread"))
+        with ThreadPoolExecutor(8) as pool:
+            texts = set(pool.map(lambda _: proposing.get_dspy_source_code(program), range(16)))
+    assert len(texts) == 1 and "class MultiStepClassifier" in texts.pop()
+    assert proposing.inspect is inspect

@@ -19,7 +19,7 @@ from scaling.research import test_research as research_rows
 from tests.support import toy
 from tests.support.server import Body, ScriptedServer, whole_prompt
 
-SIZES = {"s0": 0.5, "s1": 1.5, "s2": 5.0, "s3": 14.0, "s4": 50.0, "s5": 180.0}
+SIZES = {"s0": 0.5, "s1": 2.0, "s2": 9.0, "s3": 40.0, "s5": 180.0}
 AMPLITUDE, ALPHA = 0.05, 0.35
 ROWS = toy.rows(700)
 ENTRY = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections import Counter
@@ -226,6 +227,7 @@ def test_gold_of_every_math_row_is_right_against_itself_and_wrong_against_the_ne
     rows = bench("math", str(REAL_ROWS))
     gold = [row["answer"] for row in rows.train + rows.test]
     assert len(gold) == 2000 and all(gold)
+    gold = gold if os.environ.get("CHAOS") else gold[::5]  # all of them in `make chaos`
     for one, other in zip(gold, gold[1:] + gold[:1], strict=True):
         assert answers.same_maths(one, f"$\\boxed{{{one}}}$.")
         if answers.normalise_latex(one) != answers.normalise_latex(other):

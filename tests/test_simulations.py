@@ -7,7 +7,7 @@ import pytest
 
 from simulations.procedures import PROCEDURES
 
-REPEATS = 60
+REPEATS = 40
 
 
 @pytest.mark.parametrize("number", range(len(PROCEDURES)), ids=[procedure.__name__ for procedure in PROCEDURES])
