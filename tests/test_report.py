@@ -178,6 +178,45 @@ def test_improvements_are_tested_on_the_same_items(folder: Path) -> None:
     assert all(row[5:7] == ["this program", "40 x 1"] for row in rows)
 
 
+def test_other_comparisons_are_tested_on_the_same_items(folder: Path) -> None:
+    """Steps against one step, and GEPA against each other optimizer: effect, interval and Holm's p from the answers."""
+    found = tables((folder / "report.html").read_text())
+    final = {(r["cell"]["optimizer"], r["cell"]["steps"]): right(p["final"]) for r, p in records(folder)}
+    families = {
+        "More steps against one (exploratory)": {
+            f"toy 2 chain {o} - 1 step": (final[o, 1], final[o, 2]) for o in ("gepa", "mipro")
+        },
+        "Optimizers at equal budgets (exploratory)": {
+            f"toy {k} chain gepa - mipro": (final["mipro", k], final["gepa", k]) for k in (1, 2)
+        },
+    }
+    for title, pairs in families.items():
+        p_values = []
+        for first, second in pairs.values():
+            one_sided = mid_p(int((first < second).sum()), int((first > second).sum()))
+            p_values.append(min(1.0, 2 * min(one_sided, 1 - one_sided)))
+        adjusted = multipletests(p_values, method="holm")[1]
+        expected = [
+            [name, points(second.mean() - first.mean(), True), ends(newcombe_paired(first, second), True), f"{p:.3f}"]
+            for (name, (first, second)), p in zip(pairs.items(), adjusted, strict=True)
+        ]
+        assert sorted([row[0], *row[2:5]] for row in found[title]) == sorted(expected)
+    assert {row[1] for row in found["Optimizers at equal budgets (exploratory)"]} == {"cannot tell"}  # one run
+
+
+def test_no_table_is_left_untraced(folder: Path) -> None:
+    """The tables above, and two that hold no number here: nothing to fit, and no verdict from one run."""
+    found = tables((folder / "report.html").read_text())
+    assert set(found) == {
+        "Verdicts", "Scores", "What stays unequal", "Money", "How much selection flatters",
+        "Improvement by optimization (exploratory)", "More steps against one (exploratory)",
+        "Optimizers at equal budgets (exploratory)", "Shapes and fits", "Cells without a score",
+        "Estimate against actual",
+    }  # fmt: skip
+    assert all(row[2:8] == ["—"] * 6 for row in found["Verdicts"])
+    assert all(row[4:7] == ["", "—", "—"] for row in found["Shapes and fits"])
+
+
 def test_how_much_selection_flatters(folder: Path) -> None:
     rows = tables((folder / "report.html").read_text())["How much selection flatters"]
     for row, (record, _) in zip(
