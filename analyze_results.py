@@ -8,12 +8,16 @@ report.html beside it. It can be run again at any time and never calls a model.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
 
 FORMATS = ("png", "pdf", "svg")
+MANY_ENTRIES = 200  # above it figures are drawn in two processes
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,24 +93,34 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
 
 def draw(findings, folder: Path, formats: list[str]) -> dict[Path, str]:
     """Draw every figure in every format; returns the PNG (or first format's) paths with a sentence on each."""
-    import matplotlib.pyplot as plt
-
     from scaling import figures, report
 
     figures.theme()
     folder.mkdir(parents=True, exist_ok=True)
     small_print = "Bars: 95 % intervals. " + " ".join(report.notes_of(findings.results, findings.summary))
     shown = "png" if "png" in formats else formats[0]
-    written = {}
-    for name, (make, alt) in planned_figures(findings).items():
-        figure = figures.footer(make(), small_print)
-        for form in formats:
-            # Without a date: the same records give the same bytes.
-            dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(form)
-            figure.savefig(folder / f"{name}.{form}", metadata=dates)
-        plt.close(figure)
-        written[folder / f"{name}.{shown}"] = alt
-    return written
+    planned = planned_figures(findings)
+
+    def save(name: str) -> None:
+        figures.save(figures.footer(planned[name][0](), small_print), folder / name, formats)
+
+    if len(findings.entries) > MANY_ENTRIES and hasattr(os, "fork"):
+        _in_two_processes(save, list(planned))
+    else:
+        for name in planned:
+            save(name)
+    return {folder / f"{name}.{shown}": alt for name, (_, alt) in planned.items()}
+
+
+def _in_two_processes(save: Callable[[str], None], names: list[str]) -> None:
+    """Draw half of the figures in a child of this process, which has all data already."""
+    child = multiprocessing.get_context("fork").Process(target=lambda: [save(name) for name in names[1::2]])
+    child.start()
+    for name in names[::2]:
+        save(name)
+    child.join()
+    if child.exitcode:
+        raise RuntimeError("a figure could not be drawn; its error is above")
 
 
 def planned_figures(findings) -> dict:

@@ -6,6 +6,7 @@ Lines differ in marker and dash as well as in colour, so they can be told apart 
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 
 import matplotlib
 
@@ -240,6 +241,14 @@ def gain_against_size(gains: pd.DataFrame) -> Figure:
 
 def _turn_line(entry, several: bool) -> str:
     return f"{entry.fields['model']}, feedback {entry.fields['feedback']}" if several else str(entry.fields["model"])
+
+
+def save(figure: Figure, path: Path, formats: list[str]) -> None:
+    """Write `path` with each format's ending, without a date: the same records give the same bytes."""
+    dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    for form in formats:
+        figure.savefig(path.with_name(f"{path.name}.{form}"), metadata=dates.get(form))
+    plt.close(figure)
 
 
 def footer(figure: Figure, text: str) -> Figure:
