@@ -104,6 +104,7 @@ HOSTILE = {
 # Each start of a sandbox takes seconds of a core: all of them in `make chaos`, one of a kind in `make test`.
 SHORT = ("an endless loop", "a read", "exit", "a printed pass")
 CHAOS = bool(os.environ.get("CHAOS"))
+slow = pytest.mark.skipif(not CHAOS, reason="a sandbox takes seconds: make chaos")
 CHOSEN = [name for name in HOSTILE if CHAOS or name in SHORT]
 
 
@@ -140,6 +141,7 @@ def test_nothing_outlives_a_time_limit() -> None:
     assert not [one for one in sandboxes() if one not in judges()]
 
 
+@slow
 @boxed
 def test_sandboxes_that_are_ended_from_outside_are_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = sandbox._loaded
@@ -192,6 +194,7 @@ def test_canonical_solutions_pass() -> None:
         assert humaneval.metric(gold, dspy.Prediction(code=row["code"])) == 1.0, row["id"]
 
 
+@slow
 @boxed
 def test_feedback_names_the_kind_and_shows_no_hidden_test() -> None:
     row = next(row for row in humaneval.load("sample")["train"] if row["entry_point"] == "ferry_trips")

@@ -25,7 +25,7 @@ from tests.support.sweeps import outcome, run, start, write_study
 
 # `make chaos` runs the same tests at full size: 12 cells, 20 kills.
 FULL = "CHAOS" in os.environ
-CHAIN, RUNS, KILLS = ([1, 2, 3], 2, 20) if FULL else ([1, 2], 1, 3)
+CHAIN, RUNS, KILLS = ([1, 2, 3], 2, 20) if FULL else ([1, 2], 1, 2)
 PRICED = {"input_usd_per_million": 3.0, "output_usd_per_million": 11.0, "max_output_tokens": 50}
 
 
