@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import analyze_results
+from scaling.summary import recommended
 from scaling.types import EXIT_OK, EXIT_USAGE
 from tests.support.files import read
 
@@ -96,3 +98,18 @@ def test_help_does_not_load_pandas_or_dspy() -> None:
     code = "import sys, analyze_results as a\ntry: a.main(['--help'])\nexcept SystemExit: pass\n"
     code += "assert not {'pandas', 'dspy', 'matplotlib'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_per_dollar_recommends_the_cheapest_that_is_near_the_best(results: Path, tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "benchmark": ["toy"] * 3, "check_score": [0.80, 0.78, 0.50], "usd_per_example": [0.02, 0.01, 0.001],
+            "tokens_per_example": [400, 300, 200], "val_size": [100] * 3, "select_size": [50] * 3, "runs": [1] * 3,
+        }
+    )  # fmt: skip
+    assert [row["check_score"] for row in recommended(frame, per_dollar=False)] == [0.80]
+    assert [row["check_score"] for row in recommended(frame, per_dollar=True)] == [0.78]
+    assert recommended(frame[:1], per_dollar=False) == []  # nothing to choose from
+    options = ["--results-dir", str(results), "--output-dir", str(tmp_path / "out"), "--per-dollar"]
+    assert analyze_results.main(options) == EXIT_OK
+    assert "the cheapest within one standard error" in (tmp_path / "out" / "summary_results.md").read_text()
