@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import time
 import traceback
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -235,6 +236,7 @@ def _outcome(
         "check_score": _mean([line["score"] for line in lines["check"]]),
         "check_n": len(lines["check"]) or None,
         "turns": _turns(lines["final"]),
+        "failure_kinds": {name: _failure_kinds(lines[name]) for name in ("baseline", "final")},
         "extra_scores": {
             extra: {
                 name: _mean([line["extra_scores"][extra] for line in lines[name]]) for name in ("baseline", "final")
@@ -288,6 +290,7 @@ def _frame(work: Work) -> dict[str, Any]:
         "check_score": None,
         "check_n": None,
         "turns": None,
+        "failure_kinds": None,
         "extra_scores": {},
         "val_baseline_score": None,
         "val_final_score": None,
@@ -375,6 +378,11 @@ def _error_rate(lines: list[dict[str, Any]], kind: str) -> float:
     """Share of examples lost to the infrastructure, or without a usable answer (`parse`)."""
     lost = sum(line["error"] == "infrastructure" for line in lines)
     return (lost if kind == "infrastructure" else sum(line["error"] is not None for line in lines) - lost) / len(lines)
+
+
+def _failure_kinds(lines: list[dict[str, Any]]) -> dict[str, int]:
+    """How many answers failed in which way: parse, too_long, infrastructure, and what the benchmark tells apart."""
+    return dict(sorted(Counter(kind for line in lines if (kind := line["error"] or line["failure_kind"])).items()))
 
 
 def _mean(values: list[float]) -> float | None:

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -128,7 +128,6 @@ def require() -> None:
         raise UsageError(f"model-written programs need a sandbox, and {what}. {INSTALL}")
 
 
-@functools.lru_cache(maxsize=4096)
 def run_checks(
     code: str,
     checks: str,
@@ -141,9 +140,19 @@ def run_checks(
 
     checks: Python that defines check(candidate) and raises where an answer is wrong. prelude: Python that the checks
     may need (helpers that the task itself gives); neither is ever in reach of `code`. The same question is judged
-    once. Raises CellStopped when a sandbox does not start: an optimizer would take less for a score of 0.
+    once, also when many threads ask it together. Raises CellStopped when a sandbox does not start: an optimizer would
+    take less for a score of 0.
     """
-    return _threads.submit(_run, code, checks, entry_point, prelude, seconds, megabytes).result()
+    try:
+        return _verdict(code, checks, entry_point, prelude, seconds, megabytes).result()
+    except BaseException:
+        _verdict.cache_clear()  # no verdict: whoever asks next tries again
+        raise
+
+
+@functools.lru_cache(maxsize=4096)
+def _verdict(*question: str | float) -> Future[Verdict]:
+    return _threads.submit(_run, *question)
 
 
 def install() -> None:

@@ -55,6 +55,7 @@ def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench
     calls: list[dict[str, Any]] = []
     error = prediction = score = None
     extras: dict[str, float | None] = dict.fromkeys(bench.config.get("extra_metrics") or {})
+    kind = None
     try:
         with dspy.context(**variant(record=calls)):
             prediction = program(**example.inputs())
@@ -65,6 +66,8 @@ def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench
         score = safe_metric(bench, example, prediction)
         for extra, metric in (bench.config.get("extra_metrics") or {}).items():
             extras[extra] = safe_metric(bench, example, prediction, metric)
+        if score < 1.0 and error is None and "failure_kind" in bench.config:
+            kind = bench.config["failure_kind"](example, prediction)
     turns = prediction.get("turns") if prediction is not None else None
     return {
         "program": name,
@@ -83,6 +86,7 @@ def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench
         "tokens": sum((call["prompt_tokens"] or 0) + (call["completion_tokens"] or 0) for call in calls),
         "latency_seconds": sum(call["latency_seconds"] or 0.0 for call in calls),
         "error": error,
+        "failure_kind": kind,
     }
 
 

@@ -19,6 +19,7 @@ import run_scaling_experiment as script
 from benchmarks import answers, gsm8k, mathbench, own_csv, superglue
 from benchmarks import math as math_room
 from benchmarks.superglue.data import SUBTASKS
+from scaling import lm
 from scaling.data import deal, load_benchmark, shrink
 from scaling.types import Benchmark, UsageError
 from tests.support.files import read
@@ -72,6 +73,55 @@ def test_a_cell_of_the_room_runs(experiment: Callable[..., dict[str, Any]], tmp_
     assert record["status"] == "ok" and record["n"] == 20 and 0 <= record["final_score"] <= 1
     lines = (tmp_path / "cell" / "predictions.jsonl").read_text().splitlines()
     assert {json.loads(line)["gold"] for line in lines} <= gold
+
+
+PROSE = "I would rather not say. "
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "kind"),
+    [
+        ("gsm8k", "no idea", "no_number"),
+        ("gsm8k", PROSE * 5000, "no_number"),  # 100 KB
+        ("math", PROSE * 5000, "long_answer"),
+        ("mathbench", PROSE, "no_option"),
+        ("superglue", PROSE * 5000, "no_label"),
+        ("humaneval", PROSE * 5000, "missing"),
+        ("humaneval", "```python\ndef another():\n    return 1\n```", "missing"),
+    ],
+)
+def test_an_answer_that_is_no_answer_scores_0_with_its_kind(
+    experiment: Callable[..., dict[str, Any]],
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    answer: str,
+    kind: str,
+) -> None:
+    if name == "humaneval":  # no such answer gets as far as the sandbox
+        monkeypatch.delitem(script.BENCHMARK_CONFIG[name], "needs")
+    field = "code" if name == "humaneval" else "answer"
+    server.answer = lambda body: f"[[ ## {field} ## ]]\n{answer}\n\n[[ ## completed ## ]]"
+    record = experiment(benchmark=name, train_size=3, val_size=6, test_size=6)
+    assert record["status"] == "ok" and record["final_score"] == 0.0
+    assert record["error_rates"] == {"infrastructure": 0, "parse": 0}
+    lines = [json.loads(line) for line in (tmp_path / "cell" / "predictions.jsonl").read_text().splitlines()]
+    told = [line["failure_kind"] for line in lines if line["program"] == "final"]
+    # Open questions of mathbench have no options: there the answer is merely wrong.
+    assert set(told) == ({kind, None} if name == "mathbench" else {kind})
+    assert record["failure_kinds"]["final"] == {kind: told.count(kind)}
+
+
+def test_an_answer_that_is_not_utf_8_is_lost_to_the_infrastructure(
+    experiment: Callable[..., dict[str, Any]], server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lm, "MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(lm, "_backoff", lambda state: 0.0)
+    server.fault = lambda number, body: ("raw", b'{"choices": [{"message": {"content": "\xff\xfe 12"}}]}')
+    record = experiment(benchmark="gsm8k")
+    assert record["status"] in ("error", "invalid") and record["final_score"] is None
+    assert record["error"]["message"]
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "math", "superglue", "superglue/cb"])

@@ -33,6 +33,11 @@ def final_number(text: str):
     return (after or numbers_in(text)[-1:] or [None])[0]
 
 
+def failure_kind(gold: dspy.Example, pred: dspy.Prediction) -> str | None:
+    """`no_number` for an answer without one."""
+    return None if final_number(str(getattr(pred, "answer", None))) is not None else "no_number"
+
+
 def feedback(gold: dspy.Example, pred: dspy.Prediction) -> str:
     """What was wrong and what is right, with the worked solution."""
     if metric(gold, pred):
@@ -47,6 +52,7 @@ CONFIG = {
     "loader": load,
     "metric": metric,
     "feedback": feedback,
+    "failure_kind": failure_kind,
     "train_seeds": range(50),
     "val_seeds": range(50, 150),
     "test_seeds": range(500),

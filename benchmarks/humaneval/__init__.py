@@ -42,6 +42,11 @@ def metric(gold: dspy.Example, pred: dspy.Prediction, trace: object = None) -> f
     return float(_verdict(gold, pred, gold.tests).passed)
 
 
+def failure_kind(gold: dspy.Example, pred: dspy.Prediction) -> str | None:
+    """A word of REASONS, as the sandbox or the extraction of the code ended."""
+    return _verdict(gold, pred, gold.tests).kind
+
+
 def feedback(gold: dspy.Example, pred: dspy.Prediction) -> str:
     """How the program failed on the hidden tests, with its own error and none of theirs."""
     verdict = _verdict(gold, pred, gold.tests)
@@ -74,6 +79,7 @@ CONFIG = {
     "loader": load,
     "metric": metric,
     "feedback": feedback,
+    "failure_kind": failure_kind,
     "execution_feedback": execution_feedback,
     "needs": require,
     "train_seeds": range(50),

@@ -12,7 +12,7 @@ right when its normalised LaTeX is the gold one's, or math-verify finds them equ
 
 import dspy
 
-from benchmarks.answers import same_maths
+from benchmarks.answers import LONGEST, boxed, same_maths
 from benchmarks.math.data import load
 
 
@@ -29,6 +29,13 @@ def metric(gold: dspy.Example, pred: dspy.Prediction, trace: object = None) -> f
     return float(answer is not None and same_maths(gold.answer, str(answer)))
 
 
+def failure_kind(gold: dspy.Example, pred: dspy.Prediction) -> str | None:
+    """`no_answer` for an empty one, `long_answer` for one that is longer than a final result (it is not judged)."""
+    answer = str(getattr(pred, "answer", None) or "").strip()
+    inner = boxed(answer) or answer
+    return "no_answer" if not inner else "long_answer" if len(inner) > LONGEST else None
+
+
 def feedback(gold: dspy.Example, pred: dspy.Prediction) -> str:
     """What was wrong and what is right, with the worked solution."""
     if metric(gold, pred):
@@ -43,6 +50,7 @@ CONFIG = {
     "loader": load,
     "metric": metric,
     "feedback": feedback,
+    "failure_kind": failure_kind,
     "train_seeds": range(50),
     "val_seeds": range(50, 150),
     "test_seeds": range(500),

@@ -51,6 +51,12 @@ def chosen(answer: str, choices: list[str]) -> str | None:
     return LETTERS[texts.index(given)] if texts.count(given) == 1 else None
 
 
+def failure_kind(gold: dspy.Example, pred: dspy.Prediction) -> str | None:
+    """`no_option` for an answer to a choice that names none of its options."""
+    answer = str(getattr(pred, "answer", None))
+    return "no_option" if gold.get("choices") and chosen(answer, gold.choices) is None else None
+
+
 def feedback(gold: dspy.Example, pred: dspy.Prediction) -> str:
     """What was wrong and what is right, an option with its text."""
     right = f"'{gold.answer}'"
@@ -66,6 +72,7 @@ CONFIG = {
     "loader": load,
     "metric": metric,
     "feedback": feedback,
+    "failure_kind": failure_kind,
     "train_seeds": range(50),
     "val_seeds": range(50, 150),
     "test_seeds": range(500),

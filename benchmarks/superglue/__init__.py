@@ -33,14 +33,19 @@ def metric(gold: dspy.Example, pred: dspy.Prediction, trace: object = None) -> f
     return float(answer is not None and normalise_words(str(answer)) == normalise_words(gold.answer))
 
 
+def failure_kind(gold: dspy.Example, pred: dspy.Prediction) -> str | None:
+    """`no_label` for an answer that is none of the task's labels."""
+    labels = {normalise_words(label) for label in gold.get("labels", [])}
+    known = not labels or normalise_words(str(getattr(pred, "answer", None))) in labels
+    return None if known else "no_label"
+
+
 def feedback(gold: dspy.Example, pred: dspy.Prediction) -> str:
     """What was wrong and what is right, and whether the answer was a label at all."""
     if metric(gold, pred):
         return f"Right: the label is '{gold.answer}'."
-    answer, labels = getattr(pred, "answer", None), gold.get("labels", [])
-    known = normalise_words(str(answer)) in {normalise_words(label) for label in labels}
-    form = "" if known or not labels else f" An answer is one of: {', '.join(labels)}."
-    return f"Wrong: the answer was '{answer}', the right label is '{gold.answer}'.{form}"
+    form = f" An answer is one of: {', '.join(gold['labels'])}." if failure_kind(gold, pred) else ""
+    return f"Wrong: the answer was '{getattr(pred, 'answer', None)}', the right label is '{gold.answer}'.{form}"
 
 
 CONFIG = {
@@ -48,6 +53,7 @@ CONFIG = {
     "loader": load,
     "metric": metric,
     "feedback": feedback,
+    "failure_kind": failure_kind,
     "train_seeds": range(50),
     "val_seeds": range(50, 150),
     "test_seeds": range(500),

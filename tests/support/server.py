@@ -19,8 +19,8 @@ from typing import Any
 Body = dict[str, Any]
 Fault = tuple[Any, ...] | None
 
-CHAT_FIELD = re.compile(r"`\[\[ ## (\w+) ## \]\]`(?: \(must be formatted as a valid Python (Literal\[.*?\])\))?(?=, )")
-JSON_FIELD = re.compile(r"`(\w+)`(?: \(must be formatted as a valid Python (Literal\[.*?\])\))?(?=[,.])")
+CHAT_FIELD = re.compile(r"`\[\[ ## (\w+) ## \]\]`(?: \(must be formatted as a valid Python (.*?)\))?(?=, )")
+JSON_FIELD = re.compile(r"`(\w+)`(?: \(must be formatted as a valid Python (.*?)\))?(?=[,.])")
 
 
 class ScriptedServer:
@@ -30,8 +30,8 @@ class ScriptedServer:
     skill: probability, from the body, that a classification is right; `truth` maps the text of an item to its
     label, and the item is looked up in the last user message.
     fault(n, body): what befalls received request n (from 0): None, ("status", 429, {"Retry-After": "0"}) with a
-    message and a code where wanted, ("hang", seconds) before the answer, ("cut",) the connection, or
-    ("garbage",) in place of JSON.
+    message and a code where wanted, ("hang", seconds) before the answer, ("cut",) the connection,
+    ("garbage",) in place of JSON, or ("raw", bytes) in place of a body.
     """
 
     def __init__(
@@ -202,9 +202,10 @@ def fraction(body: Body) -> float:
 
 def _options(field: re.Pattern, wanted: str) -> dict[str, list[str]]:
     found = {}
-    for name, literal in field.findall(wanted):
+    for name, kind in field.findall(wanted):
         if name != "completed":
-            found[name] = list(ast.literal_eval(literal.removeprefix("Literal"))) if literal else []
+            labels = kind.removeprefix("Literal")
+            found[name] = list(ast.literal_eval(labels)) if labels != kind else []
     return found
 
 
@@ -235,7 +236,7 @@ def _handler_of(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
             except ConnectionError:
                 self.close_connection = True  # the client gave up, as after a time-out
 
-        def _answer(self, body: Body, fault: Fault) -> tuple[int, str, dict[str, str]] | None:
+        def _answer(self, body: Body, fault: Fault) -> tuple[int, str | bytes, dict[str, str]] | None:
             kind, *details = fault or ("none",)
             if kind == "cut":
                 return None
@@ -244,12 +245,14 @@ def _handler_of(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
                 return status, json.dumps({"error": {"message": message, "type": "scripted", "code": code}}), headers
             if kind == "garbage":
                 return 200, "<html>no JSON here</html>", {}
+            if kind == "raw":
+                return 200, details[0], {}
             if kind == "hang":
                 server.wait(details[0])
             return 200, json.dumps(server.complete(body)), {}
 
-        def _send(self, status: int, content: str, headers: dict[str, str]) -> None:
-            payload = content.encode()
+        def _send(self, status: int, content: str | bytes, headers: dict[str, str]) -> None:
+            payload = content if isinstance(content, bytes) else content.encode()
             self.send_response(status)
             for name, value in ({"Content-Type": "application/json"} | headers).items():
                 self.send_header(name, value)
