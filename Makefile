@@ -22,6 +22,7 @@ chaos: $(VENV)/ready
 	CHAOS=1 $(BIN)/python -m pytest tests/test_seam.py -k "faults or killed"
 	CHAOS=1 $(BIN)/python -m pytest tests/test_sandbox.py
 	CHAOS=1 $(BIN)/python -m pytest tests/test_rooms_text.py -k every_math_row
+	CHAOS=1 $(BIN)/python -m pytest tests/test_studies.py
 
 # All canonical solutions of HumanEval through the sandbox, from the hub or from DATA=DIR: minutes.
 DATA ?= hub
