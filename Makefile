@@ -14,7 +14,7 @@ demo: $(VENV)/ready
 	@ls visualizations/*.png
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 -m "not model"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not model"
 	$(BIN)/python -m pytest -m model
 
 # The fault and kill tests at full size (12 cells, 20 kills): minutes, not seconds.

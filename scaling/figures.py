@@ -5,6 +5,7 @@ Lines differ in marker and dash as well as in colour, so they can be told apart 
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from scaling.fits import Family
 from scaling.money import cost_column, pareto
@@ -32,12 +33,19 @@ DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 POINTS = 100.0
 MOST_IN_LEGEND, MOST_PANELS = 15, 24
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its two
+LETTER_WIDTH, HANDLE_WIDTH, LEGEND_ROW = 0.055, 0.45, 0.15  # inches, of a legend
 CURVE_AXES = {
     "rollouts": "rollouts",
     "lm_calls": "LM calls, all kinds",
     "list_cost_usd": "list cost (USD)",
 }
 Fits = dict[tuple[str, str], list[Family]]  # (benchmark, line) -> its fitted families
+
+
+def look(index: int) -> tuple[str, str, object]:
+    """Colour, marker and dash of the series with this number: 49 of them before one comes again."""
+    shifted = index + index // len(COLOURS)
+    return COLOURS[index % len(COLOURS)], MARKERS[shifted % len(MARKERS)], DASHES[shifted % len(DASHES)]
 
 
 def theme() -> None:
@@ -59,23 +67,25 @@ def scaling_curve(summary: pd.DataFrame, ax: Axes, fits: Fits | None = None) -> 
     Where a series has five points, all families that its points do not reject are drawn thin.
     """
     lines = sorted(summary["line"].unique())
-    width = 0.12
+    width = min(0.12, 0.9 / len(lines))
     for index, line in enumerate(lines):
         part = summary[summary["line"] == line].sort_values("steps")
         offset = (index - (len(lines) - 1) / 2) * width
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        colour, marker, dash = look(index)
         ax.errorbar(
             part["steps"] + offset, POINTS * part["final_score"], yerr=_error_bars(part), label=line, color=colour,
-            marker=marker, capsize=2, linestyle=DASHES[index % len(DASHES)],
+            marker=marker, capsize=2, linestyle=dash,
         )  # fmt: skip
         for family in (fits or {}).get((part["benchmark"].iloc[0], line), []) if len(lines) <= MOST_IN_LEGEND else []:
             x = np.linspace(part["steps"].min(), part["steps"].max(), 60)
             if not family.rejected:
                 ax.plot(x, POINTS * family.curve(x), color=colour, linewidth=0.5, alpha=0.7)
-    base = summary.groupby("steps")["baseline_score"].mean()
-    ax.plot(base.index, POINTS * base, color="0.55", marker="_", markersize=10, linestyle="none", label="not optimized")
+    base = summary[summary["optimizer"] != "none"].groupby("steps")["baseline_score"].mean()
+    if len(base):
+        ax.plot(base.index, POINTS * base, color="0.55", marker="_", markersize=10, linestyle="none",
+                label="not optimized")  # fmt: skip
     ax.set(xlabel="LLM calls an example (steps)", ylabel="test score (points)", ylim=(-2, 102))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlim(summary["steps"].min() - 0.5, summary["steps"].max() + 0.5)
     return ax
 
@@ -130,10 +140,10 @@ def optimizer_comparison(summary: pd.DataFrame) -> Figure:
     for index, line in enumerate(lines):
         mine = part[part["line"] == line]
         y = [rows.index((b, s)) for b, s in zip(mine["benchmark"], mine["steps"], strict=True)]
-        offset = (index - (len(lines) - 1) / 2) * 0.18
+        offset, (colour, marker, _) = (index - (len(lines) - 1) / 2) * 0.18, look(index)
         ax.errorbar(
             POINTS * mine["final_score"], np.array(y) + offset, xerr=_error_bars(mine), linestyle="none", capsize=3,
-            color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)], label=line,
+            color=colour, marker=marker, label=line,
         )  # fmt: skip
     ax.set_yticks(range(len(rows)), [f"{b}, {s} {'step' if s == 1 else 'steps'}" for b, s in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
@@ -175,10 +185,10 @@ def cost_quality(summary: pd.DataFrame) -> Figure:
     for name, ax in axes.items():
         part = summary[summary["benchmark"] == name]
         for index, line in enumerate(lines):
-            mine = part[part["line"] == line]
+            mine, (colour, marker, _) = part[part["line"] == line], look(index)
             ax.errorbar(
                 mine[column], POINTS * mine["final_score"], yerr=_error_bars(mine), linestyle="none", capsize=2,
-                color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)], label=line,
+                color=colour, marker=marker, label=line,
             )  # fmt: skip
             for _, row in mine.iterrows():
                 ax.annotate(str(row["steps"]), (row[column], POINTS * row["final_score"]), xytext=(4, 2),
@@ -189,7 +199,7 @@ def cost_quality(summary: pd.DataFrame) -> Figure:
                 label="best for the money")  # fmt: skip
         wide = part[column].max() > 10 * part[column].min()
         ax.set(title=name, xlabel=f"{unit} (log scale)" if wide else unit, ylim=(-2, 102))
-        ax.set(xscale="log") if wide else ax.set_xlim(0, 1.15 * part[column].max())
+        _log_axis(ax) if wide else ax.set_xlim(0, 1.15 * part[column].max())
     next(iter(axes.values())).set_ylabel("test score (points), number: steps")
     _shared_legend(figure, list(axes.values()))
     return figure
@@ -202,12 +212,12 @@ def turn_curves(turned: list) -> Figure:
     names = sorted({_turn_line(entry, several) for entry, _, _ in turned})
     for entry, _, turns in turned:
         ax, index = axes[entry.fields["benchmark"]], names.index(_turn_line(entry, several))
+        colour, marker, dash = look(index)
         half = 1.96 * POINTS * turns.mean(axis=2).std(axis=0, ddof=1) / np.sqrt(len(turns))
         ax.errorbar(
             np.arange(1, turns.shape[1] + 1) + 0.04 * (index - len(names) / 2),
             POINTS * turns.mean(axis=(0, 2)), yerr=half,
-            label=names[index], color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)], capsize=2,
-            linestyle=DASHES[index % len(DASHES)],
+            label=names[index], color=colour, marker=marker, linestyle=dash, capsize=2,
         )  # fmt: skip
     for name, ax in axes.items():
         ax.set(title=name, xlabel="turn", ylim=(-2, 102))
@@ -234,7 +244,8 @@ def gain_against_size(gains: pd.DataFrame) -> Figure:
         x = np.linspace(np.log10(published["size"].min()), np.log10(published["size"].max()), 60)
         ax.plot(10**x, POINTS * (line.intercept + line.slope * x), color="0.4", linewidth=0.8, label="line, published")
     ax.axhline(0, color="0.6", linewidth=0.6)
-    ax.set(xscale="log", xlabel="parameters (billions, log scale)", ylabel="gain by self-correction (points)")
+    ax.set(xlabel="parameters (billions, log scale)", ylabel="gain by self-correction (points)")
+    _log_axis(ax)
     _shared_legend(figure, [ax])
     return figure
 
@@ -264,7 +275,7 @@ def footer(figure: Figure, text: str) -> Figure:
 def _one_learning_curve(curves: list[dict[str, np.ndarray]], axis: str, index: int, optimizer: str, ax: Axes) -> None:
     if not curves:
         return
-    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    colour, marker, dash = look(index)
     lines = []
     for curve in curves:
         known = ~np.isnan(curve["best_val_score"])
@@ -273,9 +284,7 @@ def _one_learning_curve(curves: list[dict[str, np.ndarray]], axis: str, index: i
     x = x[x >= max(at.min() for at, _ in lines)]  # from where every run has a score
     best = np.array([_step(at, score, x) for at, score in lines])
     name = OPTIMIZER_NAMES.get(optimizer, optimizer)
-    ax.step(
-        x, POINTS * best.mean(axis=0), where="post", color=colour, linestyle=DASHES[index % len(DASHES)], label=name
-    )
+    ax.step(x, POINTS * best.mean(axis=0), where="post", color=colour, linestyle=dash, label=name)
     if len(curves) > 1:
         ax.fill_between(x, POINTS * best.min(axis=0), POINTS * best.max(axis=0), step="post", color=colour, alpha=0.15)
     at, score, on_train = (np.concatenate([c[n] for c in curves]) for n in (axis, "candidate_val_score", "on_train"))
@@ -300,6 +309,14 @@ def _panels(names: list[str], height: float, per_row: int = 3) -> tuple[Figure, 
     for ax in list(axes.flat)[len(names) :]:
         ax.set_visible(False)
     return figure, dict(zip(names, axes.flat, strict=False))
+
+
+def _log_axis(ax: Axes) -> None:
+    """x on a log scale with plain numbers at 1, 2 and 5, which do not run into each other."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _error_bars(part: pd.DataFrame) -> np.ndarray:
@@ -332,9 +349,18 @@ def _shared_legend(figure: Figure, axes: list[Axes], columns: int = 3) -> None:
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    shown = dict(list(handles.items())[:MOST_IN_LEGEND])
+    shown = dict(zip(_short(list(handles)), handles.values(), strict=True))
+    shown = dict(list(shown.items())[:MOST_IN_LEGEND])
     if len(handles) > len(shown):
         shown[f"and {len(handles) - len(shown)} more (summary_results.csv)"] = plt.Line2D([], [], linestyle="none")
-    figure.legend(
-        shown.values(), shown.keys(), loc="outside upper center", ncol=min(columns, len(shown)), frameon=False
-    )
+    width, height = figure.get_size_inches()
+    fitting = int(width / (LETTER_WIDTH * max(len(label) for label in shown) + HANDLE_WIDTH))
+    columns = max(1, min(columns, len(shown), fitting))
+    figure.set_size_inches(width, height + LEGEND_ROW * max(0, -(-len(shown) // columns) - 2))
+    figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncol=columns, frameon=False)
+
+
+def _short(labels: list[str]) -> list[str]:
+    """Labels without the folders in models' names, where they still differ then."""
+    shorter = [re.sub(r"[\w.-]+/(?=[\w.-])", "", label) for label in labels]
+    return shorter if len(set(shorter)) == len(labels) else labels

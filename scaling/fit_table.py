@@ -21,7 +21,8 @@ def fits_frame(entries: list[Entry]) -> pd.DataFrame:
     between = run_variances([entry.final for entry in entries])
     rows: list[dict[str, Any]] = []
     for by_steps in series_of(entries):
-        rows += _over_steps(by_steps, between)
+        if len(by_steps) > 1:  # at one number of steps there is nothing to fit
+            rows += _over_steps(by_steps, between)
     for group in _by_size(entries):
         rows += _over_sizes(group, between)
     return pd.DataFrame(rows, columns=COLUMNS)

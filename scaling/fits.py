@@ -18,7 +18,7 @@ from scaling.intervals import LEVEL, Interval
 from scaling.stats import SIGNIFICANCE, Estimate, holm
 
 RATES = np.geomspace(0.02, 8.0, 400)  # of the saturating curve, per call
-ALPHAS = np.linspace(-2.0, 2.0, 801)
+ALPHAS = np.linspace(-2.0, 2.0, 801).round(3)
 FEWEST_SIZES, FEWEST_DECADES = 5, 1.5  # for an exponent
 
 

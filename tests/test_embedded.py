@@ -23,9 +23,8 @@ def run(**changes) -> dict:
     return asyncio.run(script.run_single_experiment(**(TINY | changes)))
 
 
-@pytest.mark.parametrize("optimizer", ["gepa", "mipro"])
-def test_a_true_optimizer_run(optimizer: str, tmp_path: Path) -> None:
-    record = run(benchmark="banking77", num_steps=1, optimizer=optimizer, output_dir=tmp_path, data="sample", labels=4)
+def test_a_true_optimizer_run(tmp_path: Path) -> None:
+    record = run(benchmark="banking77", num_steps=1, optimizer="mipro", output_dir=tmp_path, data="sample", labels=4)
     assert record["status"] == "ok", record["error"]
     assert record["rollouts_used"] <= 20
     assert record["usage"]["optimize"]["completion_tokens"] > 0
@@ -48,7 +47,7 @@ def test_a_true_optimizer_run(optimizer: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(not REAL_ROWS.is_dir(), reason="no real rows beside this clone")
 @pytest.mark.parametrize("benchmark", ["banking77", "heartdisease", "hotpotqa"])
 def test_a_cell_on_real_rows(benchmark: str, tmp_path: Path) -> None:
-    sizes = {"train_size": 2, "val_size": 5, "test_size": 3}
+    sizes = {"train_size": 2, "val_size": 5, "test_size": 2}
     record = run(benchmark=benchmark, num_steps=1, optimizer="none", output_dir=tmp_path, data=str(REAL_ROWS), **sizes)
     assert record["status"] == "ok", record["error"]
     golds = {line["gold"] for line in lines(tmp_path / "predictions.jsonl")}
@@ -57,6 +56,7 @@ def test_a_cell_on_real_rows(benchmark: str, tmp_path: Path) -> None:
 
 
 def test_the_readmes_own_benchmark_runs_as_shown(tmp_path: Path) -> None:
+    """Also the true run of GEPA."""
     text = (ROOT / "README.md").read_text()
     example = re.search(r"<!-- example: own benchmark -->\n```python\n(.*?)```", text, re.S).group(1)
     found = subprocess.run(

@@ -16,21 +16,25 @@ import package_results
 import run_scaling_experiment as script
 from scaling.types import EXIT_OK, EXIT_USAGE
 from tests.conftest import SMALL
+from tests.support import toy
 from tests.support.files import read
 from tests.support.server import ScriptedServer
 
 
-@pytest.fixture
-def package(
-    experiment: Callable, toy: Callable, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked archive of a cell that is ok and of one that broke, from rows in a folder of somebody's."""
+    with pytest.MonkeyPatch.context() as patched, ScriptedServer() as server:
+        return _packed(tmp_path_factory.mktemp("package"), patched, server)
+
+
+def _packed(tmp_path: Path, patched: pytest.MonkeyPatch, server: ScriptedServer) -> Path:
     home = tmp_path / "home" / "mallory"
     rows = home / "rows" / "banking77"
     rows.mkdir(parents=True)
     sample = Path(script.__file__).parent / "benchmarks" / "banking77" / "sample.jsonl"
     (rows / "pool.jsonl").write_bytes(sample.read_bytes())
-    monkeypatch.setenv("TOY_API_KEY", "sk-planted-secret")
+    patched.setenv("TOY_API_KEY", "sk-planted-secret")
     results = home / "results"
     keywords = SMALL | {"benchmark": "banking77", "data": str(home / "rows"), "api_base": server.url}
     record = asyncio.run(script.run_single_experiment(**keywords, output_dir=results / "one", labels=4))
@@ -39,8 +43,9 @@ def package(
     def broken(gold: object, pred: object, trace: object = None) -> float:
         raise FileNotFoundError(2, "not here", f"{home}/secret.txt")
 
-    toy(metric=broken)
-    assert experiment(output_dir=results / "two")["status"] == "error"
+    patched.setitem(script.BENCHMARK_CONFIG, "toy", toy.config(metric=broken))
+    keywords = SMALL | {"api_base": server.url, "output_dir": results / "two"}
+    assert asyncio.run(script.run_single_experiment(**keywords))["status"] == "error"
     archive = tmp_path / "package.tar.gz"
     assert package_results.main(["--results-dir", str(results), "--output", str(archive)]) == EXIT_OK
     again = tmp_path / "again.tar.gz"
@@ -51,8 +56,14 @@ def package(
     return tmp_path / "unpacked" / "package"
 
 
-def test_nothing_in_it_names_a_machine_a_user_or_a_key(package: Path, tmp_path: Path) -> None:
-    names = ["mallory", "sk-planted-secret", str(tmp_path), str(Path(script.__file__).parent), str(Path.home()) + "/"]
+def test_nothing_in_it_names_a_machine_a_user_or_a_key(package: Path) -> None:
+    names = [
+        "mallory",
+        "sk-planted-secret",
+        str(package.parent),
+        str(Path(script.__file__).parent),
+        str(Path.home()) + "/",
+    ]
     names += [platform.node()] if len(platform.node()) > 4 else []
     names += [f"/home/{getpass.getuser()}", f"/Users/{getpass.getuser()}"]
     for path in (p for p in package.rglob("*") if p.is_file()):

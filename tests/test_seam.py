@@ -48,6 +48,16 @@ def sweep_server():
         yield running
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, int]:
+    """What the sweep of the fault and kill tests gives when nothing happens to it, and how many calls it makes."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with ScriptedServer() as server:
+        flags = write_study(folder, server.url, CHAIN, ["gepa", "mipro"], RUNS)
+        assert run(flags, folder / "out")[0] == EXIT_OK
+        return outcome(folder / "out"), server.calls
+
+
 def mixed_faults(seed: int) -> Callable:
     """5 % 429, 3 % 500, 2 % hang, 2 % cut, 2 % garbage, drawn for each received request."""
     rng = random.Random(seed)
@@ -65,25 +75,25 @@ def mixed_faults(seed: int) -> Callable:
     return fault
 
 
-def test_faults_change_nothing_but_time(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+def test_faults_change_nothing_but_time(undisturbed: tuple, sweep_server: ScriptedServer, tmp_path: Path) -> None:
     flags = write_study(tmp_path, sweep_server.url, CHAIN, ["gepa", "mipro"], RUNS) + ["--timeout", "1"]
-    assert run(flags, tmp_path / "clean")[0] == EXIT_OK
     sweep_server.fault = mixed_faults(3)
     code, said = run(flags, tmp_path / "faulty")
     assert code == EXIT_OK, said
-    assert outcome(tmp_path / "faulty") == outcome(tmp_path / "clean")
+    assert outcome(tmp_path / "faulty") == undisturbed[0]
 
 
-def test_a_killed_sweep_goes_on_and_pays_for_nothing_twice(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+def test_a_killed_sweep_goes_on_and_pays_for_nothing_twice(
+    undisturbed: tuple, sweep_server: ScriptedServer, tmp_path: Path
+) -> None:
     flags = write_study(tmp_path, sweep_server.url, CHAIN, ["gepa", "mipro"], RUNS)
-    assert run(flags, tmp_path / "undisturbed")[0] == EXIT_OK
-    undisturbed = sweep_server.calls
+    expected, calls = undisturbed
     sweep_server.latency = 0.01
     rng = random.Random(5)
     for _ in range(KILLS):
         asked = len(sweep_server.requests)
         reached = threading.Event()
-        target = asked + rng.randrange(1, undisturbed // KILLS)
+        target = asked + rng.randrange(1, calls // KILLS)
         sweep_server.fault = lambda n, body, target=target, reached=reached: reached.set() if n >= target else None
         process = start(flags, tmp_path / "killed")
         assert reached.wait(60)
@@ -92,8 +102,8 @@ def test_a_killed_sweep_goes_on_and_pays_for_nothing_twice(sweep_server: Scripte
     sweep_server.fault = None
     code, said = run(flags, tmp_path / "killed")
     assert code == EXIT_OK, said
-    assert outcome(tmp_path / "killed") == outcome(tmp_path / "undisturbed")
-    assert sweep_server.calls - undisturbed <= undisturbed + KILLS * sweep_server.max_in_flight
+    assert outcome(tmp_path / "killed") == expected
+    assert sweep_server.calls <= calls + KILLS * sweep_server.max_in_flight
 
 
 def test_ctrl_c_keeps_settled_cells_and_says_how_to_go_on(sweep_server: ScriptedServer, tmp_path: Path) -> None:
