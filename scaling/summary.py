@@ -163,13 +163,14 @@ def against_estimate(results: Results) -> pd.DataFrame:
             continue
         used = {what: row[parts].astype(float).sum(skipna=False) for what, parts in USED.items()}
         names = {"benchmark": row["benchmark"], "cell": folder_name(row), "optimizer": row["optimizer"]}
-        rows.append(names | {"run": str(row["run"])} | _beside(planned, used))
+        rows.append(names | {"model": row["model"], "run": str(row["run"])} | _beside(planned, used))
         sums.append((planned, used))
     if rows:
         planned = {what: _sum_of_pairs([one[what] for one, _ in sums]) for what in USED}
         used = {what: sum(one[what] for _, one in sums) for what in USED}
-        rows.append({"benchmark": "all", "cell": "", "optimizer": "", "run": ""} | _beside(planned, used))
-    return pd.DataFrame(rows)
+        rows.append(dict.fromkeys(rows[0], "") | {"benchmark": "all"} | _beside(planned, used))
+    found = pd.DataFrame(rows)
+    return found.drop(columns="model") if rows and results.cells["model"].nunique() == 1 else found
 
 
 def _beside(planned: dict, used: dict[str, float]) -> dict[str, str]:
@@ -177,7 +178,8 @@ def _beside(planned: dict, used: dict[str, float]) -> dict[str, str]:
     for what, value in used.items():
         text = _usd if what == "usd" else lambda number: f"{number:,.0f}"
         name = what.replace("usd", "USD")
-        cells[f"{name} estimated"] = "—" if planned[what] is None else " to ".join(text(end) for end in planned[what])
+        ends = dict.fromkeys(map(text, planned[what])) if planned[what] else ["—"]  # once where they are equal
+        cells[f"{name} estimated"] = " to ".join(ends)
         cells[f"{name} used"] = "—" if np.isnan(value) else text(value)
     return cells
 
