@@ -29,7 +29,7 @@ from scaling.pipelines import instructions, make_core, make_judge, wrap
 from scaling.progress import Board
 from scaling.scoring import as_example, score_programs
 from scaling.side_by_side import side_by_side
-from scaling.store import CellFiles, write_aggregate, write_json, write_lines
+from scaling.store import CellFiles, aggregating, write_aggregate, write_json, write_lines
 from scaling.types import SCHEMA_VERSION, Benchmark, Cell, CellStopped, Deal, digest
 
 MAX_CELLS_TOGETHER = 64
@@ -72,15 +72,13 @@ def run_cells(work: list[Work], seam: Seam, settings: Settings, board: Board, re
     places = max((item.model.places(seam.max_concurrency) for item in work), default=1)
     together = max(1, min(len(work), places, MAX_CELLS_TOGETHER))
     records: list[dict[str, Any]] = []
-    last_written = 0.0
+    rebuild = aggregating(results)
     with side_by_side(), ThreadPoolExecutor(max_workers=together) as executor:
         futures = [executor.submit(run_cell, item, seam, settings, board, rank) for rank, item in enumerate(work)]
         try:
             for future in as_completed(futures):
                 records.append(future.result())
-                if time.monotonic() - last_written > 1.0:
-                    write_aggregate(results)
-                    last_written = time.monotonic()
+                rebuild()
         except (KeyboardInterrupt, OSError) as error:
             why = "interrupted by Ctrl-C" if isinstance(error, KeyboardInterrupt) else f"cannot write ({error})"
             seam.stop("interrupted", why)
@@ -115,6 +113,14 @@ def run_cell(work: Work, seam: Seam, settings: Settings, board: Board, rank: int
     record["elapsed_seconds"] = round(time.monotonic() - started, 3)
     write_json(files.record, record)
     board.end(cell, record["status"], _sentence(record))
+    return record
+
+
+def write_failure(work: Work, error: BaseException) -> dict[str, Any]:
+    """The record of a cell that whoever ran it could not end."""
+    record = _frame(work) | {"status": "error", "error": {"kind": type(error).__name__, "message": str(error)}}
+    work.files.take(work.cell)
+    write_json(work.files.record, record)
     return record
 
 

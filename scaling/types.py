@@ -35,6 +35,10 @@ class UsageError(Exception):
     """Something the user can put right; the message is one line: what is wrong, what is possible, what to type."""
 
 
+class SweepInterrupted(Exception):
+    """What a sweep needs is gone; the same command goes on. The message says what."""
+
+
 class CellStopped(BaseException):
     """Ends a cell from inside any thread of it.
 

@@ -1,0 +1,219 @@
+"""The Dask engine: the cells of a sweep on worker processes, started here or of a cluster that is there.
+
+The one module that knows Dask; without it everything but `--engine dask` works. Dask chooses the worker of a cell and
+chooses again when that one is lost; all that is shared goes through the ledger (scaling/ledger.py).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import pickle
+import secrets
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import cloudpickle
+import dask
+from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, as_completed
+from distributed.utils import get_ip
+
+from scaling import ledger, local_server
+from scaling.lm import Seam
+from scaling.progress import Board
+from scaling.runner import MAX_CELLS_TOGETHER, Settings, Work, write_failure
+from scaling.store import CACHE, LOG, aggregating, write_aggregate
+from scaling.types import SweepInterrupted, UsageError
+
+CONNECT_SECONDS = 15
+# Deaths are counted by the ledger, which knows whose they are: Dask counts them for all cells of a worker.
+LOCAL_SETTINGS = {"distributed.scheduler.allowed-failures": 10**6}
+# A user's own settings win.
+LOCAL_DEFAULTS = {"distributed": {"scheduler": {"worker-ttl": "60s"}}}
+
+
+def run_cells(
+    work: list[Work], seam: Seam, settings: Settings, board: Board, results: Path, scheduler: str | None, workers: int
+) -> None:
+    """Run cells on Dask workers: of the cluster at the address `scheduler`, else on `workers` processes here.
+
+    As `runner.run_cells`: the longest chain first in `work`; Ctrl-C ends every cell at its next call. Raises
+    UsageError, before any call, for what cannot travel or workers that cannot work; SweepInterrupted when the
+    scheduler is gone.
+    """
+    check_travels(work)
+    host = get_ip(urlsplit(scheduler).hostname) if scheduler else "127.0.0.1"
+    with ExitStack() as stack:
+        client = stack.enter_context(connected(scheduler, workers, cells_together(work, seam, workers)))
+        book = ledger.Ledger(work, seam, board, settings, host)
+        stack.callback(book.close)
+        check_workers(client, work, book, results)
+        plugin = Prepared((results / LOG).absolute(), ours=scheduler is None)
+        client.register_plugin(plugin)
+        if scheduler:
+            stack.callback(_forget, client, plugin)
+        board.say(dashboard(client))
+        try:
+            settle(client, work, book, board, results)
+        except BaseException as error:
+            why = "interrupted by Ctrl-C" if isinstance(error, KeyboardInterrupt) else str(error)
+            seam.stop("interrupted", why)
+            book.close(patience=settings.timeout)
+            raise
+
+
+def settle(client: Client, work: list[Work], book: ledger.Ledger, board: Board, results: Path) -> None:
+    """Hand the cells to the workers and wait until each has a record; it was written where the cell ran."""
+
+    def submit(rank: int) -> Any:
+        cell_id = work[rank].cell.cell_id
+        key = f"cell-{cell_id}-{secrets.token_hex(4)}"
+        return client.submit(ledger.try_cell, book.address, book.key, cell_id, key=key, priority=-rank, pure=False)
+
+    rebuild = aggregating(results)
+    rank_of = {submit(rank): rank for rank in range(len(work))}
+    ended = as_completed(rank_of)
+    for future in ended:
+        rank = rank_of.pop(future)
+        if future.cancelled():
+            raise SweepInterrupted("the Dask scheduler is gone")
+        error = future.exception()
+        if isinstance(error, KilledWorker):
+            again = submit(rank)
+            rank_of[again] = rank
+            ended.add(again)
+        elif isinstance(error, OSError):
+            raise error  # a full disk ends the sweep
+        elif error is not None:
+            record = write_failure(work[rank], error)
+            board.end(work[rank].cell, record["status"], record["error"]["message"])
+        rebuild()
+    write_aggregate(results)
+
+
+@contextmanager
+def connected(scheduler: str | None, workers: int, cells: int) -> Iterator[Client]:
+    """A client of the cluster while the block runs; where there is none, of `workers` processes for so many cells."""
+    with ExitStack() as stack:
+        if scheduler is None:
+            dask.config.update_defaults(LOCAL_DEFAULTS)
+            stack.enter_context(dask.config.set(LOCAL_SETTINGS))
+            stack.enter_context(_script_not_run_again())
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # the dashboard's usual port is taken: it says where it is
+            threads = math.ceil(cells / workers)
+            scheduler = stack.enter_context(
+                LocalCluster(n_workers=workers, threads_per_worker=threads, processes=True, memory_limit=None)
+            )
+        try:
+            client = stack.enter_context(Client(scheduler, timeout=CONNECT_SECONDS))
+            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"--scheduler {scheduler}: no scheduler with workers answers there ({type(error).__name__}). "
+                f"Type the address that `dask scheduler` prints, tcp://HOST:8786, and start workers with `dask worker`."
+            ) from None
+        yield client
+
+
+def check_travels(work: list[Work]) -> list[bytes]:
+    """Each benchmark of the cells as it travels; UsageError for one that cannot."""
+    benches = {item.cell.benchmark: ledger.light(item).bench for item in work}
+    found = []
+    for name, bench in benches.items():
+        try:
+            found.append(cloudpickle.dumps(bench))
+        except Exception as error:  # pickling runs the user's own code
+            raise UsageError(
+                f"the benchmark '{name}' cannot be sent to workers ({type(error).__name__}: {error}). "
+                f"Open files, locks and connections inside its functions, or type --engine local."
+            ) from None
+    return found
+
+
+def check_workers(client: Client, work: list[Work], book: ledger.Ledger, results: Path) -> None:
+    """Raise UsageError when a worker that is there could not run the cells."""
+    models = {model.id: model for item in work for model in (item.model, item.optimizer_model)}
+    keys = sorted({model.key_env for model in models.values() if model.key_env and model.has_key})
+    embedded = any(model.embedded for model in models.values())
+    mark = (results / CACHE).absolute().with_name(f"seen-{secrets.token_hex(8)}")
+    mark.touch()
+    try:
+        said = client.run(unfit, check_travels(work), keys, embedded, mark, book.address, book.key, on_error="return")
+    finally:
+        mark.unlink()
+    for worker, reason in said.items():
+        if reason is not None:
+            raise UsageError(f"the worker {worker} cannot run these cells: {reason}. Mend that, or stop that worker.")
+
+
+def unfit(
+    benches: list[bytes], keys: list[str], embedded: bool, mark: Path, address: tuple[str, int], key: bytes
+) -> str | None:
+    """In a worker: why it cannot run cells; None if it can."""
+    if missing := [name for name in keys if not os.environ.get(name)]:
+        return f"{', '.join(missing)} is not set there"
+    if not mark.exists():
+        return f"it does not see the results folder {mark.parent.parent}"
+    try:
+        ledger.ping(address, key)
+        for bench in benches:
+            pickle.loads(bench).config.get("needs", lambda: None)()
+        if embedded:
+            local_server.weights_path()
+    except Exception as error:  # whatever a benchmark's code raises when it is read
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+class Prepared(WorkerPlugin):
+    """Readies each worker process, also those that come later."""
+
+    def __init__(self, log: Path, ours: bool):
+        self.name, self.log, self.ours = f"call-scaling-{secrets.token_hex(4)}", log, ours
+
+    def setup(self, worker: Any) -> None:
+        if self.ours:  # Ctrl-C reaches the whole group of processes: cells end by the ledger
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.stack = ExitStack()
+        self.stack.enter_context(ledger.prepared(self.log))
+
+    def teardown(self, worker: Any) -> None:
+        self.stack.close()
+
+
+def cells_together(work: list[Work], seam: Seam, workers: int) -> int:
+    """As many cells as there are places at a provider, and in a worker no more than locally."""
+    places = max(item.model.places(seam.max_concurrency) for item in work)
+    return max(workers, min(len(work), places, MAX_CELLS_TOGETHER * workers))
+
+
+def dashboard(client: Client) -> str:
+    """Where to watch the workers."""
+    pages = "" if importlib.util.find_spec("bokeh") else " (for its pages: pip install bokeh)"
+    return f"Dask's dashboard: {client.dashboard_link}{pages}"
+
+
+def _forget(client: Client, plugin: Prepared) -> None:
+    with suppress(Exception):  # the scheduler may be gone
+        client.unregister_worker_plugin(plugin.name)
+
+
+@contextmanager
+def _script_not_run_again() -> Iterator[None]:
+    """Worker processes would import the user's script, and so run it: what it defines travels by value instead."""
+    script = vars(sys.modules["__main__"])
+    kept = {name: script[name] for name in ("__spec__", "__file__") if name in script}
+    script["__spec__"] = None
+    script.pop("__file__", None)
+    try:
+        yield
+    finally:
+        script.update(kept)
