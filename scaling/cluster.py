@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
-import pickle
 import secrets
 import signal
 import sys
@@ -25,14 +23,14 @@ import dask
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, as_completed
 from distributed.utils import get_ip
 
-from scaling import ledger, local_server
+from scaling import elsewhere, ledger
 from scaling.lm import Seam
 from scaling.progress import Board
 from scaling.runner import MAX_CELLS_TOGETHER, Settings, Work, write_failure
 from scaling.store import CACHE, LOG, aggregating, write_aggregate
 from scaling.types import SweepInterrupted, UsageError
 
-CONNECT_SECONDS = 15
+CONNECT_SECONDS = 10
 # Deaths are counted by the ledger, which knows whose they are: Dask counts them for all cells of a worker.
 LOCAL_SETTINGS = {"distributed.scheduler.allowed-failures": 10**6}
 # A user's own settings win.
@@ -75,7 +73,7 @@ def settle(client: Client, work: list[Work], book: ledger.Ledger, board: Board, 
     def submit(rank: int) -> Any:
         cell_id = work[rank].cell.cell_id
         key = f"cell-{cell_id}-{secrets.token_hex(4)}"
-        return client.submit(ledger.try_cell, book.address, book.key, cell_id, key=key, priority=-rank, pure=False)
+        return client.submit(elsewhere.try_cell, book.address, book.key, cell_id, key=key, priority=-rank, pure=False)
 
     rebuild = aggregating(results)
     rank_of = {submit(rank): rank for rank in range(len(work))}
@@ -85,7 +83,7 @@ def settle(client: Client, work: list[Work], book: ledger.Ledger, board: Board, 
         if future.cancelled():
             raise SweepInterrupted("the Dask scheduler is gone")
         error = future.exception()
-        if isinstance(error, KilledWorker):
+        if isinstance(error, KilledWorker) or (error is None and not future.result()):
             again = submit(rank)
             rank_of[again] = rank
             ended.add(again)
@@ -146,31 +144,14 @@ def check_workers(client: Client, work: list[Work], book: ledger.Ledger, results
     mark = (results / CACHE).absolute().with_name(f"seen-{secrets.token_hex(8)}")
     mark.touch()
     try:
-        said = client.run(unfit, check_travels(work), keys, embedded, mark, book.address, book.key, on_error="return")
+        said = client.run(
+            elsewhere.unfit, check_travels(work), keys, embedded, mark, book.address, book.key, on_error="return"
+        )
     finally:
         mark.unlink()
     for worker, reason in said.items():
         if reason is not None:
             raise UsageError(f"the worker {worker} cannot run these cells: {reason}. Mend that, or stop that worker.")
-
-
-def unfit(
-    benches: list[bytes], keys: list[str], embedded: bool, mark: Path, address: tuple[str, int], key: bytes
-) -> str | None:
-    """In a worker: why it cannot run cells; None if it can."""
-    if missing := [name for name in keys if not os.environ.get(name)]:
-        return f"{', '.join(missing)} is not set there"
-    if not mark.exists():
-        return f"it does not see the results folder {mark.parent.parent}"
-    try:
-        ledger.ping(address, key)
-        for bench in benches:
-            pickle.loads(bench).config.get("needs", lambda: None)()
-        if embedded:
-            local_server.weights_path()
-    except Exception as error:  # whatever a benchmark's code raises when it is read
-        return f"{type(error).__name__}: {error}"
-    return None
 
 
 class Prepared(WorkerPlugin):
@@ -183,7 +164,7 @@ class Prepared(WorkerPlugin):
         if self.ours:  # Ctrl-C reaches the whole group of processes: cells end by the ledger
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.stack = ExitStack()
-        self.stack.enter_context(ledger.prepared(self.log))
+        self.stack.enter_context(elsewhere.prepared(self.log))
 
     def teardown(self, worker: Any) -> None:
         self.stack.close()

@@ -111,6 +111,7 @@ def run_cell(work: Work, seam: Seam, settings: Settings, board: Board, rank: int
     record["proposal_usage"] = asdict(meter.proposals)
     record["rollouts_used"] = meter.rollouts["optimize"]
     record["elapsed_seconds"] = round(time.monotonic() - started, 3)
+    board.phase(cell, "record")
     write_json(files.record, record)
     board.end(cell, record["status"], _sentence(record))
     return record
@@ -143,6 +144,7 @@ def _measure(work: Work, seam: Seam, meter: Meter, settings: Settings, board: Bo
     with dspy.context(lm=lm.copy(phase="evaluate"), adapter=make_adapter(work.model)):
         lines = _score_all(work, programs, threads)
         lines["check"] = _score_check(work, optimized, threads)
+    board.phase(cell, "record")
     _fill_test_scores(work, curve, lines)
     write_lines(work.files.predictions, [line for one in lines.values() for line in one])
     write_json(work.files.program, _program_file(core, optimized))
@@ -349,8 +351,8 @@ def _commit() -> str | None:
 
 
 def _on_point(work: Work, points: list[dict[str, Any]], board: Board) -> None:
-    write_json(work.files.curve, {"cell_id": work.cell.cell_id, "points": points})
     board.best(work.cell, points[-1]["best_val_score"])
+    write_json(work.files.curve, {"cell_id": work.cell.cell_id, "points": points})
 
 
 def _fill_test_scores(work: Work, curve: Curve, lines: dict[str, list[dict]]) -> None:
