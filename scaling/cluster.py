@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import cloudpickle
 import dask
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, as_completed
 from distributed.utils import get_ip
@@ -31,8 +30,12 @@ from scaling.store import CACHE, LOG, aggregating, write_aggregate
 from scaling.types import SweepInterrupted, UsageError
 
 CONNECT_SECONDS = 10
-# Deaths are counted by the ledger, which knows whose they are: Dask counts them for all cells of a worker.
-LOCAL_SETTINGS = {"distributed.scheduler.allowed-failures": 10**6}
+LOCAL_SETTINGS = {
+    # Deaths are counted by the ledger, which knows whose they are: Dask counts them for all cells of a worker.
+    "distributed.scheduler.allowed-failures": 10**6,
+    # A process that dies twice within it would not be started again.
+    "distributed.deploy.lost-worker-timeout": "1000 days",
+}
 # A user's own settings win.
 LOCAL_DEFAULTS = {"distributed": {"scheduler": {"worker-ttl": "60s"}}}
 
@@ -46,13 +49,13 @@ def run_cells(
     UsageError, before any call, for what cannot travel or workers that cannot work; SweepInterrupted when the
     scheduler is gone.
     """
-    check_travels(work)
+    benches = ledger.travelling(work)
     host = get_ip(urlsplit(scheduler).hostname) if scheduler else "127.0.0.1"
     with ExitStack() as stack:
         client = stack.enter_context(connected(scheduler, workers, cells_together(work, seam, workers)))
         book = ledger.Ledger(work, seam, board, settings, host)
         stack.callback(book.close)
-        check_workers(client, work, book, results)
+        check_workers(client, work, benches, book, results)
         plugin = Prepared((results / LOG).absolute(), ours=scheduler is None)
         client.register_plugin(plugin)
         if scheduler:
@@ -121,22 +124,7 @@ def connected(scheduler: str | None, workers: int, cells: int) -> Iterator[Clien
         yield client
 
 
-def check_travels(work: list[Work]) -> list[bytes]:
-    """Each benchmark of the cells as it travels; UsageError for one that cannot."""
-    benches = {item.cell.benchmark: ledger.light(item).bench for item in work}
-    found = []
-    for name, bench in benches.items():
-        try:
-            found.append(cloudpickle.dumps(bench))
-        except Exception as error:  # pickling runs the user's own code
-            raise UsageError(
-                f"the benchmark '{name}' cannot be sent to workers ({type(error).__name__}: {error}). "
-                f"Open files, locks and connections inside its functions, or type --engine local."
-            ) from None
-    return found
-
-
-def check_workers(client: Client, work: list[Work], book: ledger.Ledger, results: Path) -> None:
+def check_workers(client: Client, work: list[Work], benches: list[bytes], book: ledger.Ledger, results: Path) -> None:
     """Raise UsageError when a worker that is there could not run the cells."""
     models = {model.id: model for item in work for model in (item.model, item.optimizer_model)}
     keys = sorted({model.key_env for model in models.values() if model.key_env and model.has_key})

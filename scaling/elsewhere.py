@@ -20,7 +20,7 @@ from scaling.lm import Call, Meter
 from scaling.models import Model
 from scaling.progress import quiet
 from scaling.runner import Work, run_cell
-from scaling.side_by_side import side_by_side
+from scaling.side_by_side import remember_source, side_by_side
 from scaling.types import Cell
 from scaling.wire import GIVE_UP, RUN, RUN_ALONE, Line, connected, packed, unpacked
 
@@ -175,7 +175,8 @@ class FarBoard:
 def _run(line: Line, parts: bytes) -> bool:
     """One cell in this process. Without a record, and False, when the ledger has revoked the try."""
     try:
-        item, settings, rank, max_concurrency = pickle.loads(parts)
+        item, source, settings, rank, max_concurrency = pickle.loads(parts)
+        remember_source(item.bench.signature, source)  # MIPROv2 shows it to its proposer
         seam = FarSeam(line, max_concurrency)
         run_cell(_at_home(item), seam, settings, FarBoard(seam), rank)
         return True

@@ -28,8 +28,9 @@ from scaling.lm import Call, Meter, Seam
 from scaling.models import Model
 from scaling.progress import Board
 from scaling.runner import Settings, Work
+from scaling.side_by_side import known_source
 from scaling.store import CellFiles
-from scaling.types import Cell
+from scaling.types import Cell, UsageError
 from scaling.wire import CLOSED, GIVE_UP, RUN, RUN_ALONE, Line, packed, unpacked
 
 # So many losses of a cell in a row, with no new answer between them. The last try runs alone in its process.
@@ -101,7 +102,8 @@ class Ledger:
 
     def _parts(self, cell_id: str) -> bytes:
         rank, item = self._work[cell_id]
-        return cloudpickle.dumps((light(item), self._settings, rank, self.seam.max_concurrency))
+        source = known_source(item.bench.signature)
+        return cloudpickle.dumps((light(item), source, self._settings, rank, self.seam.max_concurrency))
 
     def _order(self, losses: int, alone: bool) -> str:
         if not self._open:
@@ -204,3 +206,19 @@ def light(item: Work) -> Work:
     config = {name: value for name, value in item.bench.config.items() if name != "loader"}
     files = CellFiles(item.files.folder.absolute())
     return replace(item, bench=replace(item.bench, train=[], test=None, config=config), files=files)
+
+
+def travelling(work: list[Work]) -> list[bytes]:
+    """Each benchmark of the cells as it travels; UsageError for one that cannot."""
+    benches = {item.cell.benchmark: light(item).bench for item in work}
+    found = []
+    for name, bench in benches.items():
+        known_source(bench.signature)  # read while the user's script can be found
+        try:
+            found.append(cloudpickle.dumps(bench))
+        except Exception as error:  # pickling runs the user's own code
+            raise UsageError(
+                f"the benchmark '{name}' cannot be sent to workers ({type(error).__name__}: {error}). "
+                f"Open files, locks and connections inside its functions, or type --engine local."
+            ) from None
+    return found
