@@ -132,9 +132,7 @@ def check_workers(client: Client, work: list[Work], benches: list[bytes], book: 
     mark = (results / CACHE).absolute().with_name(f"seen-{secrets.token_hex(8)}")
     mark.touch()
     try:
-        said = client.run(
-            elsewhere.unfit, check_travels(work), keys, embedded, mark, book.address, book.key, on_error="return"
-        )
+        said = client.run(elsewhere.unfit, benches, keys, embedded, mark, book.address, book.key, on_error="return")
     finally:
         mark.unlink()
     for worker, reason in said.items():
