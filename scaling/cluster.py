@@ -13,7 +13,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -169,7 +169,7 @@ def dashboard(client: Client) -> str:
 
 
 def _forget(client: Client, plugin: Prepared) -> None:
-    with suppress(Exception):  # the scheduler may be gone
+    if client.status == "running":  # else the scheduler is gone
         client.unregister_worker_plugin(plugin.name)
 
 
