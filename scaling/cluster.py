@@ -7,6 +7,7 @@ chooses again when that one is lost; all that is shared goes through the ledger 
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 import secrets
 import signal
@@ -50,9 +51,9 @@ def run_cells(
     scheduler is gone.
     """
     benches = ledger.travelling(work)
-    host = get_ip(urlsplit(scheduler).hostname) if scheduler else "127.0.0.1"
     with ExitStack() as stack:
         client = stack.enter_context(connected(scheduler, workers, cells_together(work, seam, workers)))
+        host = get_ip(urlsplit(client.scheduler.address).hostname)  # where the workers find this process
         book = ledger.Ledger(work, seam, board, settings, host)
         stack.callback(book.close)
         check_workers(client, work, benches, book, results)
@@ -84,6 +85,7 @@ def settle(client: Client, work: list[Work], book: ledger.Ledger, board: Board, 
     for future in ended:
         rank = rank_of.pop(future)
         if future.cancelled():
+            logging.getLogger("distributed.client").disabled = True  # it would go on looking for it, aloud
             raise SweepInterrupted("the Dask scheduler is gone")
         error = future.exception()
         if isinstance(error, KilledWorker) or (error is None and not future.result()):

@@ -26,6 +26,8 @@ from scaling.types import Cell
 
 WRITE_EVERY_SECONDS = 1.0
 LINE_EVERY_SECONDS = 15.0
+# The root, and those that have handlers of their own.
+LOGGERS = ("", "dspy", "optuna", "gepa", "LiteLLM", "httpx", "distributed", "distributed.client")
 
 
 @dataclass
