@@ -144,7 +144,8 @@ def write_text(path: Path, text: str) -> None:
 def write_aggregate(results: Path) -> None:
     """Rebuild aggregate_results.json from the cells' records."""
     records = [{"path": str(path.parent.relative_to(results)), **record} for path, record in read_records([results])]
-    write_json(results / AGGREGATE, {"schema_version": SCHEMA_VERSION, "cells": len(records), "records": records})
+    whole = {"schema_version": SCHEMA_VERSION, "cells": len(records), "records": records}
+    write_text(results / AGGREGATE, orjson.dumps(whole, option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
 def aggregating(results: Path) -> Callable[[], None]:
