@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import dask
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, as_completed
+from distributed.gc import disable_gc_diagnosis
 from distributed.utils import get_ip
 
 from scaling import elsewhere, ledger
@@ -36,6 +37,8 @@ LOCAL_SETTINGS = {
     "distributed.scheduler.allowed-failures": 10**6,
     # A process that dies twice within it would not be started again.
     "distributed.deploy.lost-worker-timeout": "1000 days",
+    # It looks at all threads every 10 ms, and where there are hundreds CPython 3.11 can lock up over that.
+    "distributed.worker.profile.enabled": False,
 }
 # A user's own settings win.
 LOCAL_DEFAULTS = {"distributed": {"scheduler": {"worker-ttl": "60s"}}}
@@ -151,6 +154,7 @@ class Prepared(WorkerPlugin):
     def setup(self, worker: Any) -> None:
         if self.ours:  # Ctrl-C reaches the whole group of processes: cells end by the ledger
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+        disable_gc_diagnosis(force=True)  # code of Python's run by the collector is what locks a profiled worker up
         self.stack = ExitStack()
         self.stack.enter_context(elsewhere.prepared(self.log))
 
