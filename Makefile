@@ -17,9 +17,10 @@ test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not model"
 	$(BIN)/python -m pytest -m model
 
-# The fault and kill tests at full size (12 cells, 20 kills): minutes, not seconds.
+# The fault and kill tests at full size (12 cells, 20 kills; 10 of Dask's workers): minutes, not seconds.
 chaos: $(VENV)/ready
 	CHAOS=1 $(BIN)/python -m pytest tests/test_seam.py -k "faults or killed"
+	CHAOS=1 $(BIN)/python -m pytest tests/test_cluster.py -k "killed_and or any_number"
 	CHAOS=1 $(BIN)/python -m pytest tests/test_sandbox.py
 	CHAOS=1 $(BIN)/python -m pytest tests/test_rooms_text.py -k every_math_row
 	CHAOS=1 $(BIN)/python -m pytest tests/test_studies.py
@@ -29,10 +30,11 @@ DATA ?= hub
 humaneval: $(VENV)/ready
 	$(BIN)/python -m benchmarks.humaneval $(DATA)
 
-# Ratios measured side by side in one run, kept in bench/*.md: about ten minutes with nothing else running.
+# Ratios measured side by side in one run, kept in bench/*.md: about a quarter of an hour with nothing else running.
 bench: $(VENV)/ready
 	$(BIN)/python -m bench.seam
 	$(BIN)/python -m bench.analysis
+	$(BIN)/python -m bench.cluster
 
 # Every statistical procedure on data with a known truth, 1,000 repeats: about ten minutes.
 simulate: $(VENV)/ready

@@ -13,7 +13,7 @@ import functools
 import operator
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -53,6 +53,7 @@ from scaling.types import (
     Benchmark,
     Cell,
     Deal,
+    SweepInterrupted,
     UsageError,
 )
 
@@ -125,6 +126,7 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
     """
     options = _with_defaults(options)
     check_options(options)
+    run = engine(options)
     read_records([options.output_dir])  # one that cannot be read is told before anything is spent
     registry = load_registry(options.models_file)
     study = with_own_files(study)
@@ -139,7 +141,8 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
         if not options.dry_run:
             write_aggregate(options.output_dir)
         return [item.files.read_record() for item in settled]
-    with serving(models.values()) as address, ExitStack() as stack:
+    # A worker of Dask finds the embedded model on its own host.
+    with serving(models.values() if options.engine == "local" else []) as address, ExitStack() as stack:
         cache = Cache(options.output_dir / CACHE, fresh=options.fresh)
         stack.callback(cache.close)
         seam = Seam(cache, options.max_cost, options.max_concurrency)
@@ -151,8 +154,22 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
         board = Board([item.cell for item in waiting], options.output_dir, seam, screen)
         stack.enter_context(board.running())
         settings = Settings(timeout=options.timeout, max_error_rate=options.max_error_rate)
-        run_cells(waiting, seam, settings, board, options.output_dir)
+        run(waiting, seam, settings, board, options.output_dir)
     return [item.files.read_record() for item in work]
+
+
+def engine(options: argparse.Namespace) -> Callable[..., Any]:
+    """What runs the cells together: threads of this process, or Dask's workers. UsageError where Dask is not there."""
+    if options.engine == "local":
+        return run_cells
+    try:
+        from scaling import cluster
+    except ImportError as error:
+        raise UsageError(
+            f"--engine dask cannot be used here ({error}). Type: pip install 'dask[distributed]', or --engine local."
+        ) from None
+    workers = options.workers or os.cpu_count() or 1
+    return functools.partial(cluster.run_cells, scheduler=options.scheduler, workers=workers)
 
 
 def with_own_files(study: plan.Study) -> plan.Study:
@@ -266,6 +283,9 @@ def main(argv: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except SweepInterrupted as error:
+        print(f"error: {error}. Settled cells are in {options.output_dir}; the same command goes on.", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         print(f"\ninterrupted. Settled cells are in {options.output_dir}; the same command goes on.", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -360,6 +380,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     where.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="of one call (120)")
     where.add_argument(
+        "--engine", choices=["local", "dask"], default="local", help="threads of this process, or Dask's workers"
+    )
+    where.add_argument("--workers", type=int, metavar="N", help="worker processes here (--engine dask; one a core)")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="a Dask cluster that is there (--engine dask)")
+    where.add_argument(
         "--dry-run", "--estimate-cost", action="store_true", help="print the plan with its cost, and stop"
     )
     where.add_argument("--check", action="store_true", help="ask each model one small question, and stop")
@@ -372,13 +397,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def check_options(options: argparse.Namespace) -> None:
     """Raise UsageError for a number that makes no sense."""
-    for name, low, example in (("max_cost", 0.0, 10), ("max_concurrency", 1, 8), ("timeout", 0.1, 120)):
+    for name, low, example in (
+        ("max_cost", 0.0, 10), ("max_concurrency", 1, 8), ("timeout", 0.1, 120), ("workers", 1, 4)
+    ):  # fmt: skip
         value = getattr(options, name)
         if value is not None and not low <= value < float("inf"):
             flag = "--" + name.replace("_", "-")
             raise UsageError(f"{flag} {value} is not possible; give {low:g} or more. Type {flag} {example}.")
     if not 0 <= options.max_error_rate <= 1:
         raise UsageError(f"--max-error-rate {options.max_error_rate} is not a share; give 0 to 1. Type 0.02.")
+    if options.engine == "local" and (options.workers or options.scheduler):
+        raise UsageError("--workers and --scheduler are Dask's. Type --engine dask with them, or leave them out.")
+    if options.workers and options.scheduler:
+        raise UsageError("--workers starts processes here, --scheduler uses a cluster that is there. Type one of them.")
 
 
 def load_dotenv_file(path: Path) -> None:

@@ -11,6 +11,7 @@ import inspect
 import random
 import re
 from collections import defaultdict
+from functools import lru_cache
 from typing import Any, Literal, get_args, get_origin
 
 from scaling.types import Benchmark, Deal, Row, UsageError
@@ -86,8 +87,7 @@ def deal(bench: Benchmark, train: int, val: int, select: int, test: int, run: in
     train, val, select, test are sizes in rows (`select` <= `val`; the rest of val is check). With no
     `test_seeds` in the config, `check` takes the place of test. Raises UsageError when data are short.
     """
-    test_rows = _test_rows(bench, test, seed) if bench.config.get("test_seeds") is not None else []
-    train_rows, val_rows, dropped = _train_and_val(bench, test_rows, train, val, seed)
+    test_rows, train_rows, val_rows, dropped = _rows_of_run_0(bench, train, val, test, seed)
     if len(train_rows) < train or len(val_rows) < val:
         raise _too_few(bench, "train and val together", train + val, len(train_rows) + len(val_rows))
     if run > 0:
@@ -121,9 +121,8 @@ def shrink(bench: Benchmark, train: int, val: int, test: int, seed: int = 0) -> 
         test = min(test, max(have // 3, have - train - val))
         if (total := train + val) > have - test:
             train, val = (have - test) * train // total, (have - test) * val // total
-    test_rows = _test_rows(bench, test, seed) if has_test else []
     while True:  # copies of test rows and groups on the edge leave rows out: fewer are wanted until they are there
-        train_rows, val_rows, _ = _train_and_val(bench, test_rows, train, val, seed)
+        _, train_rows, val_rows, _ = _rows_of_run_0(bench, train, val, test, seed)
         have = len(train_rows) + len(val_rows)
         if have == train + val:
             return train, val, test
@@ -153,6 +152,15 @@ def stratified(rows: list[Row], stratum: str | None, seed: int) -> list[Row]:
 def normalise_text(text: str) -> str:
     """Lower case, punctuation and repeated spaces stripped: what counts as the same row (STATISTICS 1.9)."""
     return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split())
+
+
+@lru_cache(maxsize=16)
+def _rows_of_run_0(
+    bench: Benchmark, train: int, val: int, test: int, seed: int
+) -> tuple[list[Row], list[Row], list[Row], int]:
+    """Rows of test, train and val, and how many were passed over; kept, as all runs begin with them."""
+    test_rows = _test_rows(bench, test, seed) if bench.config.get("test_seeds") is not None else []
+    return test_rows, *_train_and_val(bench, test_rows, train, val, seed)
 
 
 def _train_and_val(

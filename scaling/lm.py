@@ -91,6 +91,8 @@ class Meter:
         self.rollouts: dict[str, int] = defaultdict(int)
         self.unparsed_proposals = 0
         self._lock = threading.Lock()
+        if calls_file:
+            calls_file.unlink(missing_ok=True)  # whoever still writes to an older one writes to that
         self._lines = calls_file.open("w", encoding="utf-8") if calls_file else None
 
     def add_call(self, call: dict[str, Any]) -> None:
@@ -199,6 +201,11 @@ class Seam:
                     del self._flights[call.key]
                 flight.done.set()
 
+    def _go_on(self, call: Call) -> None:
+        """Raise when a call that waits need not be sent any more."""
+        self.check(call.model)
+        call.wanted()
+
     def _send(self, call: Call) -> dict[str, Any]:
         """The provider's answer, after as many attempts as it takes; CallFailed when it takes too many."""
         places = self._places_of(call.model)
@@ -207,7 +214,7 @@ class Seam:
         def attempt() -> dict[str, Any]:
             nonlocal attempts
             attempts += 1
-            with places.taken(call.rank, lambda: self.check(call.model), self.sleep):
+            with places.taken(call.rank, lambda: self._go_on(call), self.sleep):
                 try:
                     return self._pay(call)
                 except lm_errors.LMError as error:
@@ -235,7 +242,7 @@ class Seam:
     def _pay(self, call: Call) -> dict[str, Any]:
         """One attempt: reserve, send, settle and store; the answer is on disk before anybody sees it."""
         reserved = call.highest_cost or 0.0
-        if not self.purse.reserve(reserved, lambda: self.check(call.model)):
+        if not self.purse.reserve(reserved, lambda: self._go_on(call)):
             cap = self.purse.cap
             self.stop("budget", f"the next call may cost ${reserved:.6f} and would pass --max-cost {cap:g}")
             self.check(call.model)
@@ -311,6 +318,7 @@ class Call:
     phase: str
     highest_cost: float | None
     send: Callable[[], dict[str, Any]]
+    wanted: Callable[[], None] = lambda: None  # raises when nobody waits for the answer any more
 
 
 class MeteredLM(dspy.LM):

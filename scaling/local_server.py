@@ -6,14 +6,23 @@ them with an OpenAI-compatible API. One slot: parallel slots lose the prefix cac
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
+import os
+import tempfile
+import threading
+import time
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from typing import IO
 
 from scaling.types import UsageError
 
 CONTEXT_TOKENS = 8192
+START_SECONDS = 60.0
 PROMPT_CACHE_MIB = 256  # roles take turns: the prompts that begin alike are kept; the default of 8 GB is too much
 
 
@@ -30,8 +39,11 @@ def weights_path() -> Path:
 
 
 @contextmanager
-def serve() -> Iterator[str]:
-    """Run the server while the block runs; gives its base URL. Stopped on every way out of the block."""
+def serve(port: int = 0) -> Iterator[str]:
+    """Run the server while the block runs; gives its base URL. Stopped on every way out of the block.
+
+    port: where it listens; 0 for any that is free.
+    """
     path = weights_path()
     import xllamacpp
 
@@ -39,6 +51,7 @@ def serve() -> Iterator[str]:
     params.model.path = str(path)
     params.n_ctx = CONTEXT_TOKENS
     params.n_parallel = 1
+    params.port = port
     params.cache_ram_mib = PROMPT_CACHE_MIB
     params.verbosity = 0  # its log goes to the screen from C otherwise
     server = xllamacpp.Server(params)
@@ -46,3 +59,43 @@ def serve() -> Iterator[str]:
         yield server.listening_address + "/v1"
     finally:
         del server  # its destructor stops the threads
+
+
+def shared() -> str:
+    """Base URL of the one server of this host, which one of the processes that ask runs.
+
+    When that process ends, another that has asked takes over, at the same address. UsageError when none starts.
+    """
+    port_file = _candidate()
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(OSError, ValueError):
+            url = f"http://127.0.0.1:{int(port_file.read_text())}/v1"
+            with urllib.request.urlopen(f"{url}/models", timeout=5.0) as said:
+                if weights_path().name in said.read().decode():  # the port may be another program's by now
+                    return url
+        time.sleep(0.1)
+    raise UsageError(f"the embedded model did not start within {START_SECONDS:.0f} s on this host.")
+
+
+@cache
+def _candidate() -> Path:
+    """Make this process one that may run the host's server; gives the file with the port."""
+    folder = Path(tempfile.gettempdir()) / f"call-scaling-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise UsageError(f"{folder} belongs to somebody else. Set TMPDIR to a folder of your own.")
+    lock = (folder / "embedded.lock").open("w")
+    port_file = folder / "embedded.port"
+    threading.Thread(target=_serve_in_turn, args=(lock, port_file), daemon=True).start()
+    return port_file
+
+
+def _serve_in_turn(lock: IO[str], port_file: Path) -> None:
+    """Wait until no other process of this host serves, then serve to the end of this one: where it was, if possible."""
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    before = int(port_file.read_text()) if port_file.exists() else 0
+    for port in (before, 0):
+        with suppress(RuntimeError), serve(port) as url:
+            port_file.write_text(url.removesuffix("/v1").rsplit(":", 1)[1])
+            threading.Event().wait()

@@ -26,6 +26,8 @@ from scaling.types import Cell
 
 WRITE_EVERY_SECONDS = 1.0
 LINE_EVERY_SECONDS = 15.0
+# The root, and those that have handlers of their own.
+LOGGERS = ("", "dspy", "optuna", "gepa", "LiteLLM", "httpx", "distributed", "distributed.client")
 
 
 @dataclass
@@ -170,7 +172,9 @@ def quiet(log_file: Path) -> Iterator[TextIO]:
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("a", encoding="utf-8", buffering=1) as log:
         handler = logging.StreamHandler(log)
-        changed = [logging.getLogger(name) for name in ("", "dspy", "optuna", "gepa", "LiteLLM", "httpx")]
+        changed = [
+            logging.getLogger(name) for name in ("", "dspy", "optuna", "gepa", "LiteLLM", "httpx", "distributed")
+        ]
         before = [(logger, logger.handlers[:], logger.propagate) for logger in changed]
         for logger in changed:
             logger.handlers[:] = [handler] if logger.name == "root" else []

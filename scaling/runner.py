@@ -30,7 +30,7 @@ from scaling.pipelines import instructions, make_core, make_judge, wrap
 from scaling.progress import Board
 from scaling.scoring import as_example, score_programs
 from scaling.side_by_side import side_by_side
-from scaling.store import CellFiles, write_aggregate, write_json, write_lines
+from scaling.store import CellFiles, aggregating, write_aggregate, write_json, write_lines
 from scaling.types import SCHEMA_VERSION, Benchmark, Cell, CellStopped, Deal, digest
 
 MAX_CELLS_TOGETHER = 64
@@ -73,15 +73,13 @@ def run_cells(work: list[Work], seam: Seam, settings: Settings, board: Board, re
     places = max((item.model.places(seam.max_concurrency) for item in work), default=1)
     together = max(1, min(len(work), places, MAX_CELLS_TOGETHER))
     records: list[dict[str, Any]] = []
-    last_written = 0.0
+    rebuild = aggregating(results)
     with side_by_side(), ThreadPoolExecutor(max_workers=together) as executor:
         futures = [executor.submit(run_cell, item, seam, settings, board, rank) for rank, item in enumerate(work)]
         try:
             for future in as_completed(futures):
                 records.append(future.result())
-                if time.monotonic() - last_written > 1.0:
-                    write_aggregate(results)
-                    last_written = time.monotonic()
+                rebuild()
         except (KeyboardInterrupt, OSError) as error:
             why = "interrupted by Ctrl-C" if isinstance(error, KeyboardInterrupt) else f"cannot write ({error})"
             seam.stop("interrupted", why)
@@ -114,8 +112,17 @@ def run_cell(work: Work, seam: Seam, settings: Settings, board: Board, rank: int
     record["proposal_usage"] = asdict(meter.proposals)
     record["rollouts_used"] = meter.rollouts["optimize"]
     record["elapsed_seconds"] = round(time.monotonic() - started, 3)
+    board.phase(cell, "record")
     write_json(files.record, record)
     board.end(cell, record["status"], _sentence(record))
+    return record
+
+
+def write_failure(work: Work, error: BaseException) -> dict[str, Any]:
+    """The record of a cell that whoever ran it could not end."""
+    record = _frame(work) | {"status": "error", "error": {"kind": type(error).__name__, "message": str(error)}}
+    work.files.take(work.cell)
+    write_json(work.files.record, record)
     return record
 
 
@@ -138,6 +145,7 @@ def _measure(work: Work, seam: Seam, meter: Meter, settings: Settings, board: Bo
     with dspy.context(lm=lm.copy(phase="evaluate"), adapter=make_adapter(work.model)):
         lines = _score_all(work, programs, threads)
         lines["check"] = _score_check(work, optimized, threads)
+    board.phase(cell, "record")
     _fill_test_scores(work, curve, lines)
     write_lines(work.files.predictions, [line for one in lines.values() for line in one])
     write_json(work.files.program, _program_file(core, optimized))
@@ -346,8 +354,8 @@ def _commit() -> str | None:
 
 
 def _on_point(work: Work, points: list[dict[str, Any]], board: Board) -> None:
-    write_json(work.files.curve, {"cell_id": work.cell.cell_id, "points": points})
     board.best(work.cell, points[-1]["best_val_score"])
+    write_json(work.files.curve, {"cell_id": work.cell.cell_id, "points": points})
 
 
 def _fill_test_scores(work: Work, curve: Curve, lines: dict[str, list[dict]]) -> None:

@@ -58,6 +58,20 @@ def source_of(kind: type) -> str:
     return found
 
 
+def known_source(kind: type) -> str | None:
+    """The same; None where it has none."""
+    with contextlib.suppress(OSError, TypeError):
+        return source_of(kind)
+    return None
+
+
+def remember_source(kind: type, source: str | None) -> None:
+    """What `source_of` gives for a class that came here without its file; None changes nothing."""
+    if source is not None:
+        with _READING:
+            _SOURCES.setdefault((kind.__module__, kind.__qualname__), source)
+
+
 _SOURCES: dict[tuple[str, str], str | OSError] = {}
 _READING = threading.Lock()
 

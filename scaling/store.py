@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Container, Iterable
+import time
+from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,22 @@ def write_text(path: Path, text: str) -> None:
 def write_aggregate(results: Path) -> None:
     """Rebuild aggregate_results.json from the cells' records."""
     records = [{"path": str(path.parent.relative_to(results)), **record} for path, record in read_records([results])]
-    write_json(results / AGGREGATE, {"schema_version": SCHEMA_VERSION, "cells": len(records), "records": records})
+    whole = {"schema_version": SCHEMA_VERSION, "cells": len(records), "records": records}
+    write_text(results / AGGREGATE, orjson.dumps(whole, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def aggregating(results: Path) -> Callable[[], None]:
+    """A function that rebuilds the aggregate, at most once a second and for at most a tenth of the time."""
+    due = 0.0
+
+    def rebuild() -> None:
+        nonlocal due
+        started = time.monotonic()
+        if started >= due:
+            write_aggregate(results)
+            due = started + max(1.0, 10 * (time.monotonic() - started))
+
+    return rebuild
 
 
 def write_plan(results: Path, estimates: dict[str, dict[str, Any]]) -> None:

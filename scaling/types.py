@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 SCHEMA_VERSION = 1
@@ -33,6 +34,10 @@ Metric = Callable[..., float]
 
 class UsageError(Exception):
     """Something the user can put right; the message is one line: what is wrong, what is possible, what to type."""
+
+
+class SweepInterrupted(Exception):
+    """What a sweep needs is gone; the same command goes on. The message says what."""
 
 
 class CellStopped(BaseException):
@@ -75,7 +80,7 @@ class Cell:
     data_sha256: str = ""
     benchmark_version: str = "1"
 
-    @property
+    @cached_property
     def cell_id(self) -> str:
         """16 hex digits over every field that can change the answer.
 
@@ -95,9 +100,9 @@ class Cell:
         return f"{self.benchmark}{closed} {self.steps}{suffix} {self.optimizer} {self.model} run{self.run}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Benchmark:
-    """A benchmark with its rows loaded, ready to be dealt."""
+    """A benchmark with its rows loaded, ready to be dealt. Equal to itself only."""
 
     name: str
     signature: Any  # a dspy.Signature class, labels as a Literal of the labels in the data

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,29 @@ def test_the_readmes_own_benchmark_runs_as_shown(tmp_path: Path) -> None:
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert found.stdout.splitlines()[-1].startswith("ok ") and found.stdout.strip().endswith("check")
+
+
+def test_one_server_a_host_is_taken_over_at_its_address_when_its_process_dies(tmp_path: Path) -> None:
+    ask = "from scaling.local_server import shared\nfor _ in range(2): print(shared(), flush=True), input()"
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(subprocess.Popen([sys.executable, "-c", ask], **pipes)) for _ in range(2))
+        stack.callback(second.kill)
+        stack.callback(first.kill)
+        address = first.stdout.readline()
+        assert address.startswith("http://127.0.0.1:") and second.stdout.readline() == address
+        holder, other = (first, second) if serves(first, address) else (second, first)
+        holder.kill()
+        holder.wait()
+        other.stdin.write("\n")
+        other.stdin.flush()
+        assert other.stdout.readline() == address and serves(other, address)
+
+
+def serves(process: subprocess.Popen, address: str) -> bool:
+    """Whether it is this process that listens at the address."""
+    import psutil
+
+    port = int(address.removesuffix("/v1\n").rsplit(":", 1)[1])
+    return port in {at.laddr.port for at in psutil.Process(process.pid).net_connections() if at.status == "LISTEN"}

@@ -75,6 +75,14 @@ def test_the_analysis_needs_no_dspy(name: str) -> None:
     assert not roots(reached(name)) & {"dspy", "litellm", "gepa", "optuna"}
 
 
+def test_one_module_knows_dask_and_none_imports_it_at_its_top() -> None:
+    knowing = {name for name, path in LIBRARY.items() if roots(imports(path)) & {"dask", "distributed"}}
+    assert knowing == {"cluster"}
+    for path in [*LIBRARY.values(), *(ROOT / f"{name}.py" for name in SCRIPTS)]:
+        top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert "cluster" not in {name.name.split(".")[-1] for node in top for name in node.names}, path
+
+
 def test_the_run_half_is_what_it_is_told_apart_from() -> None:
     # The search above finds DSPy where it is.
     assert "dspy" in roots(reached("runner"))
