@@ -281,6 +281,9 @@ def print_plan(
     places = min(model.places(options.max_concurrency) for model in models.values())
     low, high = seconds(total, places)
     print(f"in all {', '.join(figures(total))}; {minutes(low, high)} at {places} calls at a time, a second each")
+    if study.compares_mipro:
+        for note in plan.power_notes([item.cell for item in waiting]):
+            print(f"note: {note}")
     if any(item.bench.source == "sample" for item in waiting):
         print("note: the rows are the small samples that ship with this program: this shows the way, not a result")
     for name, note in sorted({(item.cell.benchmark, item.bench.note) for item in waiting if item.bench.note}):
@@ -311,6 +314,10 @@ def main(argv: list[str] | None = None) -> int:
         if options.check:
             return EXIT_OK if check(study, options) else EXIT_USAGE
         records = run_sweep(study, options)
+        if study.compares_mipro and not options.dry_run:
+            from scaling import mipro_table  # pandas and its friends, which running does not need
+
+            print("\n".join(mipro_table.finish(options.output_dir, records)))
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
@@ -260,6 +261,23 @@ def warnings(cells: list[Cell]) -> list[str]:
     return [
         f"a budget of {budget} rollouts is below ten selection passes: optimizers can try only a few candidates"
         for budget in sorted(small)
+    ]
+
+
+def power_notes(cells: list[Cell]) -> list[str]:
+    """What the rows of the cells can tell: half a 95 % interval of a score, or of a difference on the same rows.
+
+    For scores about 0.7; the same for both where answers to a row correlate at about 0.5 (STATISTICS 4).
+    """
+
+    def half(rows: int) -> str:
+        return f"±{100 * 1.96 * math.sqrt(0.7 * 0.3 / rows):.0f} points"
+
+    sizes = sorted({(cell.val_size, cell.select_size, cell.test_size) for cell in cells if cell.test_size})
+    return [
+        f"{val} val rows can tell a score or a difference to {half(val)}, the {select} of them that programs are "
+        f"chosen on to {half(select)}; the {test} test rows, which decide here, to {half(test)}"
+        for val, select, test in sizes
     ]
 
 

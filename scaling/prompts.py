@@ -6,7 +6,6 @@ its instruction, and may bring few-shot examples; the format around it is the pr
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import dspy
 
 Json = dict[str, Any]
+INDENT = " " * 8  # of an instruction in DSPy's formats
 
 
 class PromptError(Exception):
@@ -185,7 +185,14 @@ def _instruction(text: str, stage: Stage) -> str:
     frame = stage.system[: stage.system.rfind(stage.instruction.split("\n", 1)[0])]
     last_line = frame.strip().rpartition("\n")[2]
     _, found, rest = text.rpartition(last_line) if last_line else ("", "", text)
-    return textwrap.dedent(rest.strip("\n") if found else text).strip()
+    return _unindented(rest.strip("\n")).strip() if found else text.strip()
+
+
+def _unindented(text: str) -> str:
+    """Without the spaces that the format puts before each line of an instruction; a candidate's own lines stay."""
+    lines = text.split("\n")
+    framed = all(line.startswith(INDENT) or not line.strip() for line in lines)
+    return "\n".join(line.removeprefix(INDENT) for line in lines) if framed else text
 
 
 def _demo(shot: Json, signature: type[dspy.Signature]) -> dspy.Example:

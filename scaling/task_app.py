@@ -428,7 +428,9 @@ def main(name: str, config: dict[str, Any], steps: int, argv: list[str] | None =
 def load_task(name: str, config: dict[str, Any], steps: int, options: argparse.Namespace) -> Task:
     """The task that the runner's cell with these sizes and this run has: its program, and its train and select rows."""
     study = load_study("mipro-comparison")
-    sizes = {n: getattr(options, n) for n in ("train_size", "val_size", "rollout_budget") if getattr(options, n)}
+    sizes = {
+        n: getattr(options, n) for n in ("train_size", "val_size", "test_size", "rollout_budget") if getattr(options, n)
+    }
     study = replace(study, **sizes)
     cell = Cell(
         benchmark=name, pipeline="chain", steps=steps, optimizer="synth_mipro", model="", optimizer_model="",
@@ -449,7 +451,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", default="hub", metavar="hub|sample|DIR", help="as in run_scaling_experiment.py")
     parser.add_argument("--labels", type=int, metavar="N", help="only the first N classes")
     parser.add_argument("--run", type=int, default=0, metavar="N", help="whose deal of the rows (0)")
-    for flag in ("--train-size", "--val-size", "--rollout-budget"):
+    for flag in ("--train-size", "--val-size", "--test-size", "--rollout-budget"):
         parser.add_argument(flag, type=int, metavar="N", help="default: that of --study mipro-comparison")
     return parser.parse_args(argv)
 

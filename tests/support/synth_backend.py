@@ -105,6 +105,7 @@ class SynthBackend:
         self.forwarded: list[Json] = []
         self.app_keys: dict[str, str] = {}
         self.unmatched = 0
+        self.submitted = threading.Event()
         self._sealed = PrivateKey.generate()
         self._token = uuid.uuid4().hex
         self._http = httpx.Client(timeout=60, limits=httpx.Limits(max_connections=None))
@@ -177,6 +178,7 @@ class SynthBackend:
         def submit(body: Json) -> Json:
             job = Job(body)
             self.jobs[job.id] = job
+            self.submitted.set()
             for name in ["baseline", *(f"cand_{i}" for i in range(len(self._proposed(job))))]:
                 job.rewards[name] = []
             run = self._run_online if job.mipro["mode"] == "online" else self._run_offline
