@@ -6,7 +6,10 @@ them with an OpenAI-compatible API. One slot: parallel slots lose the prefix cac
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import importlib.util
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +33,8 @@ def weights_path() -> Path:
 
 
 @contextmanager
-def serve() -> Iterator[str]:
-    """Run the server while the block runs; gives its base URL. Stopped on every way out of the block."""
+def serve(port: int = 0) -> Iterator[str]:
+    """Run the server while the block runs (port 0: any free one); gives its base URL. Stopped on every way out."""
     path = weights_path()
     import xllamacpp
 
@@ -40,9 +43,23 @@ def serve() -> Iterator[str]:
     params.n_ctx = CONTEXT_TOKENS
     params.n_parallel = 1
     params.cache_ram_mib = PROMPT_CACHE_MIB
+    params.port = port
     params.verbosity = 0  # its log goes to the screen from C otherwise
     server = xllamacpp.Server(params)
     try:
         yield server.listening_address + "/v1"
     finally:
         del server  # its destructor stops the threads
+
+
+def main() -> None:
+    """Serve the embedded model by hand, for whatever speaks to an OpenAI-compatible server."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--port", type=int, default=8080, metavar="N")
+    with serve(parser.parse_args().port) as address, contextlib.suppress(KeyboardInterrupt):
+        print(f"smollm2-135m on {address}; stop with Ctrl-C", flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

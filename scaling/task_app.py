@@ -45,6 +45,7 @@ KEY_NAMES = ("ENVIRONMENT_API_KEY", "DEV_ENVIRONMENT_API_KEY")
 MOST_ROLLOUTS = 256  # at a time, each in a thread of its own
 CALL_SECONDS = 120.0
 START_SECONDS = 30.0
+KEEP_SECONDS = 120  # an idle connection: callers keep theirs longer than uvicorn's 5 s
 KNOWN_MODELS = load_registry()
 
 
@@ -243,8 +244,8 @@ def create_app(task: Task, keys: frozenset[str] | None) -> fastapi.FastAPI:
         return found[0] if len(found) == 1 else found
 
     @app.post("/rollout", dependencies=needs_key)
-    def rollout(request: RolloutRequest) -> Json:
-        return run_rollout(task, lm, request)
+    def rollout(request: RolloutRequest) -> JSONResponse:
+        return JSONResponse(run_rollout(task, lm, request))
 
     @app.post("/done", dependencies=needs_key)
     def done() -> Json:
@@ -375,7 +376,7 @@ def keys_of_environment() -> frozenset[str]:
 def serving(app: fastapi.FastAPI, port: int = 0, host: str = "127.0.0.1") -> Iterator[str]:
     """Serve an app in a thread while the block runs; gives its address. port 0: any free one. Raises UsageError."""
     listener = listen(host, port)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_SECONDS))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
@@ -421,7 +422,8 @@ def main(name: str, config: dict[str, Any], steps: int, argv: list[str] | None =
     print(f"{task.name} on http://{options.host}:{options.port}, {locked}: {len(task.rows)} rows, none of them test")
     print(f"stages: {', '.join(task.stages)}; stop with Ctrl-C", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+        settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=KEEP_SECONDS)
+        uvicorn.Server(settings).run(sockets=[listener])
     return EXIT_OK
 
 
@@ -459,7 +461,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def _key_check(keys: frozenset[str]):
     """A dependency that lets a request pass if any of the three headers holds one of the keys."""
 
-    def check(request: fastapi.Request) -> None:
+    async def check(request: fastapi.Request) -> None:
         if not keys:
             raise refusal(
                 503, "missing_environment_api_key", "this task app has no key: ENVIRONMENT_API_KEY is not set"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -375,3 +378,24 @@ def test_a_candidate_that_the_program_cannot_hold_is_told(prompt: Any, says: str
     with pytest.raises(PromptError) as told:
         texts(prompt)
     assert says in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
+def test_the_readmes_requests_work_as_typed(entry: Callable, server: ScriptedServer) -> None:
+    """Its app is started as it says; the port and the model server's address are ours, as the README's may be taken."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").split("**Task apps** by hand", 1)[1].splitlines()
+    port = free_port()
+    started = next(line for line in lines if "banking77_3step_task_app.py" in line)
+    flags = shlex.split(started.removesuffix("&").replace("8015", str(port)))[2:]
+    process = entry(3, *flags, ENVIRONMENT_API_KEY="app-key")
+    assert str(port) in process.stdout.readline()
+    answers = []
+    for line in (line for line in lines if line.startswith("curl ")):
+        typed = line.replace("8015", str(port)).replace("http://127.0.0.1:8080/v1", server.url)
+        shell = os.environ | {"ENVIRONMENT_API_KEY": "app-key"}
+        said = subprocess.run(["bash", "-c", typed], env=shell, capture_output=True, text=True, timeout=60, check=True)
+        answers.append(json.loads(said.stdout))
+    health, info, rollout = answers
+    assert health["healthy"] and info["dataset"]["index"] == 1 and info["task"]["id"] == "banking77_3step"
+    assert rollout["trace_correlation_id"] == "trace_1" and rollout["reward_info"]["outcome_reward"] in (0.0, 1.0)
+    assert len(server.requests) == 3
