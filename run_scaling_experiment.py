@@ -182,6 +182,8 @@ def hosted_of(cells: list[Cell], options: argparse.Namespace) -> tuple[Any, str 
         from scaling import synth_client  # FastAPI and httpx, which nothing else here needs
     except ImportError as error:
         raise UsageError(f"{HOSTED[0]} needs {error.name}. Type: pip install -r requirements-dev.txt") from None
+    if options.task_app_port and not options.task_app_url:
+        raise UsageError("--task-app-port says where --task-app-url leads to. Give both, or neither.")
     given = {"task_app_port": options.task_app_port, "job_timeout": options.job_timeout}
     hosted = synth_client.Hosted(
         synth_client.backend_of(options.local), options.task_app_url, timeout=options.timeout, fresh=options.fresh,

@@ -89,6 +89,12 @@ def read_prompt(prompt: Any, stages: Sequence[Stage]) -> dict[str, StagePrompt]:
     return found
 
 
+def keeps_format(prompt: Any, stages: Sequence[Stage]) -> bool:
+    """Whether a candidate leaves what stands around the inputs as it was: that is the format, which programs keep."""
+    users = _texts_of(prompt, stages)[1] if isinstance(prompt, dict) else []
+    return all(_words(stage.user) == _words(user) for stage, user in zip(stages, users, strict=False))
+
+
 def with_prompts(core: dspy.Module, prompts: dict[str, StagePrompt]) -> dspy.Module:
     """A copy of the program with these instructions and, where they come along, few-shot examples."""
     changed = core.deepcopy()
@@ -146,9 +152,13 @@ def _stage_of(replacement: Json, stages: Sequence[Stage]) -> Stage:
 
 
 def _from_messages(prompt: Json, stages: Sequence[Stage]) -> dict[str, StagePrompt] | None:
-    messages = prompt.get("messages") or prompt.get("sections") or prompt.get("prompt_sections")
-    if not messages:
-        return None
+    systems, users = _texts_of(prompt, stages)
+    return _of_texts(systems, users, stages) if systems or users else None
+
+
+def _texts_of(prompt: Json, stages: Sequence[Stage]) -> tuple[list[str], list[str]]:
+    """The system and the user texts of messages or sections in their order; those of a single stage in one."""
+    messages = prompt.get("messages") or prompt.get("sections") or prompt.get("prompt_sections") or []
     messages = [_object(message, "a message") for message in messages]
     if all(isinstance(message.get("order"), int) for message in messages):
         messages = sorted(messages, key=lambda message: message["order"])
@@ -159,7 +169,7 @@ def _from_messages(prompt: Json, stages: Sequence[Stage]) -> dict[str, StageProm
             texts[role].append(_text(message.get("pattern") or message.get("content")))
     if len(stages) == 1:
         texts = {role: ["\n\n".join(some)] if some else [] for role, some in texts.items()}
-    return _of_texts(texts["system"], texts["user"], stages)
+    return texts["system"], texts["user"]
 
 
 def _of_texts(systems: list[str], users: list[str], stages: Sequence[Stage]) -> dict[str, StagePrompt]:

@@ -32,7 +32,16 @@ import tenacity
 from scaling.adapters import make_adapter
 from scaling.models import Model
 from scaling.optimizers import Job, plan_mipro
-from scaling.prompts import Json, PromptError, Stage, initial_prompt, read_prompt, stages_of, with_prompts
+from scaling.prompts import (
+    Json,
+    PromptError,
+    Stage,
+    initial_prompt,
+    keeps_format,
+    read_prompt,
+    stages_of,
+    with_prompts,
+)
 from scaling.store import read_json, write_json
 from scaling.task_app import DEFAULT_PORT, Task, create_app, keys_of_environment, serving
 from scaling.types import CellStopped, UsageError
@@ -47,7 +56,7 @@ ENDED_BADLY = ("failed", "failure", "error", "cancelled", "canceled", "cancel")
 SCORES = ("best_score", "best_reward", "best_train_score", "best_train_reward")
 MAX_ATTEMPTS = 6
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between two looks at a job
-TUNNEL_SECONDS = 60.0
+TUNNEL_SECONDS, TUNNEL_SETTLES = 60.0, 10.0
 INSTRUCTIONS_A_BATCH = 4
 MOST_ROLLOUTS_AT_A_TIME = 8  # of online mode, where candidates are born between rollouts
 FAILURES_IN_A_ROW = 5
@@ -96,7 +105,11 @@ def missing(hosted: Hosted) -> str | None:
 
 
 def check(hosted: Hosted, models: list[Model], mode: str) -> None:
-    """Raise UsageError for what would fail after money is spent: providers, tunnel, backend, key."""
+    """Raise UsageError for what would fail after money is spent: addresses, providers, tunnel, backend, key."""
+    if hosted.task_app_url and mode == "online":
+        raise UsageError("--task-app-url: in online mode nobody has to reach the task app. Leave it out.")
+    if hosted.task_app_url and not hosted.task_app_url.startswith(("http://", "https://")):
+        raise UsageError(f"--task-app-url {hosted.task_app_url} is no http address. Type --task-app-url https://...")
     for model in models:
         if not hosted.is_local and provider_of(model) not in PROVIDERS:
             raise UsageError(
@@ -131,7 +144,7 @@ class SynthClient:
     def __init__(self, hosted: Hosted, sleep: Callable[[float], None] = time.sleep):
         key = os.environ.get(KEY_NAME) or "local"
         headers = {"X-API-Key": key, "Authorization": f"Bearer {key}"}
-        self.backend, self._sleep, self._key = hosted.backend, sleep, key
+        self.backend, self._sleep, self.secrets = hosted.backend, sleep, {key}
         self._http = httpx.Client(base_url=hosted.backend, headers=headers, timeout=hosted.timeout)
 
     def __enter__(self) -> SynthClient:
@@ -205,10 +218,16 @@ class SynthClient:
         return self._http.request(method, path, json=body).raise_for_status()
 
     def _refused(self, response: httpx.Response) -> SynthError:
-        said = " ".join(response.text.split())[:200].replace(self._key, "...")
         if response.status_code in (401, 403):
             return SynthError(f"the backend {self.backend} refused {KEY_NAME} ({response.status_code})")
-        return SynthError(f"the backend {self.backend} answered {response.status_code}: {said}")
+        return SynthError(f"the backend {self.backend} answered {response.status_code}: {self.said(response.text)}")
+
+    def said(self, error: Any) -> str:
+        """An error of the backend's in one line, without any key that it may repeat."""
+        text = error if isinstance(error, str) else json.dumps(error, default=str) if error else "no reason given"
+        for secret in self.secrets:
+            text = text.replace(secret, "...")
+        return " ".join(text.split())[:300]
 
 
 def optimize(job: Job) -> dspy.Module:
@@ -234,7 +253,10 @@ def optimize(job: Job) -> dspy.Module:
     if facts["best_prompt"] is None:
         raise SynthError(f"job {facts['job_id']} succeeded and holds no prompt, in none of the places it may be in")
     try:
-        return with_prompts(job.core, read_prompt(facts["best_prompt"], stages))
+        prompts = read_prompt(facts["best_prompt"], stages)
+        if not keeps_format(facts["best_prompt"], stages):
+            facts["note"] = "the best prompt also changes what stands around the inputs; its instructions are taken"
+        return with_prompts(job.core, prompts)
     except PromptError as error:
         raise SynthError(f"job {facts['job_id']}: {error}") from None
 
@@ -271,6 +293,7 @@ def _run(job: Job, stages: list[Stage], facts: Json) -> None:
         keys = keys_of_environment() or frozenset([secrets.token_hex(32)])
         key = sorted(keys)[0]
         client = stack.enter_context(SynthClient(hosted, seam.sleep))
+        client.secrets |= keys
         app = create_app(_task(job), keys)
         address = stack.enter_context(_served(app, job))
         url = stack.enter_context(reachable(address, hosted, seam.sleep)) if facts["mode"] == "offline" else address
@@ -369,7 +392,7 @@ def _follow(client: SynthClient, job: Job, facts: Json) -> Json:
         if status in ENDED_WELL:
             return _outcome(client, state, job_id)
         if status in ENDED_BADLY:
-            raise SynthError(f"job {job_id} ended as {status}: {_said(state.get('error'))}")
+            raise SynthError(f"job {job_id} ended as {status}: {client.said(state.get('error'))}")
         if time.monotonic() > deadline:
             raise SynthError(
                 f"job {job_id} has not ended within {job.hosted.job_timeout:g} s and was cancelled; "
@@ -398,7 +421,7 @@ def _drive(client: SynthClient, job: Job, facts: Json, url: str, key: str) -> Js
             body = {"trace_correlation_id": name, "env": env, "policy": {"config": policy}}
             response = http.post(f"{url}/rollout", json=body, headers={"X-API-Key": key})
             if response.status_code != 200:
-                return f"{response.status_code} {' '.join(response.text.split())[:200]}"
+                return f"{response.status_code} {client.said(response.text)}"
             said = response.json()
             reward = said["reward_info"]["outcome_reward"]
             candidate = {"candidate_id": said["metadata"]["mipro_candidate_id"]}
@@ -433,7 +456,7 @@ def _proxy_of(client: SynthClient, job: Job, job_id: str) -> tuple[str, str]:
         if known.get("mipro_system_id") and known.get("mipro_proxy_url"):
             return str(known["mipro_system_id"]), str(known["mipro_proxy_url"])
         if str(state.get("status")).lower() in ENDED_BADLY:
-            raise SynthError(f"job {job_id} ended as {state['status']}: {_said(state.get('error'))}")
+            raise SynthError(f"job {job_id} ended as {state['status']}: {client.said(state.get('error'))}")
         if time.monotonic() > deadline:
             raise SynthError(f"job {job_id} gave no proxy within {job.hosted.job_timeout:g} s and was cancelled")
         job.optimizer_lm.seam.sleep(pause)
@@ -540,6 +563,7 @@ def reachable(address: str, hosted: Hosted, sleep: Callable[[float], None]) -> I
         yield (hosted.task_app_url or address).rstrip("/")
         return
     with tunnel(address) as public:
+        sleep(TUNNEL_SETTLES)  # a name that is looked up too early is remembered as missing
         yield public
 
 
@@ -600,11 +624,6 @@ def _name_of(model: Model) -> str:
 def _shown(hosted: Hosted) -> str:
     """The backend without anything that could be private in its address."""
     return urlsplit(hosted.backend).hostname or "?"
-
-
-def _said(error: Any) -> str:
-    text = error if isinstance(error, str) else json.dumps(error, default=str) if error else "no reason given"
-    return " ".join(text.split())[:300]
 
 
 def _object_of(response: httpx.Response, backend: str) -> Json:

@@ -324,7 +324,8 @@ def target_of(config: Json, model: Model | None) -> Target:
     tokens = config.get("max_completion_tokens") or config.get("max_tokens") or model.max_output_tokens
     limit = "max_completion_tokens" if config.get("max_completion_tokens") else "max_tokens"
     sampling = {limit: tokens} | {n: config[n] for n in ("temperature", "top_p") if config.get(n) is not None}
-    headers = {"X-API-Key": str(config["api_key"]), "Authorization": "Bearer none"} if config.get("api_key") else {}
+    key = config.get("api_key") or _synth_key_for(str(url))
+    headers = {"X-API-Key": str(key), "Authorization": "Bearer none"} if key else {}
     return Target(chat_url(str(url)), model, headers, sampling)
 
 
@@ -474,6 +475,13 @@ def _key_check(keys: frozenset[str]):
             raise refusal(400, "unauthorised", "the key is missing or wrong (X-API-Key, X-API-Keys or Bearer)")
 
     return check
+
+
+def _synth_key_for(url: str) -> str | None:
+    """The user's Synth key, for Synth's own interceptor only: a request may name any other address."""
+    host, backend = urlsplit(url).hostname or "", urlsplit(os.environ.get("SYNTH_BACKEND_URL", "")).hostname
+    is_synths = host == backend or (url.startswith("https://") and host.endswith(".usesynth.ai"))
+    return os.environ.get("SYNTH_API_KEY") if is_synths else None
 
 
 def _model_of(name: Any) -> Model:

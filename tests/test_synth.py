@@ -182,7 +182,7 @@ def test_the_best_prompt_is_taken_from_wherever_it_is(
     assert record_in(tmp_path)["hosted"]["best_score"] == 1.0
 
 
-@pytest.mark.parametrize("fault", ["no_policy_optimization", "429", "no_key_upload"])
+@pytest.mark.parametrize("fault", ["no_policy_optimization", "429", "no_key_upload", "no_interceptor_key"])
 def test_versions_and_busy_servers_are_no_obstacle(
     command: Callable, backend: Callable, tmp_path: Path, fault: str
 ) -> None:
@@ -191,6 +191,13 @@ def test_versions_and_busy_servers_are_no_obstacle(
     assert program_in(tmp_path)["classifier"]["after"] == PLANTED
     (job,) = fake.jobs.values()
     assert ("task_app_api_key" in job.learning) == (fault == "no_key_upload")
+
+
+def test_what_a_program_cannot_hold_of_a_prompt_is_noted(command: Callable, backend: Callable, tmp_path: Path) -> None:
+    backend(fault="changes_users")
+    assert script.main(command()) == 0
+    assert "around the inputs" in record_in(tmp_path)["hosted"]["note"]
+    assert program_in(tmp_path)["classifier"]["after"] == PLANTED
 
 
 def test_calls_that_do_not_say_their_tokens_are_unknown_and_not_0(
@@ -245,7 +252,7 @@ def test_a_job_may_spend_what_was_set_aside_for_it(
     assert spent == pytest.approx(list_cost + record["usage"]["evaluate"]["billed_cost_usd"])
 
 
-@pytest.mark.parametrize("options", [{}, {"fault": "job_fails"}, {"fault": "no_key_upload"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"fault": "repeats_keys"}, {"fault": "no_key_upload"}], ids=str)
 def test_no_key_is_ever_written(
     command: Callable, backend: Callable, tmp_path: Path, capsys: pytest.CaptureFixture, options: dict
 ) -> None:
@@ -324,6 +331,9 @@ def test_a_model_that_synth_cannot_call_is_refused(
         ({"optimizers": "none", "rollouts": "3"}, "--rollouts is for synth_mipro"),
         ({"optimizers": "none", "task_app_url": "http://x"}, "--task-app-url is for synth_mipro"),
         ({"job_timeout": "0"}, "--job-timeout 0"),
+        ({"task_app_port": "8015"}, "--task-app-port says where --task-app-url leads to"),
+        ({"task_app_url": "http://x", "mode": "online"}, "--task-app-url: in online mode"),
+        ({"task_app_url": "my.host"}, "--task-app-url my.host is no http address"),
     ],
     ids=str,
 )

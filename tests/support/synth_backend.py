@@ -32,10 +32,11 @@ from scaling.task_app import serving
 Json = dict[str, Any]
 PREFIXES = ("policy-optimization", "prompt-learning")
 FORMS = ("messages", "text", "sections", "text_replacements", "pipeline_modules", "results", "state", "best_candidate")
-# What may befall on demand. The last four are what the prompt lacks.
+# What may befall on demand.
 FAULTS = (
-    "401", "no_policy_optimization", "429", "no_key_upload", "rollouts_fail", "job_fails", "hanging_poll", "never_ends",
-    "no_json", "malformed", "no_prompt", "lacks_stage", "lacks_input",
+    "401", "no_policy_optimization", "429", "no_key_upload", "no_interceptor_key", "rollouts_fail", "job_fails",
+    "repeats_keys", "hanging_poll", "never_ends", "no_json", "malformed", "no_prompt", "lacks_stage", "lacks_input",
+    "changes_users",
 )  # fmt: skip
 ASK_FOR_ONE = (
     "Write one better instruction for a language model that does this task: {task}. Answer with the instruction only."
@@ -256,7 +257,8 @@ class SynthBackend:
         @routes.post("/interceptor/v1/{trial_id}/{correlation_id}/chat/completions")
         def intercept(trial_id: str, correlation_id: str, body: Json, request: fastapi.Request) -> JSONResponse:
             job_id, _, name = trial_id.partition("-")
-            if request.headers.get("x-api-key") != self._token:
+            wanted = self.key if self.fault == "no_interceptor_key" else self._token
+            if request.headers.get("x-api-key") != wanted:
                 raise fastapi.HTTPException(401, "the interceptor's token is missing")
             return self._forward(self._job(job_id), name, body)
 
@@ -298,6 +300,8 @@ class SynthBackend:
         job.status = "running"
         job.say("job.started", max_rollouts=job.learning["termination_config"]["max_rollouts"])
         try:
+            if self.fault == "repeats_keys":
+                raise RuntimeError(f"the keys are {self.key} and {self.app_keys}")
             if self.fault == "job_fails":
                 raise RuntimeError("the optimizer broke down")
             self._pass(job, "baseline", job.mipro["bootstrap_train_seeds"])
@@ -329,7 +333,9 @@ class SynthBackend:
             raise RuntimeError("cancelled")
         trace, policy = f"trace_{uuid.uuid4().hex[:8]}", job.learning["policy"]
         config = {n: policy[n] for n in ("model", "provider", "temperature", "max_completion_tokens")}
-        config |= {"inference_url": f"{self.url}/api/interceptor/v1/{job.id}-{name}/{trace}", "api_key": self._token}
+        config["inference_url"] = f"{self.url}/api/interceptor/v1/{job.id}-{name}/{trace}"
+        if self.fault != "no_interceptor_key":
+            config["api_key"] = self._token
         body = {"trace_correlation_id": trace, "policy": {"config": config}}
         body |= {"env": {"env_name": job.learning["env_name"], "seed": seed, "config": job.learning["env_config"]}}
         key = job.learning.get("task_app_api_key") or self.app_keys.get("ENVIRONMENT_API_KEY", "")
@@ -383,6 +389,7 @@ class SynthBackend:
         messages = []
         for stage, text in pairs:
             user = "Answer now." if self.fault == "lacks_input" else stage["user"]
+            user += " Please." if self.fault == "changes_users" else ""
             messages.append({"role": "system", name: stage["system"].replace(stage["instruction"], text)})
             messages.append({"role": "user", name: user})
         messages = [message | {"order": order} for order, message in enumerate(messages)]
