@@ -111,10 +111,10 @@ def bootstrap(job: Job) -> dspy.Module:
 
 
 def synth_mipro(job: Job) -> dspy.Module:
-    """Synth's hosted MIPRO: a job at its service, whose rollouts run on our task app (scaling/synth_client.py)."""
-    from scaling import synth_client  # FastAPI and httpx, which nothing else here needs
+    """Synth's hosted MIPRO: a job at its service, whose rollouts run on our task app (scaling/synth_mipro.py)."""
+    from scaling import synth_mipro as hosted  # FastAPI and httpx, which nothing else here needs
 
-    return synth_client.optimize(job)
+    return hosted.optimize(job)
 
 
 OPTIMIZERS: dict[str, Callable[[Job], dspy.Module]] = {

@@ -20,9 +20,11 @@ from statsmodels.stats.proportion import proportion_confint
 import analyze_results
 import run_scaling_experiment as script
 from scaling import mipro_table, synth_client
+from scaling import tunnel as tunnels
 from scaling.data import deal, load_benchmark
 from scaling.intervals import newcombe_paired
-from scaling.synth_client import LOCAL, Hosted, SynthError, backend_of, tunnel
+from scaling.synth_client import LOCAL, Hosted, SynthError, backend_of
+from scaling.tunnel import tunnel
 from scaling.types import Cell
 from tests.conftest import SMALL
 from tests.support import toy as toy_benchmark
@@ -54,7 +56,8 @@ def command(
     monkeypatch.chdir(tmp_path)
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(synth_client, "MAX_ATTEMPTS", 2)
+    for module in (synth_client, tunnels):
+        monkeypatch.setattr(module, "MAX_ATTEMPTS", 2)
     server.skill = skill
 
     def line(**changes: str | None) -> list[str]:
