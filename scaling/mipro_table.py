@@ -24,6 +24,7 @@ from scaling.types import HOSTED, SCHEMA_VERSION
 
 # Implementation -> the optimizers that are it, in the order of the table.
 IMPLEMENTATIONS = {"synth_mipro": ("synth_mipro",), "dspy_mipro": ("mipro_instruct", "mipro")}
+LONGEST_REASON = 120
 ORDER = ("none", *(name for names in IMPLEMENTATIONS.values() for name in names))
 NOTE = (
     "One model, one deal of rows, one budget of rollouts. 'Own score' is what the optimizer says of its program, on "
@@ -172,7 +173,7 @@ def _missing(cell: pd.Series) -> dict[str, str]:
     """A hosted cell that has no score, with the reason in the place of the numbers."""
     said = {"benchmark": cell["benchmark"], "cell": folder_name(cell), "model": cell["model"]}
     return said | {
-        "program": f"{name_of(cell)}, run{cell['run']}: {cell['status']} ({cell['error']})",
+        "program": f"{name_of(cell)}, run{cell['run']}: {cell['status']} ({str(cell['error'])[:LONGEST_REASON]})",
         **dict.fromkeys(
             ("test score", "95 % interval", "change", "its interval", "own score", "own - test", "interval of it",
              "rollouts", "calls", "tokens", "USD", "seconds", "n x runs"), "—",

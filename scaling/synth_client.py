@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from scaling.models import Model
 from scaling.prompts import (
     Json,
 )
-from scaling.task_app import DEFAULT_PORT
+from scaling.task_app import DEFAULT_PORT, keys_of_environment
 from scaling.types import UsageError
 
 KEY_NAME, URL_NAME = "SYNTH_API_KEY", "SYNTH_BACKEND_URL"
@@ -80,7 +81,10 @@ def missing(hosted: Hosted) -> str | None:
 
 
 def check(hosted: Hosted, models: list[Model], mode: str) -> None:
-    """Raise UsageError for what would fail after money is spent: addresses, providers, tunnel, backend, key."""
+    """Raise UsageError for what would fail after money is spent: addresses, providers, tunnel, backend, key.
+
+    A task app that has no key yet gets one, in the environment of this process.
+    """
     if hosted.task_app_url and mode == "online":
         raise UsageError("--task-app-url: in online mode nobody has to reach the task app. Leave it out.")
     if hosted.task_app_url and not hosted.task_app_url.startswith(("http://", "https://")):
@@ -96,6 +100,8 @@ def check(hosted: Hosted, models: list[Model], mode: str) -> None:
             "synth_mipro: Synth must reach the task app on this machine, and `cloudflared` is not installed. "
             f"Install it, or type --task-app-url URL with an address that leads to port {hosted.task_app_port} here."
         )
+    if not keys_of_environment():  # one for all cells and their processes: a backend keeps one for a user
+        os.environ["ENVIRONMENT_API_KEY"] = secrets.token_hex(32)
     with SynthClient(hosted) as client:
         try:
             client.call("GET", ["/api/v1/me"])

@@ -227,6 +227,21 @@ def test_a_job_that_has_ended_is_not_paid_for_twice(command: Callable, backend: 
     assert len(fake.jobs) == 2
 
 
+def test_jobs_side_by_side_share_one_key_that_nobody_named(
+    command: Callable, backend: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENVIRONMENT_API_KEY", "")
+    fake = backend()
+    assert script.main(command(runs="2")) == 0
+    records = [read(path) for path in tmp_path.rglob("results.json")]
+    assert [record["status"] for record in records] == ["ok", "ok"] and len(fake.jobs) == 2
+    assert len(os.environ["ENVIRONMENT_API_KEY"]) == 64 and len(fake.app_keys) == 1
+    assert not [
+        name for name, content in tree(tmp_path).items() if os.environ["ENVIRONMENT_API_KEY"].encode() in content
+    ]
+    assert records[0]["data"]["sha256"] != records[1]["data"]["sha256"]
+
+
 # Money and keys
 
 
