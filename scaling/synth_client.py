@@ -187,7 +187,10 @@ class SynthClient:
                     continue
                 raise self._refused(error.response) from None
             except httpx.HTTPError as error:
-                raise SynthError(f"the backend {self.backend} cannot be reached ({type(error).__name__})") from None
+                lost = not repeatable and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                more = "; it may have taken the job: look there before the next try" if lost else ""
+                why = f"the backend {self.backend} cannot be reached ({type(error).__name__}){more}"
+                raise SynthError(why) from None
             return _object_of(response, self.backend)
         raise NotThere(f"the backend {self.backend} has none of {', '.join(paths)}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 import uuid
 from collections.abc import Iterator
@@ -50,8 +51,8 @@ FAILURES_IN_A_ROW = 5
 def optimize(job: Job) -> dspy.Module:
     """The optimizer `synth_mipro`: what the hosted job found, put into our program stage by stage.
 
-    Raises SynthError or PromptError, in one line, when there is none. A job of this cell that had ended is not run
-    again: its outcome lies in the cell's folder.
+    Raises SynthError, in one line, when there is none. A job of this cell that had ended well is not run again: its
+    outcome lies in the cell's folder.
     """
     meter = job.optimizer_lm.meter
     # What Synth bills, and what its own proposals use, is not known here; null, and never 0.
@@ -64,7 +65,6 @@ def optimize(job: Job) -> dspy.Module:
             _restore(kept, job)
         else:
             _run(job, stages, facts)
-            _keep(job)
     finally:
         _own_up(job)
     if facts["best_prompt"] is None:
@@ -73,9 +73,10 @@ def optimize(job: Job) -> dspy.Module:
         prompts = read_prompt(facts["best_prompt"], stages)
         if not keeps_format(facts["best_prompt"], stages):
             facts["note"] = "the best prompt also changes what stands around the inputs; its instructions are taken"
-        return with_prompts(job.core, prompts)
     except PromptError as error:
         raise SynthError(f"job {facts['job_id']}: {error}") from None
+    _keep(job)
+    return with_prompts(job.core, prompts)
 
 
 def _run(job: Job, stages: list[Stage], facts: Json) -> None:
@@ -83,7 +84,7 @@ def _run(job: Job, stages: list[Stage], facts: Json) -> None:
     seam, hosted = job.optimizer_lm.seam, job.hosted
     started = time.monotonic()
     with ExitStack() as stack:
-        keys = keys_of_environment()
+        keys = keys_of_environment() or frozenset([secrets.token_hex(32)])
         key = sorted(keys)[0]
         client = stack.enter_context(SynthClient(hosted, seam.sleep))
         client.secrets |= keys
@@ -103,8 +104,9 @@ def _run(job: Job, stages: list[Stage], facts: Json) -> None:
                 _follow(client, job, facts) if facts["mode"] == "offline" else _drive(client, job, facts, url, key)
             )
         except BaseException:
-            with suppress(SynthError, CellStopped):
-                client.cancel(facts["job_id"], "stopped by the caller")
+            if facts.get("job_status") not in ENDED_BADLY:
+                with suppress(SynthError, CellStopped):
+                    client.cancel(facts["job_id"], "stopped by the caller")
             raise
         facts |= outcome | {"elapsed_seconds": time.monotonic() - started}
 
@@ -235,7 +237,8 @@ def _drive(client: SynthClient, job: Job, facts: Json, url: str, key: str) -> Js
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
     state = client.system(system_id)
-    client.cancel(facts["job_id"], "all rollouts are made")
+    with suppress(SynthError):  # it would only wait for more
+        client.cancel(facts["job_id"], "all rollouts are made")
     prompt, score = _best_of_system(state)
     return {"job_status": "succeeded", "best_score": score, "best_prompt": prompt}
 

@@ -390,6 +390,14 @@ def test_a_job_that_gives_no_program_is_an_error_and_no_score(
     assert record["rollouts_used"] >= len(fake.forwarded) / record["cell"]["steps"]
     assert record["usage"]["optimize"]["calls"] >= len(fake.forwarded)
     assert job.status in ("succeeded", "failed", "cancelled")
+    assert not list(tmp_path.rglob("hosted_job.json"))  # so that --retry-failed sends another one
+
+
+def test_a_submission_without_an_answer_is_not_sent_twice(command: Callable, backend: Callable, tmp_path: Path) -> None:
+    fake = backend(fault="hanging_submit")
+    assert script.main(command(timeout="0.3")) == 1
+    assert "(ReadTimeout); it may have taken the job: look there" in record_in(tmp_path)["error"]["message"]
+    assert len(fake.jobs) == 1
 
 
 def test_online_rollouts_that_fail_end_the_job(command: Callable, backend: Callable, tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ FORMS = ("messages", "text", "sections", "text_replacements", "pipeline_modules"
 # What may befall on demand.
 FAULTS = (
     "401", "no_policy_optimization", "429", "no_key_upload", "no_interceptor_key", "rollouts_fail", "job_fails",
-    "repeats_keys", "hanging_poll", "never_ends", "no_json", "malformed", "no_prompt", "lacks_stage", "lacks_input",
-    "changes_users",
+    "repeats_keys", "hanging_submit", "hanging_poll", "never_ends", "no_json", "malformed", "no_prompt",
+    "lacks_stage", "lacks_input", "changes_users",
 )  # fmt: skip
 ASK_FOR_ONE = (
     "Write one better instruction for a language model that does this task: {task}. Answer with the instruction only."
@@ -86,14 +86,15 @@ class SynthBackend:
     """The backend while the `with` block runs; `url` is its address.
 
     model_url: an OpenAI-compatible server that the interceptor forwards to. proposals: instructions for the last
-    stage, or a function from a job to them. form: how the best prompt is given. fault: what befalls, one of FAULTS.
+    stage, or a function from a job to them. key: the one that opens it, None for any. form: how the best prompt is
+    given. fault: what befalls, one of FAULTS. usage: whether answers say their tokens.
     """
 
     def __init__(
         self,
         model_url: str,
         proposals: list[str] | Callable[[Job], list[str]] = (),
-        key: str = "synth-key",
+        key: str | None = None,
         form: str = "messages",
         fault: str | None = None,
         port: int = 0,
@@ -148,7 +149,7 @@ class SynthBackend:
         if self.fault == "429" and first:
             raise fastapi.HTTPException(429, "slow down", {"Retry-After": "0"})
         given = (request.headers.get("x-api-key"), request.headers.get("authorization", "").removeprefix("Bearer "))
-        if self.fault == "401" or self.key not in given:
+        if self.fault == "401" or (self.key is not None and self.key not in given):
             raise fastapi.HTTPException(401, "invalid key")
 
     def _keys_routes(self) -> fastapi.APIRouter:
@@ -184,6 +185,8 @@ class SynthBackend:
                 job.rewards[name] = []
             run = self._run_online if job.mipro["mode"] == "online" else self._run_offline
             threading.Thread(target=run, args=(job,), daemon=True).start()
+            if self.fault == "hanging_submit":
+                self._stopping.wait(30)
             return {"job_id": job.id, "status": job.status}
 
         @routes.get("/{job_id}")
@@ -450,7 +453,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--model-url", metavar="URL", help="default: the embedded model")
-    parser.add_argument("--key", default="local", help="the SYNTH_API_KEY that it takes (local: what --local sends)")
+    parser.add_argument("--key", help="the SYNTH_API_KEY that it takes (default: any)")
     parser.add_argument("--proposals", nargs="+", metavar="TEXT", help="default: two that the model writes")
     parser.add_argument("--form", choices=FORMS, default="messages")
     parser.add_argument("--fault", choices=FAULTS)
