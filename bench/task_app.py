@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-import asyncio
+import http.client
+import json
 import multiprocessing
 import operator
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-import httpx
+from typing import Any
+from urllib.parse import urlsplit
 
 from bench.results import Measure, write_results
 from bench.seam import LATENCY, PLACES, serving
@@ -22,6 +24,7 @@ from scaling.task_app import Task, create_app
 from scaling.task_app import serving as serving_app
 from tests.support import toy
 
+JSON = {"Content-Type": "application/json"}
 ROLLOUTS = 10  # by each caller, one after another
 
 
@@ -40,29 +43,41 @@ def rate(steps: int) -> Measure:
     with serving(LATENCY) as (url, _), serving_app(create_app(task, None)) as app, context.Pool(1) as callers:
         callers.apply(call, (app, url, 1))  # connections are made, code is loaded
         wall = callers.apply(call, (app, url, ROLLOUTS))
+        bare = callers.apply(call, (None, url, ROLLOUTS * steps))
     ideal = ROLLOUTS * steps * LATENCY
-    detail = f"{PLACES * ROLLOUTS} rollouts in {wall:.1f} s, ideal {ideal:.1f} s; calls of {LATENCY} s"
+    detail = f"{PLACES * ROLLOUTS} rollouts in {wall:.1f} s; the same callers without an app: {ideal / bare:.2f}"
     return Measure(f"64 rollouts at once, {steps} steps: ideal / wall", ideal / wall, "", 0.90, operator.ge, detail)
 
 
-def call(app: str, url: str, rollouts: int) -> float:
-    """Seconds that 64 callers need for so many rollouts each."""
+def call(app: str | None, url: str, rollouts: int) -> float:
+    """Seconds that 64 callers need for so many rollouts each; without an app, for as many bare calls of the model."""
+    address = urlsplit(app or url)
 
-    async def all_of_them() -> float:
-        async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60) as http:
+    def one(caller: int) -> None:
+        connection = http.client.HTTPConnection(address.netloc, timeout=60)  # light, as it shares our cores
+        for number in range(rollouts):
+            path = "/rollout" if app else f"{address.path}/chat/completions"
+            body = question(caller, number, url) if app else bare_call()
+            connection.request("POST", path, json.dumps(body), JSON)
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise RuntimeError(f"{answer.status} {answer.read(200)}")
+            answer.read()
 
-            async def one(caller: int) -> None:
-                for number in range(rollouts):
-                    config = {"model": "scripted", "inference_url": url}
-                    body = {"trace_correlation_id": f"trace_{caller}_{number}", "policy": {"config": config}}
-                    answer = await http.post(f"{app}/rollout", json=body | {"env": {"seed": caller + 7 * number}})
-                    answer.raise_for_status()
+    with ThreadPoolExecutor(PLACES) as pool:
+        started = time.perf_counter()
+        list(pool.map(one, range(PLACES)))
+        return time.perf_counter() - started
 
-            started = time.perf_counter()
-            await asyncio.gather(*(one(caller) for caller in range(PLACES)))
-            return time.perf_counter() - started
 
-    return asyncio.run(all_of_them())
+def question(caller: int, number: int, url: str) -> dict[str, Any]:
+    config = {"model": "scripted", "inference_url": url}
+    env = {"seed": caller + 7 * number}
+    return {"trace_correlation_id": f"trace_{caller}_{number}", "env": env, "policy": {"config": config}}
+
+
+def bare_call() -> dict[str, Any]:
+    return {"model": "scripted", "messages": [{"role": "user", "content": "x" * 800}]}
 
 
 if __name__ == "__main__":

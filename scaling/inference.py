@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -47,12 +49,20 @@ class Used:
     candidate_id: str | None = None
 
 
+class Clients(threading.local):
+    """An HTTP client for each thread: 64 of them would wait for the lock of a shared one's connections."""
+
+    def __init__(self, tls: ssl.SSLContext):
+        self.http = httpx.Client(timeout=CALL_SECONDS, verify=tls)
+
+
 class InferenceLM(dspy.LM):
     """An LM at a request's `inference_url`: one request a call, no cache, no retry: the optimizer's server has both."""
 
-    def __init__(self, http: httpx.Client, meter: Meter | None):
+    def __init__(self, meter: Meter | None):
         super().__init__("openai/task-app", cache=False, num_retries=0)
-        self.http, self.meter, self.role, self.phase = http, meter, "task", "optimize"
+        self.clients = Clients(ssl.create_default_context())
+        self.meter, self.role, self.phase = meter, "task", "optimize"
         self.target: Target | None = None
         self.used: Used | None = None
 
@@ -87,7 +97,7 @@ class InferenceLM(dspy.LM):
 
     def _post(self, body: Json) -> tuple[Json, Any]:
         try:
-            response = self.http.post(self.target.url, json=body, headers=self.target.headers)
+            response = self.clients.http.post(self.target.url, json=body, headers=self.target.headers)
         except httpx.HTTPError as error:
             raise UpstreamError(502, f"the inference_url cannot be reached ({type(error).__name__})") from None
         if response.status_code >= 400:

@@ -24,14 +24,13 @@ from urllib.parse import urlsplit
 import anyio.to_thread
 import dspy
 import fastapi
-import httpx
 import pydantic
 import uvicorn
 from fastapi.responses import JSONResponse
 
 from scaling.adapters import make_adapter
 from scaling.data import load_benchmark
-from scaling.inference import CALL_SECONDS, InferenceLM, Target, UpstreamError, Used, chat_url
+from scaling.inference import InferenceLM, Target, UpstreamError, Used, chat_url
 from scaling.lm import Meter
 from scaling.models import Model, load_registry
 from scaling.pipelines import make_core
@@ -97,17 +96,14 @@ class RolloutRequest(pydantic.BaseModel):
 
 def create_app(task: Task, keys: frozenset[str] | None) -> fastapi.FastAPI:
     """The app of one task. keys: any of them opens it; none (an empty set) opens nothing; None asks for no key."""
-    # One client for all rollouts: connections to the inference_url are kept.
-    http = httpx.Client(timeout=CALL_SECONDS, limits=httpx.Limits(max_connections=None, max_keepalive_connections=256))
 
     @asynccontextmanager
     async def lifespan(app: fastapi.FastAPI):
         anyio.to_thread.current_default_thread_limiter().total_tokens = MOST_ROLLOUTS
         yield
-        http.close()
 
     app = fastapi.FastAPI(title=task.name, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    lm = InferenceLM(http, task.meter)
+    lm = InferenceLM(task.meter)
     needs_key = [] if keys is None else [fastapi.Depends(_key_check(keys))]
     service = task.name.replace("_", "-")
 
