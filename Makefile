@@ -35,6 +35,7 @@ bench: $(VENV)/ready
 	$(BIN)/python -m bench.seam
 	$(BIN)/python -m bench.analysis
 	$(BIN)/python -m bench.cluster
+	$(BIN)/python -m bench.task_app
 
 # Every statistical procedure on data with a known truth, 1,000 repeats: about ten minutes.
 simulate: $(VENV)/ready

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from scaling import plan
-from scaling.types import EXIT_OK, EXIT_USAGE, PIPELINE_SUFFIX, UsageError
+from scaling.types import EXIT_OK, EXIT_USAGE, HOSTED, PIPELINE_SUFFIX, UsageError
 
 ROOMS = Path(__file__).parent / "benchmarks"
 SIZES = ("rollout_budget", "train_size", "val_size", "test_size", "temperature", "data")
@@ -64,6 +64,9 @@ def cell_toml(study: plan.Study, benchmark: str, pipeline: str, steps: int, opti
         fields["labels"] = labels
     if study.closed_book:
         fields["closed_book"] = True
+    if optimizer in HOSTED:
+        fields["synth_mode"] = study.synth_mode
+        fields |= {"synth_rollouts": study.synth_rollouts} if study.synth_rollouts is not None else {}
     lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in fields.items())
     return f"# One cell of the study '{study.name}'; run it with: run_scaling_experiment.py --config FILE\n{lines}\n"
 

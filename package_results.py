@@ -31,7 +31,7 @@ LEFT_OUT = {Path(CACHE).parts[0], Path(LOG).name, Path(SWEEP).name, Path(AGGREGA
 AXES = {"benchmark": "benchmarks", "pipeline": "pipelines", "steps": "steps", "optimizer": "optimizers",
         "model": "models", "run": "run_list"}  # fmt: skip
 COPIED = ("optimizer_model", "seed", "temperature", "rollout_budget", "train_size", "val_size", "test_size", "labels",
-          "feedback")  # fmt: skip
+          "feedback", "synth_mode", "synth_rollouts")  # fmt: skip
 HOW_TO = """To run any of these cells again: Python 3.11 to 3.13, `pip install -r requirements.lock`, then
 
     python run_scaling_experiment.py --config configs/<cell_id>.toml --data hub

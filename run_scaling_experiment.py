@@ -42,7 +42,7 @@ from scaling.lm import Seam
 from scaling.models import Model, find_model, load_registry, require_key
 from scaling.pipelines import MultiStepClassifier
 from scaling.progress import Board, quiet
-from scaling.runner import Settings, Work, run_cells
+from scaling.runner import Settings, Work, run_cells, skip_cell
 from scaling.store import CACHE, LOG, CellFiles, files_of, is_settled, read_records, write_aggregate, write_plan
 from scaling.types import (
     EXIT_CAP,
@@ -50,6 +50,8 @@ from scaling.types import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USAGE,
+    HOSTED,
+    OPTIMIZERS,
     Benchmark,
     Cell,
     Deal,
@@ -131,16 +133,25 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
     registry = load_registry(options.models_file)
     study = with_own_files(study)
     phases = [plan.expand(part, list(BENCHMARK_CONFIG), registry, options.api_base) for part in plan.phases_of(study)]
-    models = _models_of([cell for cells in phases for cell in cells], registry, options)
+    cells = [cell for part in phases for cell in part]
+    models = _models_of(cells, registry, options)
+    hosted, lacks = hosted_of(cells, options)
     work = prepare(phases, models, options)
-    settled, waiting = [], []
+    settled, waiting, skipped = [], [], []
     for item in work:
-        (settled if _skip(item, options) else waiting).append(item)
+        without = lacks is not None and item.cell.optimizer in HOSTED
+        (settled if _skip(item, options, without) else skipped if without else waiting).append(item)
+    check_hosted(hosted, waiting, options)
     estimates = print_plan(study, waiting, settled, models, options)
-    if options.dry_run or not waiting:
-        if not options.dry_run:
-            write_aggregate(options.output_dir)
+    if skipped:
+        print(f"note: {len(skipped)} cells of {skipped[0].cell.optimizer} are skipped: {lacks}")
+    if options.dry_run:
         return [item.files.read_record() for item in settled]
+    for item in skipped:
+        skip_cell(item, lacks)
+    if not waiting:
+        write_aggregate(options.output_dir)
+        return [item.files.read_record() for item in work]
     # A worker of Dask finds the embedded model on its own host.
     with serving(models.values() if options.engine == "local" else []) as address, ExitStack() as stack:
         cache = Cache(options.output_dir / CACHE, fresh=options.fresh)
@@ -153,7 +164,7 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
         screen = stack.enter_context(quiet(options.output_dir / LOG))
         board = Board([item.cell for item in waiting], options.output_dir, seam, screen)
         stack.enter_context(board.running())
-        settings = Settings(timeout=options.timeout, max_error_rate=options.max_error_rate)
+        settings = Settings(timeout=options.timeout, max_error_rate=options.max_error_rate, hosted=hosted)
         run(waiting, seam, settings, board, options.output_dir)
     return [item.files.read_record() for item in work]
 
@@ -170,6 +181,45 @@ def engine(options: argparse.Namespace) -> Callable[..., Any]:
         ) from None
     workers = options.workers or os.cpu_count() or 1
     return functools.partial(cluster.run_cells, scheduler=options.scheduler, workers=workers)
+
+
+def hosted_of(cells: list[Cell], options: argparse.Namespace) -> tuple[Any, str | None]:
+    """Where the cells' hosted jobs go (None without such cells), and why they cannot run here (None: they can).
+
+    Raises UsageError for flags of hosted jobs without one, and for a sweep of nothing else that cannot run.
+    """
+    if not any(cell.optimizer in HOSTED for cell in cells):
+        flags = {"--mode": options.synth_mode, "--rollouts": options.synth_rollouts, "--local": options.local,
+                 "--task-app-url": options.task_app_url, "--task-app-port": options.task_app_port,
+                 "--job-timeout": options.job_timeout}  # fmt: skip
+        for flag in (flag for flag, value in flags.items() if value):
+            raise UsageError(f"{flag} is for {HOSTED[0]}, which is not among the optimizers. Leave {flag} out.")
+        return None, None
+    try:
+        from scaling import synth_client  # FastAPI and httpx, which nothing else here needs
+    except ImportError as error:
+        raise UsageError(f"{HOSTED[0]} needs {error.name}. Type: pip install -r requirements-dev.txt") from None
+    if options.task_app_port and not options.task_app_url:
+        raise UsageError("--task-app-port says where --task-app-url leads to. Give both, or neither.")
+    given = {"task_app_port": options.task_app_port, "job_timeout": options.job_timeout}
+    hosted = synth_client.Hosted(
+        synth_client.backend_of(options.local), options.task_app_url, timeout=options.timeout, fresh=options.fresh,
+        **{name: value for name, value in given.items() if value is not None},
+    )  # fmt: skip
+    lacks = None if options.dry_run else synth_client.missing(hosted)
+    if lacks and all(cell.optimizer in HOSTED for cell in cells):
+        raise UsageError(lacks)
+    return hosted, lacks
+
+
+def check_hosted(hosted: Any, waiting: list[Work], options: argparse.Namespace) -> None:
+    """Raise UsageError for what would stop the hosted cells that are to run: backend, key, tunnel, models."""
+    cells = [item for item in waiting if item.cell.optimizer in HOSTED]
+    if cells and not options.dry_run:
+        from scaling import synth_client
+
+        models = {model.id: model for item in cells for model in (item.model, item.optimizer_model)}
+        synth_client.check(hosted, list(models.values()), cells[0].cell.synth_mode)
 
 
 def with_own_files(study: plan.Study) -> plan.Study:
@@ -250,6 +300,9 @@ def print_plan(
     places = min(model.places(options.max_concurrency) for model in models.values())
     low, high = seconds(total, places)
     print(f"in all {', '.join(figures(total))}; {minutes(low, high)} at {places} calls at a time, a second each")
+    if study.compares_mipro:
+        for note in plan.power_notes([item.cell for item in waiting]):
+            print(f"note: {note}")
     if any(item.bench.source == "sample" for item in waiting):
         print("note: the rows are the small samples that ship with this program: this shows the way, not a result")
     for name, note in sorted({(item.cell.benchmark, item.bench.note) for item in waiting if item.bench.note}):
@@ -280,6 +333,10 @@ def main(argv: list[str] | None = None) -> int:
         if options.check:
             return EXIT_OK if check(study, options) else EXIT_USAGE
         records = run_sweep(study, options)
+        if study.compares_mipro and not options.dry_run:
+            from scaling import mipro_table  # pandas and its friends, which running does not need
+
+            print("\n".join(mipro_table.finish(options.output_dir, records)))
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -344,7 +401,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     axes.add_argument("--pipelines", nargs="+", metavar="NAME", help="chain, repeat, vote, self_correct, resample")
     axes.add_argument("--steps", nargs="+", type=int, metavar="N", help="LLM calls an example, 1 to 5")
-    axes.add_argument("--optimizers", nargs="+", metavar="NAME", help="none, gepa, mipro, mipro_instruct, bootstrap")
+    axes.add_argument("--optimizers", nargs="+", metavar="NAME", help=", ".join(OPTIMIZERS))
     axes.add_argument(
         "--models", "--model", nargs="+", metavar="NAME",
         help="ids or aliases of scaling/models.toml, globs ('groq/*'), size:small, size:medium, size:large",
@@ -367,6 +424,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     axes.add_argument(
         "--closed-book", action="store_true", default=None, help="ask a benchmark with tools without them"
     )
+    axes.add_argument("--trials", type=int, metavar="N", help="the budget as trials of MIPROv2, for all optimizers")
+    axes.add_argument(
+        "--mode", dest="synth_mode", metavar="offline|online", help="of synth_mipro: who runs the rollouts (offline)"
+    )
+    axes.add_argument(
+        "--rollouts", dest="synth_rollouts", type=int, metavar="N", help="of synth_mipro: rollouts a candidate"
+    )
     where = parser.add_argument_group("how to run it")
     where.add_argument("--output-dir", type=Path, default=Path("results"), metavar="DIR")
     where.add_argument(
@@ -379,6 +443,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--max-error-rate", type=float, default=0.02, metavar="RATE", help="above it a cell is invalid (0.02)"
     )
     where.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="of one call (120)")
+    where.add_argument("--local", action="store_true", help="Synth's backend on this machine, port 8000")
+    where.add_argument("--task-app-url", metavar="URL", help="where Synth reaches the task app, in place of a tunnel")
+    where.add_argument(
+        "--task-app-port", type=int, metavar="N", help="the port here that --task-app-url leads to (8015)"
+    )
+    where.add_argument("--job-timeout", type=float, metavar="SECONDS", help="of a hosted job (3600)")
     where.add_argument(
         "--engine", choices=["local", "dask"], default="local", help="threads of this process, or Dask's workers"
     )
@@ -398,7 +468,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def check_options(options: argparse.Namespace) -> None:
     """Raise UsageError for a number that makes no sense."""
     for name, low, example in (
-        ("max_cost", 0.0, 10), ("max_concurrency", 1, 8), ("timeout", 0.1, 120), ("workers", 1, 4)
+        ("max_cost", 0.0, 10), ("max_concurrency", 1, 8), ("timeout", 0.1, 120), ("job_timeout", 0.1, 3600),
+        ("workers", 1, 4),
     ):  # fmt: skip
         value = getattr(options, name)
         if value is not None and not low <= value < float("inf"):
@@ -428,7 +499,7 @@ def load_dotenv_file(path: Path) -> None:
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:
-    axes = {f.name for f in fields(plan.Study)}
+    axes = {f.name for f in fields(plan.Study)} | {"trials"}
     return {name: value for name, value in vars(options).items() if name in axes}
 
 
@@ -460,8 +531,12 @@ def _models_of(cells: list[Cell], registry: dict[str, Model], options: argparse.
     return models
 
 
-def _skip(item: Work, options: argparse.Namespace) -> bool:
-    return not options.fresh and is_settled(item.files.read_record(), options.retry_failed)
+def _skip(item: Work, options: argparse.Namespace, without: bool) -> bool:
+    """Whether the cell is left as it is; one that was skipped is, as long as it is still without what it needs."""
+    record = item.files.read_record()
+    if record is not None and record["status"] == "skipped":
+        return without
+    return not options.fresh and is_settled(record, options.retry_failed)
 
 
 def _at_address(item: Work, address: str | None) -> Work:

@@ -9,7 +9,8 @@ import pandas as pd
 
 from scaling.hypotheses import TEST_COLUMNS, Grid, Key, judge
 from scaling.stats import Arm, Estimate, RunVariance, difference, direction, holm, run_variances, settling_size
-from scaling.tables import SHARED, SHARED_IN_BENCHMARK, Results, name_of, series_cells
+from scaling.tables import OF_HOSTED_JOBS, SHARED, SHARED_IN_BENCHMARK, Results, name_of, series_cells
+from scaling.types import HOSTED
 
 SMALLEST_OF_INTEREST = 0.05  # of a single comparison, for the rows and runs that would settle it
 
@@ -111,11 +112,36 @@ def control_pairs(entries: list[Entry]) -> Iterator[tuple[str, Arm, Arm]]:
     yield from _pairs(entries, "pipeline", "chain")
 
 
+def mipro_pairs(entries: list[Entry]) -> Iterator[tuple[str, Arm, Arm]]:
+    """Hosted MIPRO against MIPROv2 without and with demos, and these two; only where a hosted one ran."""
+    for hosted in (entry for entry in entries if entry.fields["optimizer"] in HOSTED):
+        same = {e.fields["optimizer"]: e for e in entries if _terms(e) == _terms(hosted)}
+        for first, second in ((hosted, same.get("mipro_instruct")), (hosted, same.get("mipro"))):
+            if second is not None:
+                yield (
+                    f"{first.name} {first.fields['synth_mode']} - {second.fields['optimizer']}",
+                    second.final,
+                    first.final,
+                )
+    local = {(e.fields["optimizer"], _terms(e)): e for e in entries}
+    for terms in {_terms(entry): None for entry in entries if entry.fields["optimizer"] in HOSTED}:
+        if (plain := local.get(("mipro_instruct", terms))) and (demos := local.get(("mipro", terms))):
+            yield f"{demos.name} - mipro_instruct", plain.final, demos.final
+
+
+def mipro_tests(entries: list[Entry]) -> list[dict]:
+    """The rows of summary_tests.csv about MIPRO implementations."""
+    between = run_variances([entry.final for entry in entries])
+    return _family(MIPRO, list(mipro_pairs(entries)), between)
+
+
+MIPRO = "MIPRO implementations (exploratory)"
 FAMILIES: dict[str, Callable[[list[Entry]], Iterator[tuple[str, Arm, Arm]]]] = {
     "improvement by optimization (exploratory)": improvements,
     "more steps against one (exploratory)": step_changes,
     "optimizers at equal budgets (exploratory)": optimizer_pairs,
     "chain against its controls (exploratory)": control_pairs,
+    MIPRO: mipro_pairs,
 }
 
 
@@ -123,7 +149,7 @@ def _pairs(entries: list[Entry], field: str, first: str) -> Iterator[tuple[str, 
     """Entries that share every field but one with an entry whose `field` is `first`, at the same steps."""
 
     def rest(entry: Entry) -> tuple:
-        return (entry.steps, *((name, str(value)) for name, value in entry.fields.items() if name != field))
+        return _terms(entry, (field, *OF_HOSTED_JOBS))
 
     chosen = {rest(entry): entry for entry in entries if entry.fields[field] == first}
     for other in entries:
@@ -132,10 +158,15 @@ def _pairs(entries: list[Entry], field: str, first: str) -> Iterator[tuple[str, 
             yield f"{mine.name} - {other.fields[field]}", other.final, mine.final
 
 
+def _terms(entry: Entry, but: tuple[str, ...] = ("optimizer", *OF_HOSTED_JOBS)) -> tuple:
+    """What an entry must share with another to be compared with it: the steps, and all fields but some."""
+    return (entry.steps, *((name, str(value)) for name, value in entry.fields.items() if name not in but))
+
+
 def _family(family: str, pairs: list[tuple[str, Arm, Arm]], between: dict[str, RunVariance]) -> list[dict]:
     found = [(name, difference(first, second, between)) for name, first, second in pairs]
     adjusted = holm([one.p for _, one in found])
-    about_optimizers = family.startswith("optimizers")
+    about_optimizers = family.startswith("optimizers") or family == MIPRO
     return [_row(family, name, one, p, about_optimizers) for (name, one), p in zip(found, adjusted, strict=True)]
 
 

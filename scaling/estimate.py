@@ -15,10 +15,10 @@ import dspy
 
 from scaling.adapters import make_adapter
 from scaling.models import Model
-from scaling.optimizers import GEPA_MINIBATCH, MAX_DEMOS, plan_bootstrap, plan_mipro
+from scaling.optimizers import GEPA_MINIBATCH, MAX_DEMOS, PASSES_SHARE, plan_bootstrap, plan_mipro
 from scaling.pipelines import MAX_TOOL_TURNS, make_core
 from scaling.scoring import as_example
-from scaling.types import Benchmark, Cell, Deal, Row
+from scaling.types import HOSTED, Benchmark, Cell, Deal, Row
 
 SECONDS_A_CALL = 1.0
 # Tokens of DSPy 3.4's own text around what is shown to the model that proposes (measured on its calls).
@@ -173,6 +173,9 @@ def _plan(cell: Cell, deal: Deal, sizes: list[Size], guess: Guess, bytes_per_tok
         if not demos:
             return Plan(bootstrapped + select + passes, 0, proposals, shown, bootstrapped + 1 + trials)
         return Plan(select, bootstrapped + passes, proposals, shown, bootstrapped + 1 + trials)
+    if cell.optimizer in HOSTED:
+        # Its rollouts, one pass after another; its own proposals are made and billed at its service.
+        return Plan(budget if guess.improves else PASSES_SHARE * budget, 0, 0, 0, math.ceil(budget / select))
     passes, shuffled, rows = plan_bootstrap(budget, select, train)
     bootstrapped = (shuffled + 1) * (rows if guess.improves else min(rows, 2))
     return Plan(select, bootstrapped + (passes - 1) * select, 0, 0, bootstrapped + passes)

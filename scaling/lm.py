@@ -90,6 +90,8 @@ class Meter:
         self.proposals = Usage()  # the reflection's or proposer's part of it
         self.rollouts: dict[str, int] = defaultdict(int)
         self.unparsed_proposals = 0
+        self.hosted: dict[str, Any] | None = None  # facts of the cell's hosted job, and its calls as its rollouts end
+        self.hosted_calls: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         if calls_file:
             calls_file.unlink(missing_ok=True)  # whoever still writes to an older one writes to that
@@ -100,6 +102,8 @@ class Meter:
             self.usage[call["phase"]].add(call)
             if call["role"] in PROPOSING_ROLES:
                 self.proposals.add(call)
+            if self.hosted is not None and call["phase"] == "optimize":
+                self.hosted_calls.append(call)
             try:
                 if self._lines:
                     self._lines.write(json.dumps(call) + "\n")
@@ -447,9 +451,9 @@ def make_lm(model: Model, seam: Seam, meter: Meter, run: int, temperature: float
 
 
 def variant(**changes: Any) -> dict[str, Any]:
-    """Settings for `dspy.context`: the current LM with another role, draw or record; {} for a plain LM."""
+    """Settings for `dspy.context`: the current LM, if it counts, with another role, draw or record; else {}."""
     lm = dspy.settings.lm
-    return {"lm": lm.copy(**changes)} if isinstance(lm, MeteredLM) else {}
+    return {"lm": lm.copy(**changes)} if hasattr(lm, "meter") else {}
 
 
 def _is_too_long(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ them with an OpenAI-compatible API. One slot: parallel slots lose the prefix cac
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import importlib.util
 import os
@@ -40,10 +41,7 @@ def weights_path() -> Path:
 
 @contextmanager
 def serve(port: int = 0) -> Iterator[str]:
-    """Run the server while the block runs; gives its base URL. Stopped on every way out of the block.
-
-    port: where it listens; 0 for any that is free.
-    """
+    """Run the server while the block runs (port 0: any free one); gives its base URL. Stopped on every way out."""
     path = weights_path()
     import xllamacpp
 
@@ -51,8 +49,8 @@ def serve(port: int = 0) -> Iterator[str]:
     params.model.path = str(path)
     params.n_ctx = CONTEXT_TOKENS
     params.n_parallel = 1
-    params.port = port
     params.cache_ram_mib = PROMPT_CACHE_MIB
+    params.port = port
     params.verbosity = 0  # its log goes to the screen from C otherwise
     server = xllamacpp.Server(params)
     try:
@@ -99,3 +97,16 @@ def _serve_in_turn(lock: IO[str], port_file: Path) -> None:
         with suppress(RuntimeError), serve(port) as url:
             port_file.write_text(url.removesuffix("/v1").rsplit(":", 1)[1])
             threading.Event().wait()
+
+
+def main() -> None:
+    """Serve the embedded model by hand, for whatever speaks to an OpenAI-compatible server."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--port", type=int, default=8080, metavar="N")
+    with serve(parser.parse_args().port) as address, suppress(KeyboardInterrupt):
+        print(f"smollm2-135m on {address}; stop with Ctrl-C", flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -17,8 +17,10 @@ import dspy
 from dspy.utils.callback import BaseCallback
 
 from scaling.lm import Meter, MeteredLM
+from scaling.models import Model
 from scaling.scoring import safe_metric
-from scaling.types import Benchmark
+from scaling.store import CellFiles
+from scaling.types import Benchmark, Cell
 
 GEPA_MINIBATCH = 3
 MAX_DEMOS = 4
@@ -41,7 +43,13 @@ class Job:
     seed: int
     threads: int
     optimizer_lm: MeteredLM
-    proposals: dict[str, int] = field(default_factory=lambda: {"tried": 0, "unparsed": 0, "accepted": 0})
+    proposals: dict[str, int | None] = field(default_factory=lambda: {"tried": 0, "unparsed": 0, "accepted": 0})
+    # What a hosted optimizer needs beyond: the cell, its model and files, where jobs are sent, where progress is shown.
+    cell: Cell | None = None
+    model: Model | None = None
+    files: CellFiles | None = None
+    hosted: Any = None
+    show: Callable[[str, float | None], None] = lambda what, best: None
 
     def metric(self, gold: dspy.Example, pred: Any, trace: Any = None) -> float:
         """A plain float, with an answer that is missing scored 0."""
@@ -102,12 +110,20 @@ def bootstrap(job: Job) -> dspy.Module:
     return optimizer.compile(job.core, trainset=job.train[:rows], valset=job.select)
 
 
+def synth_mipro(job: Job) -> dspy.Module:
+    """Synth's hosted MIPRO: a job at its service, whose rollouts run on our task app (scaling/synth_mipro.py)."""
+    from scaling import synth_mipro as hosted  # FastAPI and httpx, which nothing else here needs
+
+    return hosted.optimize(job)
+
+
 OPTIMIZERS: dict[str, Callable[[Job], dspy.Module]] = {
     "none": lambda job: job.core,
     "gepa": gepa,
     "mipro": mipro,
     "mipro_instruct": mipro_instruct,
     "bootstrap": bootstrap,
+    "synth_mipro": synth_mipro,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
@@ -12,7 +13,19 @@ import pydantic
 
 from scaling.data import deal, shrink
 from scaling.models import Model, expand_names, find_model
-from scaling.types import FEEDBACKS, OPTIMIZERS, PIPELINES, STEPS, Benchmark, Cell, Deal, UsageError, unknown_name
+from scaling.types import (
+    FEEDBACKS,
+    HOSTED,
+    OPTIMIZERS,
+    PIPELINES,
+    STEPS,
+    SYNTH_MODES,
+    Benchmark,
+    Cell,
+    Deal,
+    UsageError,
+    unknown_name,
+)
 
 STUDIES = Path(__file__).parent / "studies"
 SMALLEST_SELECT = 5
@@ -42,6 +55,9 @@ class Study:
     labels: int | None = None
     feedback: str = "none"
     closed_book: bool = False
+    synth_mode: str = "offline"  # of hosted jobs
+    synth_rollouts: int | None = None
+    compares_mipro: bool = False  # print the table of MIPRO implementations at the end, and write their exports
     steps_by_benchmark: dict[str, list[int]] = field(default_factory=dict)
     labels_by_benchmark: dict[str, int] = field(default_factory=dict)
     models_by_optimizer: dict[str, list[str]] = field(default_factory=dict)
@@ -118,6 +134,10 @@ def narrow(study: Study, **overrides: Any) -> Study:
             given["optimizer_model"] = None
     if "runs" in given:
         given["run_list"] = None
+    if (trials := given.pop("trials", None)) is not None:
+        if "rollout_budget" in given:
+            raise UsageError("--trials and --rollout-budget both set the budget. Give one of them.")
+        given["rollout_budget"] = budget_of_trials(trials, given.get("val_size", study.val_size))
     given["phases"] = {
         name: {axis: value for axis, value in changes.items() if axis not in given}
         for name, changes in study.phases.items()
@@ -161,6 +181,8 @@ def expand(study: Study, benchmarks: list[str], registry: dict[str, Model], api_
                     labels=study.labels_by_benchmark.get(benchmark, study.labels),
                     feedback=study.feedback if pipeline == "self_correct" else "none",
                     closed_book=study.closed_book,
+                    synth_mode=study.synth_mode if optimizer in HOSTED else "offline",
+                    synth_rollouts=study.synth_rollouts if optimizer in HOSTED else None,
                 )
             )
     for cell in cells:
@@ -184,6 +206,10 @@ def check_names(study: Study, benchmarks: list[str]) -> None:
                 raise UsageError(f"steps {step} is not possible; possible: 1 to 5. Type --steps 1 3 5, for example.")
     if not study.models:
         raise UsageError("no model is given. Type --models local/smollm2-135m, for example.")
+    if study.synth_mode not in SYNTH_MODES:
+        raise unknown_name("mode", study.synth_mode, list(SYNTH_MODES), "Type --mode offline.")
+    if study.synth_rollouts is not None and study.synth_rollouts < 1:
+        raise UsageError(f"--rollouts {study.synth_rollouts}: a candidate needs at least 1. Type --rollouts 10.")
     if study.runs < 1:
         raise UsageError(f"--runs {study.runs}: at least 1 run is needed. Type --runs 3.")
 
@@ -215,12 +241,43 @@ def select_size(val_size: int, rollout_budget: int) -> int:
     return max(SMALLEST_SELECT, min(val_size // 2, rollout_budget // 10))
 
 
+def budget_of_trials(trials: int, val_size: int) -> int:
+    """The smallest rollout budget at which MIPROv2 makes that many trials on the rows that it selects on."""
+    from scaling.optimizers import plan_mipro  # DSPy, which the plan itself does not need
+
+    if trials < 1:
+        raise UsageError(f"--trials {trials}: at least 1 is needed. Type --trials 20.")
+    budget = 1
+    while True:
+        select = min(select_size(val_size, budget), val_size)
+        if budget >= 4 * max(SMALLEST_SELECT, select) and plan_mipro(budget, select, 1)[0] >= trials:
+            return budget
+        budget += 1
+
+
 def warnings(cells: list[Cell]) -> list[str]:
     """What a user should know of the plan before it runs."""
     small = {c.rollout_budget for c in cells if c.optimizer != "none" and c.rollout_budget < 10 * c.select_size}
     return [
         f"a budget of {budget} rollouts is below ten selection passes: optimizers can try only a few candidates"
         for budget in sorted(small)
+    ]
+
+
+def power_notes(cells: list[Cell]) -> list[str]:
+    """What the rows of the cells can tell: half a 95 % interval of a score, or of a difference on the same rows.
+
+    For scores about 0.7; the same for both where answers to a row correlate at about 0.5 (STATISTICS 4).
+    """
+
+    def half(rows: int) -> str:
+        return f"±{100 * 1.96 * math.sqrt(0.7 * 0.3 / rows):.0f} points"
+
+    sizes = sorted({(cell.val_size, cell.select_size, cell.test_size) for cell in cells if cell.test_size})
+    return [
+        f"{val} val rows can tell a score or a difference to {half(val)}, the {select} of them that programs are "
+        f"chosen on to {half(select)}; the {test} test rows, which decide here, to {half(test)}"
+        for val, select, test in sizes
     ]
 
 

@@ -14,12 +14,14 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from scaling import mipro_table
 from scaling.comparisons import FAMILIES, Entry
 from scaling.research import corrections_of
 from scaling.stats import Estimate
 from scaling.store import PROGRAM, RECORD, read_json
 from scaling.summary import against_estimate, missing, readable, recommended, unequal
 from scaling.tables import Results, interval_text, markdown, percent
+from scaling.types import HOSTED
 
 TEMPLATE = Path(__file__).parent / "report.html"
 TITLE = "Quality against calls, optimizers and models"
@@ -62,10 +64,11 @@ def tables_of(f: Findings) -> list[Table]:
             Table("Scores", _scores_note(f), readable(f.summary)),
             Table("What stays unequal", UNEQUAL_NOTE, unequal(f.summary)),
             Table("Money", _money_note(f), _money(f.costs)),
+            Table("MIPRO side by side", mipro_table.NOTE, _mipro(f)),
             Table("Self-correction", CORRECTION_NOTE, _corrections(f)),
             Table("Research questions", RESEARCH_NOTE, _research(f.tests)),
             Table("How much selection flatters", OPTIMISM_NOTE, _optimism(f.summary)),
-            *(Table(name.capitalize(), _family_note(f, name), _family(f.tests, name)) for name in FAMILIES),
+            *(Table(name[0].upper() + name[1:], _family_note(f, name), _family(f.tests, name)) for name in FAMILIES),
             Table("Shapes and fits", FITS_NOTE, _fits(f.fits)),
         ]
     found.append(Table("Cells without a score", "They are missing above, never 0.", missing(f.results)))
@@ -338,6 +341,12 @@ def _money_note(f: Findings) -> str:
         f"Gains are over one unoptimized call on the same rows. 'Pays after requests' is for {worth}; 'never shown' "
         f"where the gain's interval does not cover its cost. List cost."
     )
+
+
+def _mipro(f: Findings) -> pd.DataFrame:
+    """The comparison of MIPRO implementations, where a hosted one is among the cells."""
+    hosted = f.results.cells["optimizer"].isin(HOSTED).any()
+    return mipro_table.side_by_side(f.results, f.entries) if hosted else pd.DataFrame()
 
 
 def _corrections(f: Findings) -> pd.DataFrame:

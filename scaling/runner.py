@@ -31,7 +31,7 @@ from scaling.progress import Board
 from scaling.scoring import as_example, score_programs
 from scaling.side_by_side import side_by_side
 from scaling.store import CellFiles, aggregating, write_aggregate, write_json, write_lines
-from scaling.types import SCHEMA_VERSION, Benchmark, Cell, CellStopped, Deal, digest
+from scaling.types import HOSTED, SCHEMA_VERSION, Benchmark, Cell, CellStopped, Deal, digest
 
 MAX_CELLS_TOGETHER = 64
 MAX_THREADS_A_CELL = 64
@@ -48,6 +48,7 @@ class Settings:
 
     timeout: float = 120.0
     max_error_rate: float = 0.02
+    hosted: Any = None  # where hosted jobs are sent (synth_client.Hosted)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def run_cell(work: Work, seam: Seam, settings: Settings, board: Board, rank: int
     finally:
         meter.close()
     record["usage"] = {phase: asdict(meter.usage.get(phase, Usage())) for phase in ("optimize", "evaluate")}
-    record["proposal_usage"] = asdict(meter.proposals)
+    record["proposal_usage"] = asdict(meter.proposals) if meter.hosted is None else None
+    record["hosted"] = meter.hosted
     record["rollouts_used"] = meter.rollouts["optimize"]
     record["elapsed_seconds"] = round(time.monotonic() - started, 3)
     board.phase(cell, "record")
@@ -126,6 +128,12 @@ def write_failure(work: Work, error: BaseException) -> dict[str, Any]:
     return record
 
 
+def skip_cell(work: Work, reason: str) -> None:
+    """Write the record of a cell that lacks what it needs; it runs once that is there."""
+    work.files.take(work.cell)
+    write_json(work.files.record, _frame(work) | {"status": "skipped", "error": {"kind": "skipped", "message": reason}})
+
+
 def _measure(work: Work, seam: Seam, meter: Meter, settings: Settings, board: Board) -> dict[str, Any]:
     """Optimize, open test once, and say what came out."""
     cell, bench = work.cell, work.bench
@@ -135,12 +143,17 @@ def _measure(work: Work, seam: Seam, meter: Meter, settings: Settings, board: Bo
     curve = Curve(meter, [row["id"] for row in work.deal.select], lambda points: _on_point(work, points, board))
     with dspy.context(lm=lm, adapter=make_adapter(work.model), callbacks=[curve]):
         board.phase(cell, "optimize")
-        job = _job(work, seam, meter, settings, core, threads)
+        job = _job(work, seam, meter, settings, core, threads, board)
+        started = time.monotonic()
         optimized = OPTIMIZERS[cell.optimizer](job)
-    if cell.optimizer != "gepa":
+        optimize_seconds = round(time.monotonic() - started, 3)
+    if cell.optimizer not in ("gepa", *HOSTED):
         job.proposals["accepted"] = curve.accepted
-    early = curve.incumbent_at(cell.rollout_budget / cell.steps) or core
-    programs = {"baseline": core, "final": optimized, "at_equal_calls": early}
+    programs = {"baseline": core, "final": optimized}
+    if cell.optimizer not in HOSTED:
+        programs["at_equal_calls"] = curve.incumbent_at(cell.rollout_budget / cell.steps) or core
+    elif cell.steps == 1:
+        programs["at_equal_calls"] = optimized  # with more steps nobody knows a hosted job's program at budget / steps
     board.phase(cell, "test")
     with dspy.context(lm=lm.copy(phase="evaluate"), adapter=make_adapter(work.model)):
         lines = _score_all(work, programs, threads)
@@ -150,7 +163,8 @@ def _measure(work: Work, seam: Seam, meter: Meter, settings: Settings, board: Bo
     write_lines(work.files.predictions, [line for one in lines.values() for line in one])
     write_json(work.files.program, _program_file(core, optimized))
     unchanged = _state(core) == _state(optimized)
-    return {"unchanged": unchanged, "proposals": job.proposals} | _outcome(work, settings, lines, curve, unchanged)
+    known = {"unchanged": unchanged, "proposals": job.proposals, "optimize_seconds": optimize_seconds}
+    return known | _outcome(work, settings, lines, curve, unchanged)
 
 
 def _examples(work: Work) -> list[dspy.Example]:
@@ -158,8 +172,15 @@ def _examples(work: Work) -> list[dspy.Example]:
     return [as_example(row, work.bench) for row in rows]
 
 
-def _job(work: Work, seam: Seam, meter: Meter, settings: Settings, core: dspy.Module, threads: int) -> Job:
+def _job(
+    work: Work, seam: Seam, meter: Meter, settings: Settings, core: dspy.Module, threads: int, board: Board
+) -> Job:
     model = work.optimizer_model
+
+    def show(what: str, best: float | None) -> None:
+        board.phase(work.cell, f"optimize: {what}")
+        board.best(work.cell, best)
+
     optimizer_lm = make_lm(
         model,
         seam,
@@ -179,6 +200,11 @@ def _job(work: Work, seam: Seam, meter: Meter, settings: Settings, core: dspy.Mo
         seed=1000 * work.cell.seed + work.cell.run,
         threads=threads,
         optimizer_lm=optimizer_lm,
+        cell=work.cell,
+        model=work.model,
+        files=work.files,
+        hosted=settings.hosted,
+        show=show,
     )
 
 
@@ -240,7 +266,7 @@ def _outcome(
         "baseline_ci95": mean_interval(baseline, groups),
         "final_ci95": mean_interval(final, groups),
         "improvement_ci95": None if unchanged else paired_interval(baseline, final, groups),
-        "at_equal_calls_score": _mean([line["score"] for line in lines["at_equal_calls"]]),
+        "at_equal_calls_score": _mean([line["score"] for line in lines.get("at_equal_calls", [])]),
         "check_score": _mean([line["score"] for line in lines["check"]]),
         "check_n": len(lines["check"]) or None,
         "turns": _turns(lines["final"]),
@@ -303,6 +329,8 @@ def _frame(work: Work) -> dict[str, Any]:
         "val_baseline_score": None,
         "val_final_score": None,
         "rollouts_used": None,
+        "hosted": None,
+        "optimize_seconds": None,
         "lm_calls_per_example": None,
         "usage": None,
         "proposal_usage": None,

@@ -19,8 +19,9 @@ import orjson
 
 from scaling.types import PIPELINE_SUFFIX, SCHEMA_VERSION, SETTLED, Cell, UsageError
 
-RECORD, CURVE, PREDICTIONS, PROGRAM, CALLS, CLAIM = (
+RECORD, CURVE, PREDICTIONS, PROGRAM, CALLS, CLAIM, HOSTED_JOB = (
     "results.json", "learning_curve.json", "predictions.jsonl", "program.json", "calls.jsonl", "cell.json",
+    "hosted_job.json",
 )  # fmt: skip
 AGGREGATE, SWEEP, PLAN, LOG, CACHE = (
     "aggregate_results.json", "sweep.json", "plan.json", "sweep.log", ".cache/responses.sqlite",
@@ -35,6 +36,7 @@ class CellFiles:
         self.record, self.curve = folder / RECORD, folder / CURVE
         self.predictions, self.program = folder / PREDICTIONS, folder / PROGRAM
         self.calls, self.claim = folder / CALLS, folder / CLAIM
+        self.hosted = folder / HOSTED_JOB
 
     def owner(self) -> str | None:
         """The cell_id that this folder belongs to; None for a free one."""

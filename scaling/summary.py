@@ -17,6 +17,7 @@ OPTIMIZER_NAMES = {
     "mipro": "MIPROv2",
     "mipro_instruct": "MIPROv2, instructions",
     "bootstrap": "bootstrap",
+    "synth_mipro": "Synth MIPRO",
 }
 # What an estimate is held against: columns of the cells' table, both phases together.
 USED = {
@@ -63,6 +64,7 @@ def summarise(results: Results, entries: list[Entry]) -> pd.DataFrame:
 def labels_of(summary: pd.DataFrame) -> pd.Series:
     """A line's name: the optimizer, with pipeline, model and terms only where they differ within the frame."""
     names = summary["optimizer"].map(lambda o: OPTIMIZER_NAMES.get(o, o)).astype(str)
+    names = names + summary["synth_mode"].map(lambda mode: ", online" if mode == "online" else "")
     for column, form in (("pipeline", "{}"), ("model", "{}"), ("rollout_budget", "budget {}"), ("terms", "{}")):
         if summary[column].nunique() > 1 and not (column == "pipeline" and set(summary[column]) == {"chain"}):
             names = names + ", " + summary[column].map(form.format)

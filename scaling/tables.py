@@ -22,7 +22,8 @@ from scaling.types import PIPELINE_SUFFIX, UsageError
 # What two cells must share before their scores are compared; those of a benchmark may differ from another's.
 SHARED = ["model", "optimizer_model", "rollout_budget", "temperature", "max_output_tokens", "feedback", "seed"]
 SHARED_IN_BENCHMARK = ["train_size", "val_size", "select_size", "test_sha256", "closed_book"]
-SERIES = ["benchmark", "pipeline", "optimizer", *SHARED, *SHARED_IN_BENCHMARK]
+OF_HOSTED_JOBS = ["synth_mode", "synth_rollouts"]
+SERIES = ["benchmark", "pipeline", "optimizer", *SHARED, *SHARED_IN_BENCHMARK, *OF_HOSTED_JOBS]
 LOWEST_USED_SHARE = 0.80
 CURVE_FIELDS = ("rollouts", "lm_calls", "list_cost_usd", "candidate_val_score", "best_val_score")
 USAGE_FIELDS = ("calls", "cache_hits", "prompt_tokens", "completion_tokens", "list_cost_usd", "billed_cost_usd")
@@ -166,10 +167,14 @@ def cell_row(record: dict[str, Any]) -> dict[str, Any]:
             "cell_id", "status", "split", "n", "level", "sample", "note", "unchanged", "task_class", "baseline_score",
             "final_score", "improvement", "at_equal_calls_score", "check_score", "check_n",
             "val_baseline_score", "val_final_score",
-            "rollouts_used", "lm_calls_per_example", "elapsed_seconds",
+            "rollouts_used", "lm_calls_per_example", "elapsed_seconds", "optimize_seconds",
         )
     }  # fmt: skip
     row["closed_book"] = bool(cell.get("closed_book"))
+    row["synth_mode"], row["synth_rollouts"] = cell.get("synth_mode") or "offline", cell.get("synth_rollouts")
+    hosted = record.get("hosted")
+    row["own_score"] = hosted.get("best_score") if hosted else record.get("val_final_score")
+    row["rollouts_list_cost_usd"] = (hosted or {}).get("rollouts_list_cost_usd")
     row["test_sha256"] = data.get("test_sha256")
     for phase in ("optimize", "evaluate"):
         for name in USAGE_FIELDS:
@@ -203,7 +208,7 @@ def name_of(series: tuple) -> dict[str, Any]:
     return dict(zip(SERIES, series, strict=True))
 
 
-def folder_name(row: pd.Series) -> str:
+def folder_name(row: pd.Series | dict) -> str:
     """'3step', '5vote': steps and pipeline in a word."""
     return f"{row['steps']}{PIPELINE_SUFFIX.get(row['pipeline'], row['pipeline'])}"
 

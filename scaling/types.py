@@ -17,7 +17,9 @@ SCHEMA_VERSION = 1
 # Raised when the meaning of a cell's fields changes, so that old records are not mistaken for new ones.
 CELL_VERSION = 1
 
-OPTIMIZERS = ("none", "gepa", "mipro", "mipro_instruct", "bootstrap")
+OPTIMIZERS = ("none", "gepa", "mipro", "mipro_instruct", "bootstrap", "synth_mipro")
+HOSTED = ("synth_mipro",)  # optimizers that run as a job at somebody's service
+SYNTH_MODES = ("offline", "online")
 PIPELINES = ("chain", "repeat", "vote", "self_correct", "resample")
 STEPS = (1, 2, 3, 4, 5)
 # How the folder of a cell is named: "<n>" followed by this.
@@ -76,6 +78,9 @@ class Cell:
     feedback: str = "none"
     # A benchmark with tools, asked without them.
     closed_book: bool = False
+    # Hosted jobs: who runs the rollouts, and how many a candidate gets (None: a pass over select; online at most 10).
+    synth_mode: str = "offline"
+    synth_rollouts: int | None = None
     # Digest of the rows that this cell's deal holds, and of the benchmark's declared version.
     data_sha256: str = ""
     benchmark_version: str = "1"
@@ -88,8 +93,9 @@ class Cell:
         another folder are the same cell.
         """
         fields = {k: v for k, v in asdict(self).items() if k != "data"} | {"cell_version": CELL_VERSION}
-        if not self.closed_book:
-            del fields["closed_book"]  # so that records from before the field are the cells they were
+        for name, default in (("closed_book", False), ("synth_mode", "offline"), ("synth_rollouts", None)):
+            if fields[name] == default:
+                del fields[name]  # so that records from before the field are the cells they were
         return digest(fields)[:16]
 
     @property
@@ -97,7 +103,8 @@ class Cell:
         """Short name for people: 'banking77 3step gepa llama-3.1-8b run0'."""
         suffix = PIPELINE_SUFFIX[self.pipeline]
         closed = " closed-book" if self.closed_book else ""
-        return f"{self.benchmark}{closed} {self.steps}{suffix} {self.optimizer} {self.model} run{self.run}"
+        online = " online" if self.synth_mode == "online" else ""
+        return f"{self.benchmark}{closed} {self.steps}{suffix} {self.optimizer}{online} {self.model} run{self.run}"
 
 
 @dataclass(frozen=True, eq=False)

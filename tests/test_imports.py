@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = {path.stem: path for path in (ROOT / "scaling").glob("*.py") if path.stem != "__init__"}
-ROOMS = sorted((ROOT / "benchmarks").rglob("*.py"))
+# A room's task apps are scripts: they put the room and the library together.
+TASK_APPS = sorted((ROOT / "benchmarks").rglob("*_task_app.py"))
+ROOMS = sorted(set((ROOT / "benchmarks").rglob("*.py")) - set(TASK_APPS))
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
 ANALYSIS = ("stats", "fits", "tables", "hypotheses", "figures", "report", "store", "types", "intervals")
 
@@ -63,6 +65,22 @@ def test_a_benchmark_needs_dspy_and_the_contract_only(path: Path) -> None:
     # Of the library, the contract; and the sandbox for a room whose metric runs programs.
     contract = {"scaling.types"} | ({"scaling.sandbox"} if path.parent.name == "humaneval" else set())
     assert {name for name in names if name.startswith("scaling")} <= contract
+
+
+@pytest.mark.parametrize("path", TASK_APPS, ids=lambda path: path.stem)
+def test_a_task_app_hands_its_room_to_the_library_and_no_more(path: Path) -> None:
+    assert imports(path) == {"sys", "benchmarks.banking77", "scaling.task_app"}
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 12
+
+
+def test_only_hosted_jobs_need_a_web_server() -> None:
+    web = {"fastapi", "uvicorn", "httpx", "nacl", "anyio"}
+    at_the_edge = {"task_app", "inference", "synth_client", "synth_mipro", "tunnel"}
+    for name, path in LIBRARY.items():
+        assert bool(roots(imports(path)) & web) == (name in at_the_edge), name
+        top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        said = " ".join(ast.dump(node) for node in top)
+        assert name in at_the_edge or not [edge for edge in at_the_edge if edge in said], name
 
 
 @pytest.mark.parametrize("name", sorted(LIBRARY))

@@ -22,7 +22,7 @@ from scaling.data import deal, load_benchmark
 from scaling.optimizers import OPTIMIZERS, plan_bootstrap, plan_mipro
 from scaling.pipelines import MultiStepClassifier
 from scaling.side_by_side import side_by_side
-from scaling.types import Deal
+from scaling.types import HOSTED, Deal
 from tests.support import toy as toy_benchmark
 from tests.support.files import lines, read
 from tests.support.server import Body, ScriptedServer, chat_fields, json_fields, text, whole_prompt
@@ -233,6 +233,7 @@ def test_the_same_seed_gives_the_same_numbers(experiment: Callable, tmp_path: Pa
     def told(name: str) -> dict[str, Any]:
         record = experiment(optimizer=optimizer, num_steps=2, output_dir=tmp_path / name)
         record.pop("elapsed_seconds")
+        record.pop("optimize_seconds")
         curve = read(tmp_path / name / "learning_curve.json")["points"]
         predictions = lines(tmp_path / name / "predictions.jsonl")
         return {
@@ -260,7 +261,7 @@ def test_another_run_is_another_experiment(experiment: Callable, tmp_path: Path,
 
 
 def test_the_table_of_optimizers_has_those_that_the_command_line_offers() -> None:
-    assert set(OPTIMIZERS) == {"none", *OPTIMIZING}
+    assert set(OPTIMIZERS) == {"none", *OPTIMIZING, *HOSTED}
 
 
 sizes = st.integers(1, 60).flatmap(

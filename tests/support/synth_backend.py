@@ -1,0 +1,470 @@
+"""A Synth backend on loopback: jobs, events, interceptor and online proxy, as far as their interface is known.
+
+Candidates are the baseline and a fixed list of instructions for the last stage; their scores come from true rollouts
+through the task app, and the best one is returned, so that a planted better instruction must win. Nothing in it is
+Synth's own search: it shows that the way there and back works. By hand, on the embedded model as task model and
+proposer: `python -m tests.support.synth_backend --port 8000`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import anyio.to_thread
+import fastapi
+import httpx
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from nacl.public import PrivateKey, SealedBox
+
+from scaling import local_server
+from scaling.task_app import serving
+
+Json = dict[str, Any]
+PREFIXES = ("policy-optimization", "prompt-learning")
+FORMS = ("messages", "text", "sections", "text_replacements", "pipeline_modules", "results", "state", "best_candidate")
+# What may befall on demand.
+FAULTS = (
+    "401", "no_policy_optimization", "429", "no_key_upload", "no_interceptor_key", "rollouts_fail", "job_fails",
+    "repeats_keys", "hanging_submit", "hanging_poll", "never_ends", "no_json", "malformed", "no_prompt",
+    "lacks_stage", "lacks_input", "changes_users",
+)  # fmt: skip
+ASK_FOR_ONE = (
+    "Write one better instruction for a language model that does this task: {task}. Answer with the instruction only."
+)
+
+
+class Job:
+    """One job: what was submitted, its candidates with their rewards, and how far it is."""
+
+    def __init__(self, body: Json):
+        self.id = f"pl_{uuid.uuid4().hex[:12]}"
+        self.system_id = f"sys_{self.id}"
+        self.learning = body["config_body"]["prompt_learning"]
+        self.mipro = self.learning["mipro"]
+        self.status, self.error, self.rollouts = "pending", None, 0
+        self.candidates: dict[str, Json] = {}
+        self.rewards: dict[str, list[float]] = {}
+        self.chosen: dict[str, str] = {}  # online: rollout -> candidate
+        self.events: list[Json] = []
+        self.cancelled, self.lock = threading.Event(), threading.Lock()
+
+    @property
+    def stages(self) -> list[Json]:
+        """Name, instruction, system and user pattern of each stage, as they were submitted."""
+        prompt = self.learning["initial_prompt"]
+        texts = [message["pattern"] for message in sorted(prompt["messages"], key=lambda m: m["order"])]
+        modules = prompt["metadata"]["pipeline_modules"]
+        return [
+            {"name": module["name"], "instruction": module["instruction_text"], "system": system, "user": user}
+            for module, system, user in zip(modules, texts[::2], texts[1::2], strict=True)
+        ]
+
+    def best(self) -> str | None:
+        scored = {name: sum(r) / len(r) for name, r in self.rewards.items() if r}
+        return max(scored, key=scored.get) if scored else None
+
+    def score(self, name: str | None) -> float | None:
+        rewards = self.rewards.get(name) or []
+        return sum(rewards) / len(rewards) if rewards else None
+
+    def say(self, kind: str, **data: Any) -> None:
+        event = {"seq": len(self.events) + 1, "type": f"learning.policy.mipro.{kind}", "job_id": self.id, "data": data}
+        self.events.append(event | {"created_at": time.time(), "message": kind, "level": "info"})
+
+
+class SynthBackend:
+    """The backend while the `with` block runs; `url` is its address.
+
+    model_url: an OpenAI-compatible server that the interceptor forwards to. proposals: instructions for the last
+    stage, or a function from a job to them. key: the one that opens it, None for any. form: how the best prompt is
+    given. fault: what befalls, one of FAULTS. usage: whether answers say their tokens.
+    """
+
+    def __init__(
+        self,
+        model_url: str,
+        proposals: list[str] | Callable[[Job], list[str]] = (),
+        key: str | None = None,
+        form: str = "messages",
+        fault: str | None = None,
+        port: int = 0,
+        usage: bool = True,
+    ):
+        self.model_url, self.proposals, self.key, self.form, self.fault = model_url, proposals, key, form, fault
+        self.usage, self._port = usage, port
+        self.jobs: dict[str, Job] = {}
+        self.requests: list[tuple[str, str, Json | None]] = []
+        self.forwarded: list[Json] = []
+        self.app_keys: dict[str, str] = {}
+        self.unmatched = 0
+        self.submitted = threading.Event()
+        self._sealed = PrivateKey.generate()
+        self._token = uuid.uuid4().hex
+        self._http = httpx.Client(timeout=60, limits=httpx.Limits(max_connections=None))
+        self._stopping, self._stack, self._lock = threading.Event(), ExitStack(), threading.Lock()
+
+    def __enter__(self) -> SynthBackend:
+        self.url = self._stack.enter_context(serving(self.app(), self._port))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for job in self.jobs.values():
+            job.cancelled.set()
+        self._stack.close()
+        self._http.close()
+
+    def app(self) -> fastapi.FastAPI:
+        @contextlib.asynccontextmanager
+        async def lifespan(app: fastapi.FastAPI):
+            anyio.to_thread.current_default_thread_limiter().total_tokens = 200
+            yield
+
+        app = fastapi.FastAPI(lifespan=lifespan)
+        locked = [fastapi.Depends(self._opens)]
+        for prefix in PREFIXES:
+            if self.fault != "no_policy_optimization" or prefix != "policy-optimization":
+                app.include_router(self._jobs_routes(), prefix=f"/api/{prefix}/online", dependencies=locked)
+                app.include_router(self._systems_routes(), prefix=f"/api/{prefix}/online", dependencies=locked)
+        if self.fault != "no_key_upload":
+            app.include_router(self._keys_routes(), prefix="/api/v1", dependencies=locked)
+        app.include_router(self._calls_routes(), prefix="/api")
+        return app
+
+    def _opens(self, request: fastapi.Request) -> None:
+        """Either header will do; the first request of all is too many with the fault 429."""
+        with self._lock:
+            self.requests.append((request.method, request.url.path, None))
+            first = len(self.requests) == 1
+        if self.fault == "429" and first:
+            raise fastapi.HTTPException(429, "slow down", {"Retry-After": "0"})
+        given = (request.headers.get("x-api-key"), request.headers.get("authorization", "").removeprefix("Bearer "))
+        if self.fault == "401" or (self.key is not None and self.key not in given):
+            raise fastapi.HTTPException(401, "invalid key")
+
+    def _keys_routes(self) -> fastapi.APIRouter:
+        routes = fastapi.APIRouter()
+
+        @routes.get("/me")
+        def me() -> Json:
+            return {"user_id": "somebody"}
+
+        @routes.get("/crypto/public-key")
+        def public_key() -> Json:
+            public = base64.b64encode(bytes(self._sealed.public_key)).decode()
+            return {"public_key": public, "alg": "libsodium.sealedbox.v1"}
+
+        @routes.post("/env-keys")
+        def env_keys(body: Json) -> Json:
+            self.app_keys[body["name"]] = (
+                SealedBox(self._sealed).decrypt(base64.b64decode(body["ciphertext_b64"])).decode()
+            )
+            return {"id": "1", "name": body["name"], "updated_at": time.time()}
+
+        return routes
+
+    def _jobs_routes(self) -> fastapi.APIRouter:
+        routes = fastapi.APIRouter(prefix="/jobs")
+
+        @routes.post("", status_code=201)
+        def submit(body: Json) -> Json:
+            job = Job(body)
+            self.jobs[job.id] = job
+            self.submitted.set()
+            for name in ["baseline", *(f"cand_{i}" for i in range(len(self._proposed(job))))]:
+                job.rewards[name] = []
+            run = self._run_online if job.mipro["mode"] == "online" else self._run_offline
+            threading.Thread(target=run, args=(job,), daemon=True).start()
+            if self.fault == "hanging_submit":
+                self._stopping.wait(30)
+            return {"job_id": job.id, "status": job.status}
+
+        @routes.get("/{job_id}")
+        def poll(job_id: str) -> Any:
+            if self.fault == "hanging_poll":
+                self._stopping.wait(30)
+            if self.fault == "no_json":
+                return PlainTextResponse("<html>a gateway's page</html>")
+            return self._state(self._job(job_id))
+
+        @routes.get("/{job_id}/results")
+        def results(job_id: str) -> Json:
+            job = self._job(job_id)
+            if self.form != "results":
+                raise fastapi.HTTPException(404)
+            return {"best_prompt": self._messages(job), "best_score": job.score(job.best()), "history": []}
+
+        @routes.get("/{job_id}/events")
+        def events(job_id: str, since_seq: int = 0) -> Json:
+            return {"events": [event for event in self._job(job_id).events if event["seq"] > since_seq]}
+
+        @routes.get("/{job_id}/events/stream")
+        def stream(job_id: str) -> StreamingResponse:
+            lines = [f"data: {event}\n\n" for event in self._job(job_id).events]
+            return StreamingResponse(iter([*lines, "data: [DONE]\n\n"]), media_type="text/event-stream")
+
+        @routes.post("/{job_id}/cancel")
+        def cancel(job_id: str) -> Json:
+            job = self._job(job_id)
+            job.cancelled.set()
+            job.status = "cancelled"
+            return {"job_id": job_id, "status": "succeeded", "message": "cancelled", "attempt_id": None}
+
+        return routes
+
+    def _systems_routes(self) -> fastapi.APIRouter:
+        routes = fastapi.APIRouter(prefix="/mipro/systems/{system_id}")
+
+        @routes.get("/state")
+        def state(system_id: str) -> Json:
+            job = self._job(system_id.removeprefix("sys_"))
+            best = job.best()
+            candidates = {
+                name: {
+                    "candidate_id": name,
+                    "avg_reward": job.score(name),
+                    "stage_payloads": {
+                        stage["name"]: {"instruction_lines": text.split("\n")}
+                        for stage, text in zip(job.stages, self._texts(job, name), strict=True)
+                    },
+                }
+                for name in job.rewards
+            }
+            return {"best_candidate_id": best, "version": 1, "candidates": candidates}
+
+        @routes.post("/status")
+        def status(system_id: str, body: Json) -> Json:
+            job = self._job(system_id.removeprefix("sys_"))
+            with job.lock:
+                name = body.get("candidate_id") or job.chosen[body["rollout_id"]]
+                if body["status"] == "reward":
+                    job.rewards[name].append(float(body["reward"]))
+            return {"candidate_id": name}
+
+        return routes
+
+    def _calls_routes(self) -> fastapi.APIRouter:
+        """The interceptor (offline) and the proxy (online): the task app's own LM calls come here."""
+        routes = fastapi.APIRouter()
+
+        @routes.post("/interceptor/v1/{trial_id}/{correlation_id}/chat/completions")
+        def intercept(trial_id: str, correlation_id: str, body: Json, request: fastapi.Request) -> JSONResponse:
+            job_id, _, name = trial_id.partition("-")
+            wanted = self.key if self.fault == "no_interceptor_key" else self._token
+            if request.headers.get("x-api-key") != wanted:
+                raise fastapi.HTTPException(401, "the interceptor's token is missing")
+            return self._forward(self._job(job_id), name, body)
+
+        @routes.post("/mipro/v1/{system_id}/{rollout_id}/chat/completions")
+        def proxy(system_id: str, rollout_id: str, body: Json) -> JSONResponse:
+            job = self._job(system_id.removeprefix("sys_"))
+            with job.lock:
+                names = list(job.rewards)
+                each = job.mipro["online_rollouts_per_candidate"]
+                name = job.chosen.setdefault(rollout_id, names[len(job.chosen) // each % len(names)])
+            answer = self._forward(job, name, body)
+            answer.headers["x-mipro-candidate-id"] = name
+            return answer
+
+        return routes
+
+    def _forward(self, job: Job, name: str, body: Json) -> JSONResponse:
+        """The same call with the candidate's text in the baseline's place; 400 where the messages are others."""
+        if self.fault == "rollouts_fail":
+            return JSONResponse({"error": {"message": "scripted"}}, status_code=500)
+        system, user = body["messages"][0], body["messages"][-1]
+        for stage, text in zip(job.stages, self._texts(job, name), strict=True):
+            if system["content"] == stage["system"] and matches(stage["user"], user["content"]):
+                content = stage["system"].replace(stage["instruction"], text)
+                body = body | {"messages": [system | {"content": content}, *body["messages"][1:]]}
+                break
+        else:
+            self.unmatched += 1
+            raise fastapi.HTTPException(400, "the messages are not those of initial_prompt")
+        self.forwarded.append(body)
+        response = self._http.post(f"{self.model_url}/chat/completions", json=body)
+        answer = response.json()
+        if not self.usage:
+            answer.pop("usage", None)
+        return JSONResponse(answer, status_code=response.status_code)
+
+    def _run_offline(self, job: Job) -> None:
+        """Bootstrap seeds under the baseline, then each candidate on the val seeds, within the job's rollouts."""
+        job.status = "running"
+        job.say("job.started", max_rollouts=job.learning["termination_config"]["max_rollouts"])
+        try:
+            if self.fault == "repeats_keys":
+                raise RuntimeError(f"the keys are {self.key} and {self.app_keys}")
+            if self.fault == "job_fails":
+                raise RuntimeError("the optimizer broke down")
+            self._pass(job, "baseline", job.mipro["bootstrap_train_seeds"])
+            for name in job.rewards:
+                job.rewards[name] = self._pass(job, name, job.mipro["val_seeds"])
+                job.say("candidate.evaluated", candidate_id=name, minibatch_score=job.score(name))
+            while self.fault == "never_ends" and not job.cancelled.wait(1.0):
+                pass
+        except Exception as error:
+            job.status, job.error = "cancelled" if job.cancelled.is_set() else "failed", str(error)
+            job.say("job.failed", error=str(error))
+            return
+        if not job.cancelled.is_set():
+            job.status = "succeeded"
+            job.say("job.completed", best_score=job.score(job.best()))
+
+    def _run_online(self, job: Job) -> None:
+        job.status = "running"
+
+    def _pass(self, job: Job, name: str, seeds: list[int]) -> list[float]:
+        left = job.learning["termination_config"]["max_rollouts"] - job.rollouts
+        seeds = seeds[: max(0, left)]
+        job.rollouts += len(seeds)
+        with ThreadPoolExecutor(max(1, min(job.mipro["max_concurrent"], 16))) as pool:
+            return list(pool.map(lambda seed: self._rollout(job, name, seed), seeds))
+
+    def _rollout(self, job: Job, name: str, seed: int) -> float:
+        if job.cancelled.is_set():
+            raise RuntimeError("cancelled")
+        trace, policy = f"trace_{uuid.uuid4().hex[:8]}", job.learning["policy"]
+        config = {n: policy[n] for n in ("model", "provider", "temperature", "max_completion_tokens")}
+        config["inference_url"] = f"{self.url}/api/interceptor/v1/{job.id}-{name}/{trace}"
+        if self.fault != "no_interceptor_key":
+            config["api_key"] = self._token
+        body = {"trace_correlation_id": trace, "policy": {"config": config}}
+        body |= {"env": {"env_name": job.learning["env_name"], "seed": seed, "config": job.learning["env_config"]}}
+        key = job.learning.get("task_app_api_key") or self.app_keys.get("ENVIRONMENT_API_KEY", "")
+        try:
+            response = self._http.post(f"{job.learning['task_app_url']}/rollout", json=body, headers={"X-API-Key": key})
+        except httpx.HTTPError as error:
+            raise RuntimeError(f"the task app cannot be reached ({type(error).__name__})") from None
+        if response.status_code != 200:
+            raise RuntimeError(f"a rollout failed with {response.status_code}: {response.text[:100]}")
+        return float(response.json()["reward_info"]["outcome_reward"])
+
+    def _state(self, job: Job) -> Json:
+        best = job.best()
+        state = {
+            "job_id": job.id,
+            "status": job.status,
+            "algorithm": "mipro",
+            "error": job.error,
+            "best_score": job.score(best),
+            "best_prompt": None,
+            "metadata": {"mipro_system_id": job.system_id},
+        }
+        if job.mipro["mode"] == "online":
+            state["metadata"]["mipro_proxy_url"] = f"{self.url}/api/mipro/v1/{job.system_id}"
+        if job.status != "succeeded" or self.fault == "no_prompt":
+            return state | ({"metadata": {}} if self.fault == "no_prompt" else {})
+        if self.form == "best_candidate":
+            payloads = {
+                s["name"]: {"instruction_text": t} for s, t in zip(job.stages, self._texts(job, best), strict=True)
+            }
+            return state | {"best_candidate": {"candidate_id": best, "stage_payloads": payloads}}
+        if self.form not in ("results", "state"):
+            state["best_prompt"] = self._messages(job)
+        return state
+
+    def _messages(self, job: Job) -> Any:
+        """The best candidate in the form that is asked for."""
+        if self.fault == "malformed":
+            return {"messages": [["system", 42]]}
+        stages, texts = job.stages, self._texts(job, job.best())
+        pairs = list(zip(stages, texts, strict=True))[: -1 if self.fault == "lacks_stage" else None]
+        if self.form == "text":
+            return texts[-1]
+        if self.form == "text_replacements":
+            changes = [{"old_text": s["instruction"], "new_text": t, "apply_to_role": "system"} for s, t in pairs]
+            return {"text_replacements": changes}
+        if self.form == "pipeline_modules":
+            modules = [{"name": s["name"], "instruction_text": t} for s, t in pairs]
+            return {"messages": [], "metadata": {"pipeline_modules": modules}}
+        name = "content" if self.form == "sections" else "pattern"
+        messages = []
+        for stage, text in pairs:
+            user = "Answer now." if self.fault == "lacks_input" else stage["user"]
+            user += " Please." if self.fault == "changes_users" else ""
+            messages.append({"role": "system", name: stage["system"].replace(stage["instruction"], text)})
+            messages.append({"role": "user", name: user})
+        messages = [message | {"order": order} for order, message in enumerate(messages)]
+        return {"sections" if self.form == "sections" else "messages": messages}
+
+    def _texts(self, job: Job, name: str) -> list[str]:
+        """The instructions of a candidate, stage by stage: a proposal is for the last one."""
+        texts = [stage["instruction"] for stage in job.stages]
+        if name.startswith("cand_"):
+            texts[-1] = self._proposed(job)[int(name.removeprefix("cand_"))]
+        return texts
+
+    def _proposed(self, job: Job) -> list[str]:
+        if callable(self.proposals):
+            self.proposals = self.proposals(job)
+        return list(self.proposals)
+
+    def _job(self, job_id: str) -> Job:
+        if job_id not in self.jobs:
+            raise fastapi.HTTPException(404, "no such job")
+        return self.jobs[job_id]
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether a text is the pattern with its {wildcards} filled."""
+    parts = re.split(r"(\{\w+\})", pattern)
+    return re.fullmatch("".join(".*" if p.startswith("{") else re.escape(p) for p in parts), text, re.S) is not None
+
+
+def asked_of(model_url: str, count: int) -> Callable[[Job], list[str]]:
+    """Proposals that the model itself writes."""
+
+    def propose(job: Job) -> list[str]:
+        question = {"role": "user", "content": ASK_FOR_ONE.format(task=job.stages[-1]["instruction"])}
+        asked = [
+            httpx.post(f"{model_url}/chat/completions", timeout=120, json={
+                "model": job.mipro["proposer"]["model"], "messages": [question], "temperature": 1.0,
+                "max_tokens": job.mipro["proposer"]["max_tokens"], "seed": number,
+            })
+            for number in range(count)
+        ]  # fmt: skip
+        return [said for one in asked if (said := one.json()["choices"][0]["message"]["content"].strip())]
+
+    return propose
+
+
+@contextlib.contextmanager
+def model_at(url: str | None) -> Iterator[str]:
+    """The given server's address, or that of the embedded model, served while the block runs."""
+    if url:
+        yield url
+    else:
+        with local_server.serve() as address:
+            yield address
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--model-url", metavar="URL", help="default: the embedded model")
+    parser.add_argument("--key", help="the SYNTH_API_KEY that it takes (default: any)")
+    parser.add_argument("--proposals", nargs="+", metavar="TEXT", help="default: two that the model writes")
+    parser.add_argument("--form", choices=FORMS, default="messages")
+    parser.add_argument("--fault", choices=FAULTS)
+    options = parser.parse_args()
+    with model_at(options.model_url) as url:
+        proposals = options.proposals or asked_of(url, 2)
+        with SynthBackend(url, proposals, options.key, options.form, options.fault, options.port) as backend:
+            print(f"a Synth backend for trying out, on {backend.url}; stop with Ctrl-C", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
