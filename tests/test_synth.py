@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -595,7 +596,7 @@ def test_exports_of_one_second_do_not_overwrite_each_other(tmp_path: Path) -> No
 def test_cells_from_before_hosted_jobs_are_the_cells_they_were() -> None:
     cell = Cell(benchmark="b", pipeline="chain", steps=1, optimizer="gepa", model="m", optimizer_model="m")
     assert cell.cell_id == "10f06bf196a0292a"
-    online = Cell(**vars(cell) | {"synth_mode": "online"})
+    online = replace(cell, synth_mode="online")
     assert online.cell_id != cell.cell_id
 
 
