@@ -195,6 +195,8 @@ def hosted_of(cells: list[Cell], options: argparse.Namespace) -> tuple[Any, str 
         for flag in (flag for flag, value in flags.items() if value):
             raise UsageError(f"{flag} is for {HOSTED[0]}, which is not among the optimizers. Leave {flag} out.")
         return None, None
+    if options.engine == "dask":
+        raise UsageError(f"{HOSTED[0]} runs its task app in this process. Type --engine local, or leave it out.")
     try:
         from scaling import synth_client  # FastAPI and httpx, which nothing else here needs
     except ImportError as error:
