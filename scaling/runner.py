@@ -114,7 +114,7 @@ def run_cell(work: Work, seam: Seam, settings: Settings, board: Board, rank: int
     record["hosted"] = meter.hosted
     record["rollouts_used"] = meter.rollouts["optimize"]
     record["elapsed_seconds"] = round(time.monotonic() - started, 3)
-    board.phase(cell, "record")
+    board.phase(cell, "record")  # far from here: where another try of the cell has taken over, it ends before it writes
     write_json(files.record, record)
     board.end(cell, record["status"], _sentence(record))
     return record
