@@ -267,7 +267,8 @@ def test_workers_are_killed_and_the_records_are_the_same(
 ) -> None:
     killer = Killer(sweep_server, KILLS, every=local.calls // (KILLS + 1))
     for cap in (1.2 * local.usd, None):  # bills of the killed stay at their highest, so the cap comes early
-        command = [*flags, *DASK, "--workers", str(max(WORKERS)), *(["--max-cost", f"{cap}"] if cap else [])]
+        command = [*flags, *DASK, "--workers", str(max(WORKERS)), "--max-concurrency", "8"]
+        command += ["--max-cost", f"{cap}"] if cap else []
         process = start(command, tmp_path / "out")
         killer.watch(process.pid)
         said, _ = process.communicate(timeout=600)
@@ -275,7 +276,7 @@ def test_workers_are_killed_and_the_records_are_the_same(
         assert cap is None or billed(sweep_server) <= cap
     assert killer.kills == KILLS
     assert outcome(tmp_path / "out") == local.outcome
-    assert sweep_server.calls <= local.calls + KILLS * sweep_server.max_in_flight
+    assert sweep_server.calls <= local.calls + KILLS * 8  # what was in flight is lost with its worker
 
 
 class Killer:
@@ -304,7 +305,10 @@ def workers_of(pid: int) -> list[int]:
     return [child.pid for child in children if any("spawn_main" in word for word in child.cmdline())]
 
 
-@pytest.mark.skipif(not FULL, reason="the other tests compare two workers already")
+long = pytest.mark.skipif(not FULL, reason="workers take seconds to start: make chaos")
+
+
+@long
 @pytest.mark.parametrize("workers", WORKERS)
 def test_any_number_of_workers_gives_the_same_records(
     local: Local, flags: list[str], sweep_server: ScriptedServer, tmp_path: Path, workers: int
@@ -367,13 +371,15 @@ def test_a_scripts_own_benchmarks_travel_and_one_that_kills_its_workers_fails_al
     assert own("--benchmarks", "parity", "--optimizers", "mipro", "--output-dir", "local")[0] == EXIT_OK
     sweep_server.latency = 0.02
     dask = [*DASK, "--workers", "1", "--output-dir", "dask"]
-    code, said = own("--benchmarks", "parity", "deadly", "--optimizers", "mipro", *dask)
-    assert code == EXIT_FAILED, said
+    code, said = own("--benchmarks", "parity", *(["deadly"] if FULL else []), "--optimizers", "mipro", *dask)
+    assert code == (EXIT_FAILED if FULL else EXIT_OK), said
     records = {path.parts[-6]: read(path) for path in (tmp_path / "dask").rglob("results.json")}
-    assert records["deadly"]["error"]["kind"] == "WorkerDied" and records["deadly"]["final_score"] is None
+    if FULL:
+        assert records["deadly"]["error"]["kind"] == "WorkerDied" and records["deadly"]["final_score"] is None
     assert lasting(records["parity"]) == lasting(read(next((tmp_path / "local").rglob("results.json"))))
 
 
+@long
 def test_ctrl_c_ends_the_cells_and_the_workers(
     local: Local, flags: list[str], sweep_server: ScriptedServer, tmp_path: Path
 ) -> None:
@@ -398,6 +404,7 @@ def test_ctrl_c_ends_the_cells_and_the_workers(
     assert outcome(tmp_path / "out") == local.outcome
 
 
+@long
 def test_a_frozen_worker_and_a_scheduler_that_is_gone(
     local: Local, flags: list[str], sweep_server: ScriptedServer, tmp_path: Path
 ) -> None:

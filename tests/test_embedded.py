@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,7 +28,12 @@ def run(**changes) -> dict:
 
 
 def test_a_true_optimizer_run(tmp_path: Path) -> None:
-    record = run(benchmark="banking77", num_steps=1, optimizer="mipro", output_dir=tmp_path, data="sample", labels=4)
+    entry = tomllib.loads((ROOT / "scaling" / "models.toml").read_text())["models"][TINY["model"]]
+    entry["optimizer_max_output_tokens"] = 40  # a proposer's text takes seconds
+    brief = [f'[models."{TINY["model"]}"]', *(f"{name} = {json.dumps(value)}" for name, value in entry.items())]
+    (tmp_path / "models.toml").write_text("\n".join(brief))
+    cell = {"benchmark": "banking77", "num_steps": 1, "optimizer": "mipro", "data": "sample", "labels": 4}
+    record = run(**cell, output_dir=tmp_path, models_file=tmp_path / "models.toml")
     assert record["status"] == "ok", record["error"]
     assert record["rollouts_used"] <= 20
     assert record["usage"]["optimize"]["completion_tokens"] > 0
@@ -49,7 +56,7 @@ def test_a_true_optimizer_run(tmp_path: Path) -> None:
 @pytest.mark.skipif(not REAL_ROWS.is_dir(), reason="no real rows beside this clone")
 @pytest.mark.parametrize("benchmark", ["banking77", "heartdisease", "hotpotqa"])
 def test_a_cell_on_real_rows(benchmark: str, tmp_path: Path) -> None:
-    sizes = {"train_size": 2, "val_size": 5, "test_size": 2}
+    sizes = {"train_size": 2, "val_size": 5, "test_size": 2, "labels": 8 if benchmark == "banking77" else None}
     record = run(benchmark=benchmark, num_steps=1, optimizer="none", output_dir=tmp_path, data=str(REAL_ROWS), **sizes)
     assert record["status"] == "ok", record["error"]
     golds = {line["gold"] for line in lines(tmp_path / "predictions.jsonl")}

@@ -103,8 +103,7 @@ HOSTILE = {
 
 # Each start of a sandbox takes a second or two of a core: all of them in `make chaos`, one of a kind in `make test`.
 SHORT = (
-    "an endless loop", "memory", "exit through js", "a printed pass", "a checker patched", "deep recursion",
-    "a thread that outlives",
+    "memory", "exit through js", "a printed pass", "a checker patched", "deep recursion", "a thread that outlives",
 )  # fmt: skip
 CHAOS = bool(os.environ.get("CHAOS"))
 slow = pytest.mark.skipif(not CHAOS, reason="a sandbox takes seconds: make chaos")
@@ -117,10 +116,10 @@ def judged(code: str, seconds: float = 2.0, megabytes: float = 400) -> Verdict:
 
 @boxed
 def test_a_right_program_passes_and_wrong_ones_say_how_they_fail() -> None:
-    assert judged("def add_one(x): return x + 1", seconds=10) == Verdict(True, None, "")
     failed = judged("def add_one(x): return 1 // 0", seconds=10)
     assert (failed.passed, failed.kind) == (False, "error") and failed.detail.startswith("ZeroDivisionError")
     if CHAOS:
+        assert judged("def add_one(x): return x + 1", seconds=10) == Verdict(True, None, "")
         assert judged("def other(x): return x + 1", seconds=10).kind == "missing"
         assert judged("def add_one(x) return", seconds=10).kind == "syntax"
 
