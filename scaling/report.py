@@ -365,7 +365,7 @@ def _corrections(f: Findings) -> pd.DataFrame:
                 "feedback": fields["feedback"] + (" (cheating)" if fields["feedback"] == "oracle" else ""),
                 "score by turn": ", ".join(percent(v) for v in turns.mean(axis=(0, 2))),
                 "gain": percent(what.gain.effect, sign=True),
-                "its interval": interval_text(what.gain.low, what.gain.high, sign=True),
+                "its interval": _spread(what.gain),
                 "wrong to right": percent(what.wrong_to_right),
                 "right to wrong": percent(what.right_to_wrong),
                 "beyond a redraw": _excess(what.excess_wrong_to_right),
@@ -381,7 +381,13 @@ def _corrections(f: Findings) -> pd.DataFrame:
 def _excess(estimate: Estimate | None) -> str:
     if estimate is None:
         return "not run"
-    return f"{percent(estimate.effect, sign=True)} {interval_text(estimate.low, estimate.high, sign=True)}"
+    return f"{percent(estimate.effect, sign=True)} {_spread(estimate)}"
+
+
+def _spread(estimate: Estimate) -> str:
+    """The interval; where every item changed alike there is none."""
+    alike = estimate.low == estimate.high
+    return "(all items alike)" if alike else interval_text(estimate.low, estimate.high, sign=True)
 
 
 def _research(tests: pd.DataFrame) -> pd.DataFrame:

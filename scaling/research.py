@@ -30,7 +30,7 @@ PROPERTIES = ("size", "price", "context_length", "first_turn_of_other_runs")
 
 def corrections_of(results: Results, entries: list[Entry]) -> list[tuple[Entry, Correction, np.ndarray]]:
     """Every self-correcting cell with what its turns did, and its turn scores (n, turns, runs)."""
-    redraws = {_terms(e): e for e in entries if e.fields["pipeline"] == "resample" and e.steps == 2}
+    redraws = {_terms(e): e for e in entries if e.fields["pipeline"] == "resample" and e.steps >= 2}
     found = []
     for entry in entries:
         turns = results.turns(entry.keys) if entry.fields["pipeline"] == "self_correct" else None

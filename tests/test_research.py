@@ -37,7 +37,7 @@ parameters_status = "published"
 STUDY = """
 benchmarks = ["many"]
 pipelines = ["{pipeline}"]
-steps = [2]
+steps = [{steps}]
 optimizers = ["none"]
 models = {models}
 runs = 1
@@ -66,8 +66,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         entries = "".join(ENTRY.format(name=n, url=server.url, size=s) for n, s in SIZES.items())
         (home / "models.toml").write_text(entries)
         flags = ["--study", str(home / "study.toml"), "--models-file", str(home / "models.toml")]
-        for pipeline, some in (("self_correct", models), ("resample", models[-1:])):
-            (home / "study.toml").write_text(STUDY.format(pipeline=pipeline, models=some))
+        for pipeline, steps, some in (("self_correct", 2, models), ("resample", 3, models[-1:])):
+            (home / "study.toml").write_text(STUDY.format(pipeline=pipeline, steps=steps, models=some))
             assert script.main([*flags, "--output-dir", str(home / "results")]) == 0
     options = ["--results-dir", str(home / "results"), "--output-dir", str(home), "--value-per-correct", "0.001"]
     assert analyze_results.main(options) == 0

@@ -108,6 +108,8 @@ def test_the_open_weights_study_finds_the_planted_exponent_on_real_rows(tmp_path
         assert script.main([*flags, *narrowed]) == 0
     options = ["--results-dir", str(results), "--output-dir", str(tmp_path), "--value-per-correct", "0.001"]
     assert analyze_results.main(options) == 0
+    page = (tmp_path / "summary_results.md").read_text()
+    assert page.count("| corrects |") >= 2 and "not run |" not in page.split("## Self-correction")[1].split("## ")[0]
     with (tmp_path / "summary_fits.csv").open() as lines:
         laws = [row for row in csv.DictReader(lines) if row["family"] == "A size^alpha"]
     assert laws
