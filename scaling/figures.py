@@ -126,7 +126,7 @@ def improvement_heatmap(summary: pd.DataFrame, optimizer: str) -> Figure:
     for row, column in zip(*np.where(values.isna().to_numpy()), strict=True):
         ax.text(column + 0.5, row + 0.5, "not run", ha="center", va="center", fontsize=6.5, color="0.4")
     ax.grid(False)
-    ax.set(xlabel="steps", ylabel="", title=f"change by {OPTIMIZER_NAMES.get(optimizer, optimizer)}, test rows")
+    ax.set(xlabel="steps", ylabel="", title=f"change on test rows by\n{OPTIMIZER_NAMES.get(optimizer, optimizer)}")
     ax.tick_params(axis="y", rotation=0)
     return figure
 

@@ -144,14 +144,15 @@ def recommended(summary: pd.DataFrame, per_dollar: bool) -> list[dict]:
     found = []
     for _, part in summary[summary["check_score"].notna()].groupby("benchmark"):
         cost = part["usd_per_example"].where(part["usd_per_example"] > 0, part["tokens_per_example"])
-        part = part.assign(cost=cost, of=len(part)).sort_values(["check_score", "cost"], ascending=[False, True])
+        part = part.assign(cost=cost, effort=part["optimizer"] != "none", of=len(part))  # of equals, the plain one
+        part = part.sort_values(["check_score", "cost", "effort"], ascending=[False, True, True])
         if len(part) < 2:
             continue  # nothing to choose from
         best = part.iloc[0]
         if per_dollar:
             q, rows = best["check_score"], (best["val_size"] - best["select_size"]) * best["runs"]
             near = part[part["check_score"] >= q - np.sqrt(q * (1 - q) / rows)]
-            best = near.sort_values("cost").iloc[0]
+            best = near.sort_values(["cost", "effort"]).iloc[0]
         found.append(best.to_dict())
     return found
 
