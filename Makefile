@@ -19,10 +19,10 @@ test: $(VENV)/ready
 
 # The fault and kill tests at full size (12 cells, 20 kills; 10 of Dask's workers): minutes, not seconds.
 chaos: $(VENV)/ready
-	CHAOS=1 $(BIN)/python -m pytest tests/test_seam.py -k "faults or killed"
-	CHAOS=1 $(BIN)/python -m pytest tests/test_cluster.py
+	CHAOS=1 $(BIN)/python -m pytest tests/llm/test_gateway.py -k "faults or killed"
+	CHAOS=1 $(BIN)/python -m pytest tests/distributed/test_engine.py
 	CHAOS=1 $(BIN)/python -m pytest tests/test_sandbox.py
-	CHAOS=1 $(BIN)/python -m pytest tests/test_rooms_text.py -k every_math_row
+	CHAOS=1 $(BIN)/python -m pytest tests/benchmarks/test_rooms_text.py -k every_math_row
 	CHAOS=1 $(BIN)/python -m pytest tests/test_studies.py
 
 # All canonical solutions of HumanEval through the sandbox, from the hub or from DATA=DIR: minutes.
@@ -32,7 +32,7 @@ humaneval: $(VENV)/ready
 
 # Ratios measured side by side in one run, kept in bench/*.md: about a quarter of an hour with nothing else running.
 bench: $(VENV)/ready
-	$(BIN)/python -m bench.seam
+	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.analysis
 	$(BIN)/python -m bench.cluster
 	$(BIN)/python -m bench.task_app

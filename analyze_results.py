@@ -45,7 +45,7 @@ def analyze(
     value_per_correct: dollars that one more right answer is worth. per_dollar: recommend the cheapest cell that is
     not clearly worse than the best.
     """
-    from scaling import report  # pandas and its friends start slowly; --help does not need them
+    from scaling.analysis import report  # pandas and its friends start slowly; --help does not need them
 
     findings = find(folders, value_per_correct, per_dollar)
     output.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,8 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
     """Everything that the records support, as frames (`report.Findings`)."""
     import pandas as pd
 
-    from scaling import comparisons, fit_table, money, report, research, summary, tables
+    from scaling.analysis import comparisons, fit_table, money, report, research, summary
+    from scaling.analysis import results as tables
 
     results = tables.load(folders)
     entries = comparisons.entries_of(results)
@@ -93,7 +94,7 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
 
 def draw(findings, folder: Path, formats: list[str]) -> dict[Path, str]:
     """Draw every figure in every format; returns the PNG (or first format's) paths with a sentence on each."""
-    from scaling import figures, report
+    from scaling.analysis import figures, report
 
     figures.theme()
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +126,7 @@ def _in_two_processes(save: Callable[[str], None], names: list[str]) -> None:
 
 def planned_figures(findings) -> dict:
     """Name -> (what draws it, a sentence on it), for the figures that these records can fill."""
-    from scaling import figures, research
+    from scaling.analysis import figures, research
 
     frame, cells = findings.summary, findings.results.cells
     fits = _families_by_line(findings)
@@ -165,8 +166,8 @@ def planned_figures(findings) -> dict:
 
 def _families_by_line(findings) -> dict:
     """(benchmark, line) -> fitted families, for the series with five points."""
-    from scaling import fit_table
-    from scaling.stats import run_variances
+    from scaling.analysis import fit_table
+    from scaling.analysis.stats import run_variances
 
     between = run_variances([entry.final for entry in findings.entries])
     lines = {

@@ -33,16 +33,17 @@ from benchmarks import (
     superglue,
     toolqa,
 )  # fmt: skip
-from scaling import local_server, plan
-from scaling.cache import Cache
-from scaling.check import print_check
+from scaling import plan
 from scaling.data import check_config, load_benchmark
-from scaling.estimate import Estimate, estimate, figures, minutes, print_estimates, seconds
-from scaling.lm import Seam
+from scaling.llm import local_server
+from scaling.llm.cache import Cache
+from scaling.llm.check import print_check
+from scaling.llm.gateway import Gateway
 from scaling.models import Model, find_model, load_registry, require_key
-from scaling.pipelines import MultiStepClassifier
-from scaling.progress import Board, quiet
-from scaling.runner import Settings, Work, run_cells, skip_cell
+from scaling.run.estimate import Estimate, estimate, figures, minutes, print_estimates, seconds
+from scaling.run.pipelines import MultiStepClassifier
+from scaling.run.progress import ProgressReporter, quiet
+from scaling.run.runner import CellTask, Settings, run_cells, skip_cell
 from scaling.store import CACHE, LOG, CellFiles, files_of, is_settled, read_records, write_aggregate, write_plan
 from scaling.types import (
     EXIT_CAP,
@@ -54,7 +55,7 @@ from scaling.types import (
     OPTIMIZERS,
     Benchmark,
     Cell,
-    Deal,
+    Splits,
     SweepInterrupted,
     UsageError,
 )
@@ -156,16 +157,16 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
     with serving(models.values() if options.engine == "local" else []) as address, ExitStack() as stack:
         cache = Cache(options.output_dir / CACHE, fresh=options.fresh)
         stack.callback(cache.close)
-        seam = Seam(cache, options.max_cost, options.max_concurrency)
+        gateway = Gateway(cache, options.max_cost, options.max_concurrency)
         waiting = [_at_address(item, address) for item in waiting]
         waiting.sort(key=lambda item: (item.phase, -estimates[item.cell.cell_id].chain[1]))
         cells_by_id = {item.cell.cell_id: asdict(item.cell) for item in waiting}
         write_plan(options.output_dir, {i: asdict(one) | {"cell": cells_by_id[i]} for i, one in estimates.items()})
         screen = stack.enter_context(quiet(options.output_dir / LOG))
-        board = Board([item.cell for item in waiting], options.output_dir, seam, screen)
-        stack.enter_context(board.running())
+        reporter = ProgressReporter([item.cell for item in waiting], options.output_dir, gateway, screen)
+        stack.enter_context(reporter.running())
         settings = Settings(timeout=options.timeout, max_error_rate=options.max_error_rate, hosted=hosted)
-        run(waiting, seam, settings, board, options.output_dir)
+        run(waiting, gateway, settings, reporter, options.output_dir)
     return [item.files.read_record() for item in work]
 
 
@@ -174,7 +175,7 @@ def engine(options: argparse.Namespace) -> Callable[..., Any]:
     if options.engine == "local":
         return run_cells
     try:
-        from scaling import cluster
+        from scaling.distributed import engine as cluster
     except ImportError as error:
         raise UsageError(
             f"--engine dask cannot be used here ({error}). Type: pip install 'dask[distributed]', or --engine local."
@@ -198,7 +199,7 @@ def hosted_of(cells: list[Cell], options: argparse.Namespace) -> tuple[Any, str 
     if options.engine == "dask":
         raise UsageError(f"{HOSTED[0]} runs its task app in this process. Type --engine local, or leave it out.")
     try:
-        from scaling import synth_client  # FastAPI and httpx, which nothing else here needs
+        from scaling.hosted import client as synth_client  # FastAPI and httpx, which nothing else here needs
     except ImportError as error:
         raise UsageError(f"{HOSTED[0]} needs {error.name}. Type: pip install -r requirements-dev.txt") from None
     if options.task_app_port and not options.task_app_url:
@@ -214,11 +215,11 @@ def hosted_of(cells: list[Cell], options: argparse.Namespace) -> tuple[Any, str 
     return hosted, lacks
 
 
-def check_hosted(hosted: Any, waiting: list[Work], options: argparse.Namespace) -> None:
+def check_hosted(hosted: Any, waiting: list[CellTask], options: argparse.Namespace) -> None:
     """Raise UsageError for what would stop the hosted cells that are to run: backend, key, tunnel, models."""
     cells = [item for item in waiting if item.cell.optimizer in HOSTED]
     if cells and not options.dry_run:
-        from scaling import synth_client
+        from scaling.hosted import client as synth_client
 
         models = {model.id: model for item in cells for model in (item.model, item.optimizer_model)}
         synth_client.check(hosted, list(models.values()), cells[0].cell.synth_mode)
@@ -236,14 +237,14 @@ def with_own_files(study: plan.Study) -> plan.Study:
     return replace(study, benchmarks=[paths[name].stem if name in paths else name for name in study.benchmarks])
 
 
-def prepare(phases: list[list[Cell]], models: dict[str, Model], options: argparse.Namespace) -> list[Work]:
+def prepare(phases: list[list[Cell]], models: dict[str, Model], options: argparse.Namespace) -> list[CellTask]:
     """Load each benchmark once, deal its rows, and give every cell its sizes and its folder.
 
     phases: the cells of each phase of the study. A cell that data make the same as another's is one cell.
     """
     loaded: dict[tuple, Benchmark] = {}
-    dealt: dict[tuple, tuple[Cell, Deal]] = {}
-    work: dict[str, Work] = {}
+    dealt: dict[tuple, tuple[Cell, Splits]] = {}
+    work: dict[str, CellTask] = {}
     taken: set[Path] = set()
     for phase, cell in ((number, cell) for number, cells in enumerate(phases) for cell in cells):
         key = (cell.benchmark, cell.labels, cell.closed_book)
@@ -270,15 +271,15 @@ def prepare(phases: list[list[Cell]], models: dict[str, Model], options: argpars
             raise UsageError(
                 f"{files.folder} holds another experiment ({files.owner()}). Give another output_dir, or move it away."
             )
-        item = Work(sized, bench, rows, models[sized.model], models[sized.optimizer_model], files, phase)
+        item = CellTask(sized, bench, rows, models[sized.model], models[sized.optimizer_model], files, phase)
         work[sized.cell_id] = item
     return list(work.values())
 
 
 def print_plan(
     study: plan.Study,
-    waiting: list[Work],
-    settled: list[Work],
+    waiting: list[CellTask],
+    settled: list[CellTask],
     models: dict[str, Model],
     options: argparse.Namespace,
 ) -> dict[str, Estimate]:
@@ -336,7 +337,7 @@ def main(argv: list[str] | None = None) -> int:
             return EXIT_OK if check(study, options) else EXIT_USAGE
         records = run_sweep(study, options)
         if study.compares_mipro and not options.dry_run:
-            from scaling import mipro_table  # pandas and its friends, which running does not need
+            from scaling.analysis import mipro_table  # pandas and its friends, which running does not need
 
             print("\n".join(mipro_table.finish(options.output_dir, records)))
     except UsageError as error:
@@ -533,7 +534,7 @@ def _models_of(cells: list[Cell], registry: dict[str, Model], options: argparse.
     return models
 
 
-def _skip(item: Work, options: argparse.Namespace, without: bool) -> bool:
+def _skip(item: CellTask, options: argparse.Namespace, without: bool) -> bool:
     """Whether the cell is left as it is; one that was skipped is, as long as it is still without what it needs."""
     record = item.files.read_record()
     if record is not None and record["status"] == "skipped":
@@ -541,7 +542,7 @@ def _skip(item: Work, options: argparse.Namespace, without: bool) -> bool:
     return not options.fresh and is_settled(record, options.retry_failed)
 
 
-def _at_address(item: Work, address: str | None) -> Work:
+def _at_address(item: CellTask, address: str | None) -> CellTask:
     """The cell's work with the embedded model at the address it is served at now."""
     models = _placed(item.model, address), _placed(item.optimizer_model, address)
     return replace(item, model=models[0], optimizer_model=models[1])
@@ -551,7 +552,7 @@ def _placed(model: Model, address: str | None) -> Model:
     return replace(model, api_base=address) if model.embedded else model
 
 
-def _size_notes(study: plan.Study, work: list[Work]) -> list[str]:
+def _size_notes(study: plan.Study, work: list[CellTask]) -> list[str]:
     notes = {}
     asked = [(part.train_size, part.val_size, part.test_size) for part in plan.phases_of(study)]
     for item in work:

@@ -18,18 +18,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import run_scaling_experiment as script
+from bench.gateway import LATENCY, PLACES, serving
 from bench.results import Measure, write_results
-from bench.seam import LATENCY, PLACES, serving
 from scaling import plan
-from scaling.cache import Cache
-from scaling.elsewhere import FarSeam
-from scaling.ledger import Ledger
-from scaling.lm import Call, Meter, Seam
+from scaling.distributed.coordinator import Coordinator
+from scaling.distributed.protocol import connected
+from scaling.distributed.worker import RemoteGateway
+from scaling.llm.cache import Cache
+from scaling.llm.gateway import Call, Gateway, Meter
 from scaling.models import Model, load_registry
-from scaling.runner import Work
+from scaling.run.runner import CellTask
 from scaling.store import RECORD, read_records, write_aggregate, write_json
 from scaling.types import digest
-from scaling.wire import connected
 
 CELLS, LEFT = 10_000, 10
 WORKERS, THREADS, CALLS, ANSWERS = 2, 16, 4_000, 100_000
@@ -129,7 +129,7 @@ def ledger_rate(folder: Path) -> list[Measure]:
     """Calls a second that the ledger lets through, of two processes whose provider answers at once."""
     cells = [SimpleNamespace(cell=SimpleNamespace(cell_id=f"cell {n}", label="")) for n in range(WORKERS)]
     cache = Cache(folder / "rate.sqlite")
-    book = Ledger(cells, Seam(cache, max_cost=1e6, max_concurrency=PLACES), None, None, "127.0.0.1")
+    book = Coordinator(cells, Gateway(cache, max_cost=1e6, max_concurrency=PLACES), None, None, "127.0.0.1")
     book._parts = lambda cell_id: b""
     context = multiprocessing.get_context("spawn")
     with context.Pool(WORKERS) as pool:
@@ -150,13 +150,13 @@ def ask_often(address: tuple[str, int], key: bytes, cell_id: str) -> tuple[float
     answer = {"outputs": [{"text": "x" * 400}], "prompt_tokens": 300, "completion_tokens": 100, "list_cost_usd": 4e-4}
 
     def ask(n: int) -> None:
-        seam.answer(Call(f"{cell_id} {n} {'0' * 48}", model, cell_id, 0, "evaluate", 2e-3, lambda: answer))
+        gateway.answer(Call(f"{cell_id} {n} {'0' * 48}", model, cell_id, 0, "evaluate", 2e-3, lambda: answer))
 
     with connected(address, key) as line, ThreadPoolExecutor(THREADS) as pool:
         line.send((cell_id, False))
         line.receive()
-        seam = FarSeam(line, None)
-        seam.meter = Meter(cell_id)
+        gateway = RemoteGateway(line, None)
+        gateway.meter = Meter(cell_id)
         started = time.perf_counter()
         list(pool.map(ask, range(CALLS)))
         ended = time.perf_counter()
@@ -205,7 +205,7 @@ def settle_all(results: Path) -> None:
             write_json(item.files.record, made[item.cell.steps] | own)
 
 
-def planned(argv: list[str]) -> list[Work]:
+def planned(argv: list[str]) -> list[CellTask]:
     """The work of a command line."""
     options = script.parse(argv)
     options.by_hand, options.flat = set(plan.SIZE_FIELDS), False

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from bench.gateway import LATENCY, PLACES, serving
 from bench.results import Measure, write_results
-from bench.seam import LATENCY, PLACES, serving
 from scaling.data import deal, load_benchmark
+from scaling.hosted.task_app import Task, create_app
+from scaling.hosted.task_app import serving as serving_app
 from scaling.models import Model
-from scaling.pipelines import MultiStepClassifier
-from scaling.task_app import Task, create_app
-from scaling.task_app import serving as serving_app
+from scaling.run.pipelines import MultiStepClassifier
 from tests.support import toy
 
 JSON = {"Content-Type": "application/json"}

@@ -14,7 +14,7 @@ from collections import defaultdict
 from functools import lru_cache
 from typing import Any, Literal, get_args, get_origin
 
-from scaling.types import Benchmark, Deal, Row, UsageError
+from scaling.types import Benchmark, Row, Splits, UsageError
 
 REQUIRED_KEYS = ("signature", "loader", "metric", "train_seeds", "val_seeds")
 OPTIONAL_KEYS = (
@@ -81,8 +81,8 @@ def check_config(name: str, config: dict[str, Any]) -> None:
         raise UsageError(f"BENCHMARK_CONFIG['{name}']: train_seeds and val_seeds overlap. Give each row one use.")
 
 
-def deal(bench: Benchmark, train: int, val: int, select: int, test: int, run: int, seed: int = 0) -> Deal:
-    """Deal the rows of one run.
+def deal(bench: Benchmark, train: int, val: int, select: int, test: int, run: int, seed: int = 0) -> Splits:
+    """Splits the rows of one run.
 
     train, val, select, test are sizes in rows (`select` <= `val`; the rest of val is check). With no
     `test_seeds` in the config, `check` takes the place of test. Raises UsageError when data are short.
@@ -103,7 +103,7 @@ def deal(bench: Benchmark, train: int, val: int, select: int, test: int, run: in
             f"{select} of select. Type --val-size {2 * val}, or give the benchmark test_seeds."
         )
     split = "test" if test_rows else "check"
-    return Deal(train_rows, select_rows, check_rows, test_rows or check_rows, split, dropped)
+    return Splits(train_rows, select_rows, check_rows, test_rows or check_rows, split, dropped)
 
 
 def shrink(bench: Benchmark, train: int, val: int, test: int, seed: int = 0) -> tuple[int, int, int]:

@@ -22,7 +22,7 @@ from scaling.types import (
     SYNTH_MODES,
     Benchmark,
     Cell,
-    Deal,
+    Splits,
     UsageError,
     unknown_name,
 )
@@ -243,7 +243,7 @@ def select_size(val_size: int, rollout_budget: int) -> int:
 
 def budget_of_trials(trials: int, val_size: int) -> int:
     """The smallest rollout budget at which MIPROv2 makes that many trials on the rows that it selects on."""
-    from scaling.optimizers import plan_mipro  # DSPy, which the plan itself does not need
+    from scaling.run.optimizers import plan_mipro  # DSPy, which the plan itself does not need
 
     if trials < 1:
         raise UsageError(f"--trials {trials}: at least 1 is needed. Type --trials 20.")
@@ -281,7 +281,7 @@ def power_notes(cells: list[Cell]) -> list[str]:
     ]
 
 
-def fit_to_data(cell: Cell, bench: Benchmark, by_hand: set[str]) -> tuple[Cell, Deal]:
+def fit_to_data(cell: Cell, bench: Benchmark, by_hand: set[str]) -> tuple[Cell, Splits]:
     """The cell with the sizes that its data can fill, and its deal.
 
     Sizes named in `by_hand` (flags) are exact: data that cannot fill them raise UsageError. The others are

@@ -46,7 +46,7 @@ class CellStopped(BaseException):
     """Ends a cell from inside any thread of it.
 
     A BaseException because optimizers swallow every Exception (an `Exception` raised at the cap left
-    GEPA and MIPROv2 running for dozens of calls). Raised by the LM seam, caught only in `run_cell`.
+    GEPA and MIPROv2 running for dozens of calls). Raised by the LM gateway, caught only in `run_cell`.
     """
 
     def __init__(self, status: str, message: str):
@@ -136,7 +136,7 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
-class Deal:
+class Splits:
     """The rows of one run: train and select for the optimizer, check for nobody, test opened once."""
 
     train: list[Row]

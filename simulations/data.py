@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats as distributions
 
-from scaling.stats import Arm
+from scaling.analysis.stats import Arm
 
 ITEM_CORRELATION = 0.6  # of the latent answers; of right and wrong it is about 0.4
 

@@ -13,11 +13,10 @@ import numpy as np
 from scipy import stats as distributions
 from statsmodels.stats.proportion import proportion_confint
 
-from scaling.fits import families, power_law, shape_label, size_line, zero_set
-from scaling.hypotheses import Grid, judge
-from scaling.intervals import newcombe_paired
-from scaling.selfcorrection import correction
-from scaling.stats import (
+from scaling.analysis.fits import families, power_law, shape_label, size_line, zero_set
+from scaling.analysis.hypotheses import Grid, judge
+from scaling.analysis.self_correction import correction
+from scaling.analysis.stats import (
     SIGNIFICANCE,
     Arm,
     adoption_p,
@@ -28,6 +27,7 @@ from scaling.stats import (
     run_variances,
     score_interval,
 )
+from scaling.intervals import newcombe_paired
 from simulations.data import arms, gains
 
 BENCHMARKS = {"alpha": "classification", "beta": "classification", "gamma": "reasoning"}

@@ -12,7 +12,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from scaling.data import deal, load_benchmark, shrink, stratified
-from scaling.types import Benchmark, Deal, Row, UsageError
+from scaling.types import Benchmark, Row, Splits, UsageError
 from tests.support.toy import config
 
 PARTS = ("train", "select", "check", "test")
@@ -49,7 +49,7 @@ def ids(rows: list[Row]) -> list[str]:
     return [row["id"] for row in rows]
 
 
-def union(dealt: Deal) -> set[str]:
+def union(dealt: Splits) -> set[str]:
     """Train and val together."""
     return {*ids(dealt.train), *ids(dealt.select), *ids(dealt.check)}
 

@@ -9,12 +9,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LIBRARY = {path.stem: path for path in (ROOT / "scaling").glob("*.py") if path.stem != "__init__"}
+LIBRARY = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in (ROOT / "scaling").rglob("*.py")
+    if path.stem != "__init__"
+}
+FOLDERS = sorted(path.name for path in (ROOT / "scaling").iterdir() if (path / "__init__.py").exists())
 # A room's task apps are scripts: they put the room and the library together.
 TASK_APPS = sorted((ROOT / "benchmarks").rglob("*_task_app.py"))
 ROOMS = sorted(set((ROOT / "benchmarks").rglob("*.py")) - set(TASK_APPS))
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
-ANALYSIS = ("stats", "fits", "tables", "hypotheses", "figures", "report", "store", "types", "intervals")
+ANALYSIS = sorted(name for name in LIBRARY if name.startswith("scaling.analysis."))
 
 
 def imports(path: Path) -> set[str]:
@@ -25,8 +30,8 @@ def imports(path: Path) -> set[str]:
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: relative imports hide who imports whom"
-            # `from scaling import lm` imports a module, `from scaling.lm import Seam` a name.
-            packages = ("scaling", "benchmarks")
+            # `from scaling import lm` imports a module, `from scaling.llm.gateway import Gateway` a name.
+            packages = {"scaling", "benchmarks"} | {f"scaling.{folder}" for folder in FOLDERS}
             found |= {f"{node.module}.{n.name}" for n in node.names} if node.module in packages else {node.module}
     return found
 
@@ -40,9 +45,8 @@ def reached(start: str) -> set[str]:
     found, waiting = set(), [start]
     while waiting:
         names = imports(LIBRARY[waiting.pop()])
-        inside = {name.split(".")[1] for name in names - found if name.startswith("scaling.")}
+        waiting += sorted((names - found) & set(LIBRARY))
         found |= names
-        waiting += sorted(inside & set(LIBRARY))
     return found
 
 
@@ -69,13 +73,13 @@ def test_a_benchmark_needs_dspy_and_the_contract_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TASK_APPS, ids=lambda path: path.stem)
 def test_a_task_app_hands_its_room_to_the_library_and_no_more(path: Path) -> None:
-    assert imports(path) == {"sys", "benchmarks.banking77", "scaling.task_app"}
+    assert imports(path) == {"sys", "benchmarks.banking77", "scaling.hosted.task_app"}
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 12
 
 
 def test_only_hosted_jobs_need_a_web_server() -> None:
     web = {"fastapi", "uvicorn", "httpx", "nacl", "anyio"}
-    at_the_edge = {"task_app", "inference", "synth_client", "synth_mipro", "tunnel"}
+    at_the_edge = {f"scaling.hosted.{name}" for name in ("task_app", "inference", "client", "optimizer", "tunnel")}
     for name, path in LIBRARY.items():
         assert bool(roots(imports(path)) & web) == (name in at_the_edge), name
         top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -88,21 +92,24 @@ def test_the_library_knows_neither_scripts_nor_benchmarks(name: str) -> None:
     assert not roots(imports(LIBRARY[name])) & ({"benchmarks", "tests"} | SCRIPTS)
 
 
-@pytest.mark.parametrize("name", [name for name in ANALYSIS if name in LIBRARY])
+@pytest.mark.parametrize("name", [*ANALYSIS, "scaling.store", "scaling.types", "scaling.intervals"])
 def test_the_analysis_needs_no_dspy(name: str) -> None:
-    assert not roots(reached(name)) & {"dspy", "litellm", "gepa", "optuna"}
+    found = reached(name)
+    assert not roots(found) & {"dspy", "litellm", "gepa", "optuna"}
+    others = tuple(f"scaling.{folder}." for folder in ("run", "llm", "hosted", "distributed"))
+    assert not {module for module in found if module.startswith(others)}
 
 
 def test_one_module_knows_dask_and_none_imports_it_at_its_top() -> None:
     knowing = {name for name, path in LIBRARY.items() if roots(imports(path)) & {"dask", "distributed"}}
-    assert knowing == {"cluster"}
+    assert knowing == {"scaling.distributed.engine"}
     for path in [*LIBRARY.values(), *(ROOT / f"{name}.py" for name in SCRIPTS)]:
         top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
-        assert "cluster" not in {name.name.split(".")[-1] for node in top for name in node.names}, path
+        assert "engine" not in {name.name.split(".")[-1] for node in top for name in node.names}, path
 
 
 def test_the_run_half_is_what_it_is_told_apart_from() -> None:
     # The search above finds DSPy where it is.
-    assert "dspy" in roots(reached("runner"))
-    assert "dspy" in roots(imports(LIBRARY["lm"]))
-    assert {"store", "types", "intervals"} <= set(LIBRARY)
+    assert "dspy" in roots(reached("scaling.run.runner"))
+    assert "dspy" in roots(imports(LIBRARY["scaling.llm.gateway"]))
+    assert {"scaling.store", "scaling.types", "scaling.intervals"} <= set(LIBRARY)

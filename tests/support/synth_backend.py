@@ -26,8 +26,8 @@ import httpx
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from nacl.public import PrivateKey, SealedBox
 
-from scaling import local_server
-from scaling.task_app import serving
+from scaling.hosted.task_app import serving
+from scaling.llm import local_server
 
 Json = dict[str, Any]
 PREFIXES = ("policy-optimization", "prompt-learning")

@@ -3,7 +3,7 @@
 import sys
 
 from benchmarks import banking77
-from scaling.task_app import main
+from scaling.hosted.task_app import main
 
 if __name__ == "__main__":
     sys.exit(main("banking77", banking77.CONFIG, steps=3))

@@ -1,0 +1,238 @@
+"""A thin client of Synth's hosted jobs: where they are sent, with which key, and every call of the interface.
+
+What is known of the interface was gathered from its public client and demos; where versions differ, both ways are
+accepted.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import tenacity
+
+from scaling.hosted.prompts import (
+    Json,
+)
+from scaling.hosted.task_app import DEFAULT_PORT, keys_of_environment
+from scaling.models import Model
+from scaling.types import UsageError
+
+KEY_NAME, URL_NAME = "SYNTH_API_KEY", "SYNTH_BACKEND_URL"
+REMOTE, LOCAL = "https://api.usesynth.ai", "http://localhost:8000"
+ROUTES = ("policy-optimization/online", "prompt-learning/online")
+PROVIDERS = ("openai", "groq", "google")
+MAX_ATTEMPTS = 6
+
+
+class SynthError(Exception):
+    """The hosted job gave no program; the message is one line."""
+
+
+class NotThere(SynthError):
+    """Every route that was tried answered 404."""
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """Where hosted jobs are sent and how patiently they are followed; no key in it. job_timeout in seconds."""
+
+    backend: str
+    task_app_url: str | None = None
+    task_app_port: int = DEFAULT_PORT
+    job_timeout: float = 3600.0
+    timeout: float = 120.0
+    fresh: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        return is_loopback(self.backend)
+
+
+def backend_of(local: bool) -> str:
+    """The backend's address: SYNTH_BACKEND_URL, else Synth's; with `local` one on this machine."""
+    named = os.environ.get(URL_NAME, "").rstrip("/").removesuffix("/api")
+    if named and not named.startswith(("http://", "https://")):
+        raise UsageError(f"{URL_NAME} is no http address. Type: export {URL_NAME}={LOCAL}, for example.")
+    if local:
+        return named if named and is_loopback(named) else LOCAL
+    return named or REMOTE
+
+
+def is_loopback(url: str) -> bool:
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def missing(hosted: Hosted) -> str | None:
+    """Why hosted cells cannot run here: the key that is not set; a backend on this machine may do without."""
+    if hosted.is_local or os.environ.get(KEY_NAME):
+        return None
+    return f"{KEY_NAME} is not set. Type: export {KEY_NAME}=... (or put it into .env), or use --local."
+
+
+def check(hosted: Hosted, models: list[Model], mode: str) -> None:
+    """Raise UsageError for what would fail after money is spent: addresses, providers, tunnel, backend, key.
+
+    A task app that has no key yet gets one, in the environment of this process.
+    """
+    if hosted.task_app_url and mode == "online":
+        raise UsageError("--task-app-url: in online mode nobody has to reach the task app. Leave it out.")
+    if hosted.task_app_url and not hosted.task_app_url.startswith(("http://", "https://")):
+        raise UsageError(f"--task-app-url {hosted.task_app_url} is no http address. Type --task-app-url https://...")
+    for model in models:
+        if not hosted.is_local and provider_of(model) not in PROVIDERS:
+            raise UsageError(
+                f"synth_mipro: Synth calls models of {', '.join(PROVIDERS)}; '{model.id}' is none of them. "
+                f"Type --models openai/gpt-4o-mini, for example, or leave synth_mipro out."
+            )
+    if mode == "offline" and not hosted.is_local and not hosted.task_app_url and not shutil.which("cloudflared"):
+        raise UsageError(
+            "synth_mipro: Synth must reach the task app on this machine, and `cloudflared` is not installed. "
+            f"Install it, or type --task-app-url URL with an address that leads to port {hosted.task_app_port} here."
+        )
+    if not keys_of_environment():  # one for all cells and their processes: a backend keeps one for a user
+        os.environ["ENVIRONMENT_API_KEY"] = secrets.token_hex(32)
+    with SynthClient(hosted) as client:
+        try:
+            client.call("GET", ["/api/v1/me"])
+        except NotThere:
+            pass  # a backend without that route says at the submission what it thinks of the key
+        except SynthError as error:
+            raise UsageError(f"{error}. Mend {KEY_NAME} or {URL_NAME}, or leave synth_mipro out.") from None
+
+
+def provider_of(model: Model) -> str:
+    return model.route.partition("/")[0]
+
+
+class SynthClient:
+    """The calls of a backend; retried where that is safe. Raises SynthError in one line, without any key."""
+
+    def __init__(self, hosted: Hosted, sleep: Callable[[float], None] = time.sleep):
+        key = os.environ.get(KEY_NAME) or "local"
+        headers = {"X-API-Key": key, "Authorization": f"Bearer {key}"}
+        self.backend, self._sleep, self.secrets = hosted.backend, sleep, {key}
+        self._http = httpx.Client(base_url=hosted.backend, headers=headers, timeout=hosted.timeout)
+
+    def __enter__(self) -> SynthClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def submit(self, body: Json) -> Json:
+        """Start a job; gives what the backend says of it, with its id as `job_id`."""
+        said = self.call("POST", [f"/api/{route}/jobs" for route in ROUTES], body, repeatable=False)
+        job_id = said.get("job_id") or said.get("id")
+        if not job_id:
+            raise SynthError("the backend took the job and gave no job_id")
+        return said | {"job_id": str(job_id)}
+
+    def job(self, job_id: str) -> Json:
+        routes = [f"/api/{route}/jobs/{job_id}" for route in ROUTES]
+        return self.call("GET", [*routes, f"/api/jobs/{job_id}"])
+
+    def results(self, job_id: str) -> Json:
+        return self.call("GET", [f"/api/{route}/jobs/{job_id}/results" for route in ROUTES])
+
+    def cancel(self, job_id: str, reason: str) -> None:
+        routes = [f"/api/{route}/jobs/{job_id}/cancel" for route in ROUTES]
+        self.call("POST", [*routes, f"/api/jobs/{job_id}/cancel"], {"reason": reason})
+
+    def system(self, system_id: str) -> Json:
+        return self.call("GET", [f"/api/{route}/mipro/systems/{system_id}/state" for route in ROUTES[::-1]])
+
+    def rollout_status(self, system_id: str, body: Json) -> Json:
+        return self.call("POST", [f"/api/{route}/mipro/systems/{system_id}/status" for route in ROUTES[::-1]], body)
+
+    def upload_task_app_key(self, key: str) -> bool:
+        """Give the backend the task app's key, sealed for it; whether it took it."""
+        from nacl.public import PublicKey, SealedBox
+
+        try:
+            public = base64.b64decode(self.call("GET", ["/api/v1/crypto/public-key"])["public_key"])
+            sealed = base64.b64encode(SealedBox(PublicKey(public)).encrypt(key.encode())).decode()
+            self.call("POST", ["/api/v1/env-keys"], {"name": "ENVIRONMENT_API_KEY", "ciphertext_b64": sealed})
+        except (SynthError, KeyError, ValueError, TypeError):
+            return False
+        return True
+
+    def call(self, method: str, paths: list[str], body: Json | None = None, repeatable: bool = True) -> Json:
+        """The JSON object of the first path that is there; 429, 5xx and lost connections are tried again.
+
+        repeatable=False: only what surely was not taken in is sent again, as a second job would cost twice.
+        """
+        for path in paths:
+            retrying = tenacity.Retrying(
+                stop=tenacity.stop_after_attempt(MAX_ATTEMPTS),
+                wait=pause,
+                retry=tenacity.retry_if_exception(lambda error: _worth_retrying(error, repeatable)),
+                sleep=self._sleep,
+                reraise=True,
+            )
+            try:
+                response = retrying(self._once, method, path, body)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code == 404:
+                    continue
+                raise self._refused(error.response) from None
+            except httpx.HTTPError as error:
+                lost = not repeatable and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                more = "; it may have taken the job: look there before the next try" if lost else ""
+                why = f"the backend {self.backend} cannot be reached ({type(error).__name__}){more}"
+                raise SynthError(why) from None
+            return _object_of(response, self.backend)
+        raise NotThere(f"the backend {self.backend} has none of {', '.join(paths)}")
+
+    def _once(self, method: str, path: str, body: Json | None) -> httpx.Response:
+        return self._http.request(method, path, json=body).raise_for_status()
+
+    def _refused(self, response: httpx.Response) -> SynthError:
+        if response.status_code in (401, 403):
+            return SynthError(f"the backend {self.backend} refused {KEY_NAME} ({response.status_code})")
+        return SynthError(f"the backend {self.backend} answered {response.status_code}: {self.said(response.text)}")
+
+    def said(self, error: Any) -> str:
+        """An error of the backend's in one line, without any key that it may repeat."""
+        text = error if isinstance(error, str) else json.dumps(error, default=str) if error else "no reason given"
+        for secret in self.secrets:
+            text = text.replace(secret, "...")
+        return " ".join(text.split())[:300]
+
+
+def _object_of(response: httpx.Response, backend: str) -> Json:
+    try:
+        found = response.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise SynthError(f"the backend {backend} answered no JSON object")
+    return found
+
+
+def _worth_retrying(error: BaseException, repeatable: bool) -> bool:
+    if isinstance(error, httpx.HTTPStatusError):
+        status = error.response.status_code
+        return status == 429 or (status >= 500 and (repeatable or status == 503))
+    return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) or (
+        repeatable and isinstance(error, httpx.TransportError)
+    )
+
+
+def pause(state: tenacity.RetryCallState) -> float:
+    """Retry-After where the backend gave one, else jittered exponential."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, httpx.HTTPStatusError):
+        with suppress(KeyError, ValueError):
+            return min(60.0, float(error.response.headers["Retry-After"]))
+    return tenacity.wait_random_exponential(multiplier=0.2, max=10)(state)

@@ -1,0 +1,133 @@
+"""The analysis through its command line, on records that real (scripted) cells wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import analyze_results
+import run_scaling_experiment as script
+from scaling.analysis.summary import recommended
+from scaling.types import EXIT_OK, EXIT_USAGE
+from tests.conftest import SMALL
+from tests.support import toy
+from tests.support.files import read
+from tests.support.server import ScriptedServer
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four cells of the toy benchmark that are ok, and one that is invalid by hand."""
+    folder = tmp_path_factory.mktemp("made") / "results"
+    server = ScriptedServer(skill=lambda body: 0.6, truth=toy.truth())
+    with pytest.MonkeyPatch.context() as patched, server:
+        patched.setitem(script.BENCHMARK_CONFIG, "toy", toy.config())
+        for optimizer, steps in itertools.product(("gepa", "mipro"), (1, 2)):
+            cell = {"optimizer": optimizer, "num_steps": steps, "output_dir": folder / f"{optimizer}{steps}"}
+            asyncio.run(script.run_single_experiment(**SMALL | {"api_base": server.url} | cell))
+    record = read(folder / "gepa1" / "results.json")
+    record |= {"status": "invalid", "cell_id": "0" * 16, "final_score": None, "baseline_score": None}
+    record["error"] = {"kind": "infrastructure", "message": "9.0 % of test examples failed in the infrastructure"}
+    (folder / "bad").mkdir()
+    (folder / "bad" / "results.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.fixture
+def results(made: Path, tmp_path: Path) -> Path:
+    """A copy of the records that a test may change."""
+    return shutil.copytree(made, tmp_path / "results")
+
+
+def test_all_figures_and_tables_appear_and_missing_cells_are_missing(results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert analyze_results.main(["--results-dir", str(results), "--output-dir", str(out)]) == EXIT_OK
+    pictures = {path.stem for path in (out / "visualizations").glob("*.png")}
+    assert pictures == {
+        "scaling_curves_overall", "scaling_curve_toy", "improvement_heatmap_gepa", "improvement_heatmap_mipro",
+        "optimizer_comparison", "learning_curves", "learning_curves_calls", "cost_quality",
+    }  # fmt: skip
+    with (out / "summary_results.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    ok = [row for row in rows if row["status"] == "ok"]
+    bad = [row for row in rows if row["status"] != "ok"]
+    assert len(ok) == 4 and [row["status"] for row in bad] == ["invalid"]
+    assert bad[0]["final_score"] == "" and bad[0]["baseline_score"] == ""
+    for row in ok:
+        record = read(results / f"{row['optimizer']}{row['steps']}" / "results.json")
+        assert float(row["final_score"]) == pytest.approx(record["final_score"])
+        assert float(row["final_low"]) == pytest.approx(record["final_ci95"][0])
+        assert int(row["n"]) == record["n"]
+    text = (out / "summary_results.md").read_text() + (out / "report.html").read_text()
+    assert text.count("9.0 % of test examples failed") == 2
+    made = sum(phase["calls"] for phase in read(results / "gepa1" / "results.json")["usage"].values())
+    assert "Estimate against actual" in text and f"| {made} |" in text
+    with (out / "summary_tests.csv").open() as lines:
+        tests = list(csv.DictReader(lines))
+    four = [row for row in tests if row["family"] == "H1-H4"]
+    assert [row["verdict"] for row in four] == ["cannot tell"] * 4
+    assert all(row["reason"] for row in four)
+
+
+def test_the_same_records_give_the_same_bytes(results: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        options = ["--results-dir", str(results), "--output-dir", str(tmp_path / name), "--format", "pdf", "svg"]
+        assert analyze_results.main(options) == EXIT_OK
+    for path in (tmp_path / "one").rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes(), path.name
+    assert (tmp_path / "one" / "visualizations" / "cost_quality.pdf").exists()
+
+
+def test_without_results_it_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert analyze_results.main(["--results-dir", str(tmp_path)]) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "run_scaling_experiment.py --quick" in error
+
+
+def test_cells_on_other_terms_are_refused_and_the_field_is_named(results: Path, tmp_path: Path) -> None:
+    record = read(results / "mipro1" / "results.json")
+    record["cell"] |= {"model": "openai/another"}
+    record["cell_id"] = "1" * 16
+    other = results / "other"
+    other.mkdir()
+    (other / "results.json").write_text(json.dumps(record))
+    (other / "predictions.jsonl").write_bytes((results / "mipro1" / "predictions.jsonl").read_bytes())
+    out = tmp_path / "out"
+    assert analyze_results.main(["--results-dir", str(results), "--output-dir", str(out)]) == EXIT_OK
+    text = (out / "summary_results.md").read_text()
+    assert "Not compared" in text and "model openai/another against openai/scripted" in text
+
+
+def test_help_does_not_load_pandas_or_dspy() -> None:
+    code = "import sys, analyze_results as a\ntry: a.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'pandas', 'dspy', 'matplotlib'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_per_dollar_recommends_the_cheapest_that_is_near_the_best(results: Path, tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "benchmark": ["toy"] * 3, "check_score": [0.80, 0.78, 0.50], "usd_per_example": [0.02, 0.01, 0.001],
+            "tokens_per_example": [400, 300, 200], "val_size": [100] * 3, "select_size": [50] * 3, "runs": [1] * 3,
+            "optimizer": ["gepa", "mipro", "none"],
+        }
+    )  # fmt: skip
+    assert [row["check_score"] for row in recommended(frame, per_dollar=False)] == [0.80]
+    assert [row["check_score"] for row in recommended(frame, per_dollar=True)] == [0.78]
+    assert recommended(frame[:1], per_dollar=False) == []  # nothing to choose from
+    equal = frame.assign(check_score=0.8, usd_per_example=0.01)
+    assert [row["optimizer"] for row in recommended(equal, per_dollar=False)] == ["none"]
+    options = ["--results-dir", str(results), "--output-dir", str(tmp_path / "out"), "--per-dollar"]
+    assert analyze_results.main(options) == EXIT_OK
+    assert "the cheapest within one standard error" in (tmp_path / "out" / "summary_results.md").read_text()

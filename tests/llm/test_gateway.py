@@ -1,0 +1,352 @@
+"""Every call through one gateway: faults, kills, caps and keys, against the scripted server."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import dspy
+import pytest
+
+from scaling.llm.cache import Cache
+from scaling.llm.gateway import CallFailed, Gateway, Meter, make_lm
+from scaling.llm.limits import ConcurrencyLimiter
+from scaling.models import Model
+from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, CellStopped
+from tests.support.files import read
+from tests.support.server import ScriptedServer
+from tests.support.sweeps import outcome, run, start, write_study
+
+# `make chaos` runs the same tests at full size: 12 cells, 20 kills.
+FULL = "CHAOS" in os.environ
+CHAIN, RUNS, KILLS = ([1, 2, 3], 2, 20) if FULL else ([1, 2], 1, 2)
+PRICED = {"input_usd_per_million": 3.0, "output_usd_per_million": 11.0, "max_output_tokens": 50}
+
+
+def a_model(server: ScriptedServer, **changes) -> Model:
+    return Model(**({"id": "toy/x", "route": "openai/scripted", "api_base": server.url} | PRICED | changes))
+
+
+def ask(lm: dspy.LM, question: str) -> str:
+    return lm(messages=[{"role": "user", "content": question}])[0]
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Gateway:
+    return Gateway(Cache(tmp_path / "cache.sqlite"))
+
+
+@pytest.fixture
+def sweep_server():
+    with ScriptedServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, int]:
+    """What the sweep of the fault and kill tests gives when nothing happens to it, and how many calls it makes."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with ScriptedServer() as server:
+        flags = write_study(folder, server.url, CHAIN, ["gepa", "mipro"], RUNS)
+        assert run(flags, folder / "out")[0] == EXIT_OK
+        return outcome(folder / "out"), server.calls
+
+
+def mixed_faults(seed: int) -> Callable:
+    """5 % 429, 3 % 500, 2 % hang, 2 % cut, 2 % garbage, drawn for each received request."""
+    rng = random.Random(seed)
+
+    def fault(n: int, body: dict) -> tuple | None:
+        x = rng.random()
+        for limit, what in (
+            (0.05, ("status", 429, {"Retry-After": "0"})), (0.08, ("status", 500)), (0.10, ("hang", 3.0)),
+            (0.12, ("cut",)), (0.14, ("garbage",)),
+        ):  # fmt: skip
+            if x < limit:
+                return what
+        return None
+
+    return fault
+
+
+def test_faults_change_nothing_but_time(undisturbed: tuple, sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    flags = write_study(tmp_path, sweep_server.url, CHAIN, ["gepa", "mipro"], RUNS) + ["--timeout", "1"]
+    sweep_server.fault = mixed_faults(3)
+    code, said = run(flags, tmp_path / "faulty")
+    assert code == EXIT_OK, said
+    assert outcome(tmp_path / "faulty") == undisturbed[0]
+
+
+def test_a_killed_sweep_goes_on_and_pays_for_nothing_twice(
+    undisturbed: tuple, sweep_server: ScriptedServer, tmp_path: Path
+) -> None:
+    flags = write_study(tmp_path, sweep_server.url, CHAIN, ["gepa", "mipro"], RUNS) + ["--max-concurrency", "8"]
+    expected, calls = undisturbed
+    sweep_server.latency = 0.01
+    rng = random.Random(5)
+    for _ in range(KILLS):
+        asked = len(sweep_server.requests)
+        reached = threading.Event()
+        target = asked + rng.randrange(1, calls // KILLS)
+        sweep_server.fault = lambda n, body, target=target, reached=reached: reached.set() if n >= target else None
+        process = start(flags, tmp_path / "killed")
+        assert reached.wait(60)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    sweep_server.fault = None
+    code, said = run(flags, tmp_path / "killed")
+    assert code == EXIT_OK, said
+    assert outcome(tmp_path / "killed") == expected
+    assert sweep_server.calls <= calls + KILLS * 8  # what was in flight is lost with its process
+
+
+def test_ctrl_c_keeps_settled_cells_and_says_how_to_go_on(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    flags = write_study(tmp_path, sweep_server.url, [1, 2], ["none", "gepa"], 1) + ["--max-concurrency", "2"]
+    reached = threading.Event()
+    sweep_server.latency = 0.01
+    sweep_server.fault = lambda n, body: reached.set() if n >= 60 else None
+    process = start(flags, tmp_path / "out")
+    assert reached.wait(60)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == EXIT_INTERRUPTED, said
+    assert "the same command goes on" in said and "Traceback" not in said
+    assert run(flags, tmp_path / "out")[0] == EXIT_OK
+    assert {read(path)["status"] for path in (tmp_path / "out").rglob("results.json")} == {"ok"}
+
+
+def test_two_sweeps_do_not_share_a_folder(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    flags = write_study(tmp_path, sweep_server.url, [1], ["none"], 1)
+    held = Cache(tmp_path / "out" / ".cache" / "responses.sqlite")
+    code, said = run(flags, tmp_path / "out")
+    assert code == EXIT_USAGE and "another sweep is writing" in said and "Traceback" not in said
+    assert not sweep_server.requests
+    held.close()
+    Cache(tmp_path / "out" / ".cache" / "responses.sqlite").close()  # the folder is free again
+
+
+def test_the_cap_stops_the_sweep_and_a_higher_one_goes_on(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    flags = write_study(tmp_path, sweep_server.url, [1], ["gepa", "mipro"], 1)
+    assert run(flags, tmp_path / "free")[0] == EXIT_OK
+    asked = sweep_server.prompt_tokens * 3e-6 + sweep_server.completion_tokens * 11e-6
+    before = (sweep_server.prompt_tokens, sweep_server.completion_tokens)
+    code, said = run([*flags, "--max-cost", str(asked / 2)], tmp_path / "capped")
+    assert code == EXIT_CAP, said
+    used = [
+        now - then
+        for now, then in zip((sweep_server.prompt_tokens, sweep_server.completion_tokens), before, strict=True)
+    ]
+    assert used[0] * 3e-6 + used[1] * 11e-6 <= asked / 2
+    assert "budget" in {read(path)["status"] for path in (tmp_path / "capped").rglob("results.json")}
+    assert read(tmp_path / "capped" / "sweep.json")["spent_usd"] == pytest.approx(used[0] * 3e-6 + used[1] * 11e-6)
+    assert run([*flags, "--max-cost", str(asked * 3)], tmp_path / "capped")[0] == EXIT_OK
+    assert outcome(tmp_path / "capped") == outcome(tmp_path / "free")
+
+
+def test_50_random_caps_are_never_passed(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    rng = random.Random(11)
+    model = a_model(sweep_server)
+    for trial in range(50):
+        cap = rng.uniform(0.0, 0.02)
+        gateway = Gateway(Cache(tmp_path / f"{trial}.sqlite"), max_cost=cap, max_concurrency=16)
+        lm = make_lm(model, gateway, Meter("c"), 0, 0.7, phase="evaluate")
+        before = (sweep_server.prompt_tokens, sweep_server.completion_tokens)
+
+        def call(i: int, lm=lm) -> bool:
+            try:
+                ask(lm, f"question {i} " + "x" * (37 * i % 400))
+            except CellStopped as stopped:
+                assert stopped.status == "budget"
+                return False
+            return True
+
+        with ThreadPoolExecutor(16) as pool:
+            answered = list(pool.map(call, range(40)))
+        billed = (sweep_server.prompt_tokens - before[0]) * 3e-6 + (sweep_server.completion_tokens - before[1]) * 11e-6
+        assert billed <= cap
+        assert gateway.cost_budget.spent == pytest.approx(billed)
+        assert all(answered) or gateway.cost_budget.spent + model.highest_cost(700, 50) > cap / 2
+
+
+def test_what_may_have_been_billed_counts_for_the_cap_until_it_is_known(
+    sweep_server: ScriptedServer, tmp_path: Path
+) -> None:
+    model = a_model(sweep_server)
+    refused, lost = (
+        Gateway(Cache(tmp_path / "a.sqlite"), max_cost=1.0),
+        Gateway(Cache(tmp_path / "b.sqlite"), max_cost=1.0),
+    )
+    sweep_server.fault = lambda n, body: ("status", 429, {"Retry-After": "0"}) if n < 2 else None
+    ask(make_lm(model, refused, Meter("c"), 0, 0.7), "one")
+    asked = len(sweep_server.requests)
+    sweep_server.fault = lambda n, body: ("cut",) if n < asked + 2 else None
+    lost.sleep = lambda seconds: None
+    ask(make_lm(model, lost, Meter("c"), 0, 0.7), "one")
+    highest = (lost.cost_budget.spent - refused.cost_budget.spent) / 2
+    assert highest > 50 * 11e-6  # each cut request counts with its whole allowance of tokens
+    lost.cache.close()
+    assert Gateway(Cache(tmp_path / "b.sqlite")).cost_budget.spent == pytest.approx(lost.cost_budget.spent)
+
+
+def test_a_server_that_was_never_reached_bills_nothing(tmp_path: Path) -> None:
+    with ScriptedServer() as gone:
+        model = a_model(gone)
+    gateway = Gateway(Cache(tmp_path / "c.sqlite"), max_cost=1.0)
+    gateway.sleep = lambda seconds: None
+    with pytest.raises(CallFailed):
+        ask(make_lm(model, gateway, Meter("c"), 0, 0.7, phase="evaluate"), "one")
+    assert gateway.cost_budget.spent == 0
+
+
+def test_a_server_that_writes_past_its_limit_cannot_run_under_a_cap(
+    sweep_server: ScriptedServer, tmp_path: Path
+) -> None:
+    sweep_server.answer = lambda body: "word " * 400
+    capped = make_lm(a_model(sweep_server), Gateway(Cache(tmp_path / "a.sqlite"), max_cost=1.0), Meter("c"), 0, 0.7)
+    ask(capped, "one")  # paid for, and kept
+    with pytest.raises(CellStopped, match="limit of tokens"):
+        ask(capped, "two")
+    free = make_lm(a_model(sweep_server), Gateway(Cache(tmp_path / "b.sqlite")), Meter("c"), 0, 0.7)
+    assert ask(free, "one").startswith("word")
+
+
+def test_a_full_disk_stops_the_cells_and_scores_nothing(
+    experiment: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Cache.__init__
+
+    def full(self: Cache, *args, **kwargs) -> None:
+        opened(self, *args, **kwargs)
+        self._db.execute("PRAGMA max_page_count = 8")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Cache, "__init__", full)
+        record = experiment(optimizer="gepa")
+    assert (record["status"], record["final_score"]) == ("interrupted", None)
+    assert "full" in record["error"]["message"]
+    assert experiment(optimizer="gepa")["status"] == "ok"
+
+
+def test_a_retry_after_holds_every_call_to_the_provider() -> None:
+    places = ConcurrencyLimiter(4)
+    places.pause(30.0)
+    asked: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        asked.append(seconds)
+        raise CellStopped("interrupted", "waited long enough")
+
+    for _ in range(8):  # and whoever gives up while waiting leaves the place to others
+        with pytest.raises(CellStopped), places.taken(0, lambda: None, sleep):
+            pytest.fail("a call started in the pause")
+    assert len(asked) == 8 and all(25 < seconds <= 30 for seconds in asked)
+
+
+def test_a_place_goes_to_the_longest_chain_first() -> None:
+    places, went, all_wait = ConcurrencyLimiter(1), [], threading.Event()
+
+    def call(rank: int) -> None:
+        with places.taken(rank, lambda: None, lambda seconds: None):
+            went.append(rank)
+
+    with ThreadPoolExecutor(4) as pool:
+        with places.taken(0, lambda: None, lambda seconds: None):
+            waiting = [pool.submit(call, rank) for rank in (3, 1, 2)]
+            while len(places._queue) < 3:
+                all_wait.wait(0.001)
+        for one in waiting:
+            one.result()
+    assert went == [1, 2, 3]
+
+
+def test_what_was_spent_before_counts(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    model = a_model(sweep_server)
+    first = Gateway(Cache(tmp_path / "c.sqlite"), max_cost=1.0)
+    ask(make_lm(model, first, Meter("c"), 0, 0.7), "one")
+    spent = first.cost_budget.spent
+    assert spent > 0
+    first.cache.close()
+    second = Gateway(Cache(tmp_path / "c.sqlite"), max_cost=1.0)
+    assert second.cost_budget.spent == pytest.approx(spent)
+    meter = Meter("c")
+    ask(make_lm(model, second, meter, 0, 0.7), "one")
+    assert second.cost_budget.spent == pytest.approx(spent)
+    used = meter.total()
+    assert used.cache_hits == 1 and used.billed_cost_usd == 0 and used.list_cost_usd == pytest.approx(spent)
+
+
+def test_identical_requests_in_flight_are_sent_once(sweep_server: ScriptedServer, gateway: Gateway) -> None:
+    sweep_server.latency = 0.2
+    lm = make_lm(a_model(sweep_server), gateway, Meter("c"), 0, 0.7)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ask(lm, "the same"), range(8)))
+    assert len(set(answers)) == 1 and len(sweep_server.requests) == 1
+
+
+def test_runs_draws_and_rollout_ids_share_no_answer(sweep_server: ScriptedServer, gateway: Gateway) -> None:
+    model = a_model(sweep_server)
+    for run_number in (0, 1):
+        lm = make_lm(model, gateway, Meter("c"), run_number, 0.7)
+        for variant in (lm, lm.copy(draw=1), lm.copy(rollout_id=1), lm.copy(temperature=1.0)):
+            ask(variant, "the same")
+            ask(variant, "the same")
+    assert len(sweep_server.requests) == 8
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_wrong_key_is_told_once_and_stops_the_models_cells(
+    sweep_server: ScriptedServer, gateway: Gateway, status: int
+) -> None:
+    sweep_server.fault = lambda n, body: ("status", status)
+    lm = make_lm(a_model(sweep_server, key_env="TOY_KEY"), gateway, Meter("c"), 0, 0.7, phase="evaluate")
+    for _ in range(3):
+        with pytest.raises(CellStopped, match="TOY_KEY"):
+            ask(lm, "anything")
+    assert len(sweep_server.requests) == 1
+
+
+def test_a_call_is_tried_at_least_six_times(sweep_server: ScriptedServer, gateway: Gateway) -> None:
+    sweep_server.fault = lambda n, body: ("status", 429, {"Retry-After": "0"}) if n < 6 else None
+    meter = Meter("c")
+    ask(make_lm(a_model(sweep_server), gateway, meter, 0, 0.7), "anything")
+    assert len(sweep_server.requests) == 7
+    assert meter.total().calls == 1
+
+
+def test_a_provider_that_is_down_stops_the_sweep(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    flags = write_study(tmp_path, sweep_server.url, [1, 2], ["none", "gepa"], 1)
+    sweep_server.fault = lambda n, body: ("status", 503, {"Retry-After": "0"})
+    code, said = run(flags, tmp_path / "out")
+    assert code == EXIT_FAILED, said
+    assert "is down" in said
+    assert len(sweep_server.requests) < 1500
+    assert all(read(path)["final_score"] is None for path in (tmp_path / "out").rglob("results.json"))
+    sweep_server.fault = None
+    assert run([*flags, "--retry-failed"], tmp_path / "out")[0] == EXIT_OK
+
+
+def test_no_key_and_no_prompt_is_written_but_into_cache_and_predictions(
+    sweep_server: ScriptedServer, tmp_path: Path
+) -> None:
+    flags = write_study(tmp_path, sweep_server.url, [1], ["mipro"], 1)
+    models = tmp_path / "models.toml"
+    models.write_text(models.read_text() + 'key_env = "TOY_KEY"\n')
+    code, said = run(flags, tmp_path / "out", TOY_KEY="sk-planted-secret")
+    assert code == EXIT_OK, said
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert all(b"sk-planted-secret" not in path.read_bytes() for path in files)
+    assert "sk-planted-secret" not in said
+    cache = next(path for path in files if path.name == "responses.sqlite")
+    assert cache.stat().st_mode & 0o077 == 0
+    for calls in (path for path in files if path.name == "calls.jsonl"):
+        for line in calls.read_text().splitlines():
+            assert set(json.loads(line)) == {
+                "phase", "role", "prompt_tokens", "completion_tokens", "list_cost_usd", "billed_cost_usd",
+                "latency_seconds", "attempts", "cache_hit", "error",
+            }  # fmt: skip
