@@ -13,6 +13,7 @@ import functools
 import operator
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
@@ -119,7 +120,26 @@ async def run_single_experiment(
         output_dir=Path(output_dir), max_cost=max_cost, max_concurrency=max_concurrency, api_base=api_base,
         models_file=models_file, by_hand=set(sizes), flat=True,
     )  # fmt: skip
-    return (await asyncio.to_thread(run_sweep, study, options))[0]
+    gateways: list[Gateway] = []
+    options.on_start = gateways.append
+    try:
+        return await asyncio.to_thread(_alone_in_its_folder, study, options)
+    except asyncio.CancelledError:
+        for gateway in gateways:
+            gateway.stop("interrupted", "the experiment was cancelled")
+        raise
+
+
+def _alone_in_its_folder(study: plan.Study, options: argparse.Namespace) -> dict[str, Any]:
+    """The record of a study of one cell; a second one of this process in the same folder waits for the first."""
+    with _FOLDERS_LOCK:
+        folder = _FOLDERS.setdefault(options.output_dir.resolve(), threading.Lock())
+    with folder:
+        return run_sweep(study, options)[0]
+
+
+_FOLDERS: dict[Path, threading.Lock] = {}
+_FOLDERS_LOCK = threading.Lock()
 
 
 def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -158,14 +178,18 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, 
         cache = Cache(options.output_dir / CACHE, fresh=options.fresh)
         stack.callback(cache.close)
         gateway = Gateway(cache, options.max_cost, options.max_concurrency)
+        options.on_start(gateway)
         waiting = [_at_address(item, address) for item in waiting]
         waiting.sort(key=lambda item: (item.phase, -estimates[item.cell.cell_id].chain[1]))
         cells_by_id = {item.cell.cell_id: asdict(item.cell) for item in waiting}
         write_plan(options.output_dir, {i: asdict(one) | {"cell": cells_by_id[i]} for i, one in estimates.items()})
-        screen = stack.enter_context(quiet(options.output_dir / LOG))
-        reporter = ProgressReporter([item.cell for item in waiting], options.output_dir, gateway, screen)
+        log = options.output_dir / LOG
+        screen = stack.enter_context(quiet(log)) if options.owns_process else sys.stdout
+        reporter = ProgressReporter(
+            [item.cell for item in waiting], options.output_dir, gateway, screen, live=options.owns_process
+        )
         stack.enter_context(reporter.running())
-        settings = Settings(timeout=options.timeout, max_error_rate=options.max_error_rate, hosted=hosted)
+        settings = Settings(timeout=options.timeout, max_error_rate=options.max_error_rate, log=log, hosted=hosted)
         run(waiting, gateway, settings, reporter, options.output_dir)
     return [item.files.read_record() for item in work]
 
@@ -333,6 +357,7 @@ def main(argv: list[str] | None = None) -> int:
         load_dotenv_file(Path(".env"))
         study = plan.narrow(plan.load_study(options.study), **_overrides(options))
         options.by_hand = {name for name in plan.SIZE_FIELDS if getattr(options, name) is not None}
+        options.owns_process = True
         if options.check:
             return EXIT_OK if check(study, options) else EXIT_USAGE
         records = run_sweep(study, options)
@@ -508,7 +533,7 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 def _with_defaults(options: argparse.Namespace) -> argparse.Namespace:
     """A Namespace with every option, for callers that give only some."""
-    base = {**vars(parse([])), "by_hand": set(), "flat": False}
+    base = {**vars(parse([])), "by_hand": set(), "flat": False, "owns_process": False, "on_start": lambda gateway: None}
     return argparse.Namespace(**{**base, **vars(options)})
 
 

@@ -27,9 +27,9 @@ import cloudpickle
 from scaling.distributed.protocol import CLOSED, GIVE_UP, RUN, RUN_ALONE, Line, packed, unpacked
 from scaling.llm.gateway import Call, Gateway, Meter
 from scaling.models import Model
-from scaling.run.dspy_patches import known_source
 from scaling.run.progress import ProgressReporter
 from scaling.run.runner import CellTask, Settings
+from scaling.run.source import source_or_none
 from scaling.store import CellFiles
 from scaling.types import Cell, UsageError
 
@@ -104,7 +104,7 @@ class Coordinator:
 
     def _parts(self, cell_id: str) -> bytes:
         rank, item = self._work[cell_id]
-        source = known_source(item.bench.signature)
+        source = source_or_none(item.bench.signature)
         return cloudpickle.dumps((light(item), source, self._settings, rank, self.gateway.max_concurrency))
 
     def _order(self, losses: int, alone: bool) -> str:
@@ -217,7 +217,7 @@ def travelling(work: list[CellTask]) -> list[bytes]:
     benches = {item.cell.benchmark: light(item).bench for item in work}
     found = []
     for name, bench in benches.items():
-        known_source(bench.signature)  # read while the user's script can be found
+        source_or_none(bench.signature)  # read while the user's script can be found
         try:
             found.append(cloudpickle.dumps(bench))
         except Exception as error:  # pickling runs the user's own code

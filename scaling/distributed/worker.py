@@ -19,9 +19,10 @@ from scaling.distributed.protocol import GIVE_UP, RUN, RUN_ALONE, Line, connecte
 from scaling.llm import local_server
 from scaling.llm.gateway import Call, Meter
 from scaling.models import Model
-from scaling.run.dspy_patches import remember_source, side_by_side
+from scaling.run import dspy_optimizers
 from scaling.run.progress import quiet
 from scaling.run.runner import CellTask, run_cell
+from scaling.run.source import remember_source
 from scaling.types import Cell
 
 # How the process of a cell exits; any other code means that it died.
@@ -60,8 +61,9 @@ def try_cell(address: tuple[str, int], key: bytes, cell_id: str, alone: bool = F
 
 @contextmanager
 def prepared(log: Path) -> Iterator[None]:
-    """What a process needs before cells run in it: optimizers' output in the log, and evaluations side by side."""
-    with quiet(log), side_by_side():
+    """What a process needs before cells run in it: DSPy's optimizers loaded, and output in the log."""
+    dspy_optimizers.prepare()
+    with quiet(log):
         yield
 
 
@@ -210,8 +212,8 @@ def _in_a_process_of_its_own(address: tuple[str, int], key: bytes, cell_id: str)
 def main() -> None:
     """The process of one cell: what to run comes by the standard input, so that the key is in no list of processes."""
     address, key, cell_id = pickle.load(sys.stdin.buffer)
-    with side_by_side():
-        ended = try_cell(address, key, cell_id, alone=True)
+    dspy_optimizers.prepare()
+    ended = try_cell(address, key, cell_id, alone=True)
     sys.exit(ENDED if ended else REVOKED)
 
 

@@ -18,6 +18,7 @@ from dspy.utils.callback import BaseCallback
 
 from scaling.llm.gateway import Meter, MeteredLM
 from scaling.models import Model
+from scaling.run import dspy_optimizers
 from scaling.run.scoring import safe_metric
 from scaling.store import CellFiles
 from scaling.types import Benchmark, Cell
@@ -70,7 +71,7 @@ def gepa(job: Job) -> dspy.Module:
         def on_candidate_accepted(self, event: dict) -> None:
             job.proposals["accepted"] += 1
 
-    optimizer = dspy.GEPA(
+    optimizer = dspy_optimizers.gepa()(
         metric=_metric_with_feedback(job),
         # It checks its budget between steps, each of which may run a pass over select and two minibatches.
         max_metric_calls=job.budget - len(job.select) - 2 * GEPA_MINIBATCH + 1,
@@ -98,7 +99,7 @@ def bootstrap(job: Job) -> dspy.Module:
     """BootstrapFewShot with random search over demo sets: demos only, instructions stay."""
     passes, candidates, rows = plan_bootstrap(job.budget, len(job.select), len(job.train))
     job.proposals["tried"] = passes - 1
-    optimizer = dspy.BootstrapFewShotWithRandomSearch(
+    optimizer = dspy_optimizers.bootstrap_random_search()(
         metric=job.metric,
         metric_threshold=DEMO_THRESHOLD,
         max_bootstrapped_demos=MAX_DEMOS,
@@ -159,7 +160,7 @@ def _passes(budget: int, select: int) -> int:
 def _mipro(job: Job, demos: int) -> dspy.Module:
     trials, candidates, rows = plan_mipro(job.budget, len(job.select), len(job.train), demos)
     job.proposals["tried"] = trials
-    optimizer = dspy.MIPROv2(
+    optimizer = dspy_optimizers.mipro_v2()(
         metric=job.metric,
         metric_threshold=DEMO_THRESHOLD,
         prompt_model=job.optimizer_lm.copy(role="proposer"),

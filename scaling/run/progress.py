@@ -47,19 +47,20 @@ class State:
 class ProgressReporter:
     """State of a sweep, shown and written. Thread-safe; every method is cheap."""
 
-    def __init__(self, cells: list[Cell], results: Path, gateway: Gateway, screen: TextIO):
+    def __init__(self, cells: list[Cell], results: Path, gateway: Gateway, screen: TextIO, live: bool = False):
         self.states = {cell.cell_id: State(cell) for cell in cells}
         self._results, self._seam = results, gateway
         self._console = Console(file=screen, soft_wrap=True, highlight=False)
         self._started = time.monotonic()
         self._expected = {c.cell_id: expected_rollouts(c) for c in cells}
         self._stop = threading.Event()
+        self._draws_table = live and self._console.is_terminal
         self._live: Live | None = None
 
     @contextlib.contextmanager
     def running(self) -> Iterator[ProgressReporter]:
         """Show and write the state while the block runs, and once more at its end."""
-        if self._console.is_terminal:
+        if self._draws_table:
             self._live = Live(self._table(), console=self._console, refresh_per_second=2, transient=True)
             self._live.start()
         ticker = threading.Thread(target=self._tick, daemon=True)
@@ -167,14 +168,15 @@ def expected_rollouts(cell: Cell) -> int:
 
 @contextlib.contextmanager
 def quiet(log_file: Path) -> Iterator[TextIO]:
-    """Send stdout, stderr and all loggers to `log_file` while the block runs; gives the real screen."""
+    """Send stdout, stderr and all loggers to `log_file` while the block runs; gives the real screen.
+
+    Only for a process that is our own: the command, and the workers of Dask.
+    """
     screen = sys.stdout
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("a", encoding="utf-8", buffering=1) as log:
         handler = logging.StreamHandler(log)
-        changed = [
-            logging.getLogger(name) for name in ("", "dspy", "optuna", "gepa", "LiteLLM", "httpx", "distributed")
-        ]
+        changed = [logging.getLogger(name) for name in LOGGERS]
         before = [(logger, logger.handlers[:], logger.propagate) for logger in changed]
         for logger in changed:
             logger.handlers[:] = [handler] if logger.name == "root" else []

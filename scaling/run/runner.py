@@ -25,7 +25,7 @@ from scaling.intervals import mean_interval, paired_interval
 from scaling.llm.adapters import make_adapter
 from scaling.llm.gateway import Gateway, Meter, Usage, make_lm
 from scaling.models import Model
-from scaling.run.dspy_patches import side_by_side
+from scaling.run import dspy_optimizers
 from scaling.run.optimizers import OPTIMIZERS, Curve, Job
 from scaling.run.pipelines import instructions, make_core, make_judge, wrap
 from scaling.run.progress import ProgressReporter
@@ -48,6 +48,7 @@ class Settings:
 
     timeout: float = 120.0
     max_error_rate: float = 0.02
+    log: Path | None = None  # where the optimizers' own output goes; None drops it
     hosted: Any = None  # where hosted jobs are sent (synth_client.Hosted)
 
 
@@ -77,7 +78,8 @@ def run_cells(
     together = max(1, min(len(work), places, MAX_CELLS_TOGETHER))
     records: list[dict[str, Any]] = []
     rebuild = aggregating(results)
-    with side_by_side(), ThreadPoolExecutor(max_workers=together) as executor:
+    dspy_optimizers.prepare()
+    with ThreadPoolExecutor(max_workers=together) as executor:
         futures = [executor.submit(run_cell, item, gateway, settings, reporter, rank) for rank, item in enumerate(work)]
         try:
             for future in as_completed(futures):
@@ -104,7 +106,8 @@ def run_cell(
     record = _frame(work)
     try:
         gateway.check(work.model)
-        record |= _measure(work, gateway, meter, settings, reporter)
+        with dspy_optimizers.output_to(settings.log):
+            record |= _measure(work, gateway, meter, settings, reporter)
     except CellStopped as stopped:
         record |= {"status": stopped.status, "error": {"kind": stopped.status, "message": str(stopped)}}
     except Exception as error:  # the one broad catch: whatever breaks in a cell becomes its record

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dspy.propose import utils as proposing
-from dspy.utils import parallelizer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling.data import deal, load_benchmark
-from scaling.run.dspy_patches import side_by_side
+from scaling.run import dspy_optimizers
 from scaling.run.optimizers import OPTIMIZERS, plan_bootstrap, plan_mipro
 from scaling.run.pipelines import MultiStepClassifier
 from scaling.types import HOSTED, Splits
@@ -297,6 +293,7 @@ def test_an_example_that_waits_long_for_its_place_runs_once(
 ) -> None:
     undisturbed = experiment(optimizer="mipro_instruct")
     clock = itertools.count(step=1000.0)  # DSPy runs an example again that seems two minutes old
+    parallelizer = dspy_optimizers.private_copy("dspy.utils.parallelizer")
     monkeypatch.setattr(parallelizer, "time", SimpleNamespace(time=lambda: next(clock)))
     record = experiment(optimizer="mipro_instruct", output_dir=tmp_path / "slow")
     assert record["rollouts_used"] == undisturbed["rollouts_used"]
@@ -322,9 +319,9 @@ def test_an_early_incumbent_of_gepa_is_scored_on_test(experiment: Callable, serv
 def test_a_proposer_always_sees_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are parsed before there are threads: parsing beside other parsing can fail."""
     program = MultiStepClassifier(toy_benchmark.Toy, 3)
-    with side_by_side(), contextlib.redirect_stdout(io.StringIO()):
-        monkeypatch.setattr(inspect, "getsource", lambda kind: pytest.fail(f"{kind} is parsed in a thread"))
-        with ThreadPoolExecutor(8) as pool:
-            texts = set(pool.map(lambda _: proposing.get_dspy_source_code(program), range(16)))
+    dspy_optimizers.prepare()
+    proposing = dspy_optimizers.private_copy("dspy.propose.utils")
+    monkeypatch.setattr(inspect, "getsource", lambda kind: pytest.fail(f"{kind} is parsed in a thread"))
+    with ThreadPoolExecutor(8) as pool:
+        texts = set(pool.map(lambda _: proposing.get_dspy_source_code(program), range(16)))
     assert len(texts) == 1 and "class MultiStepClassifier" in texts.pop()
-    assert proposing.inspect is inspect
