@@ -75,7 +75,8 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
     entries = comparisons.entries_of(results)
     frame = summary.summarise(results, entries)
     tests, refused = comparisons.tests_frame(results, entries)
-    gains = research.gains_of(results, entries)
+    turned = research.turned_cells(results, entries)
+    gains = research.gains_of(results, entries, turned)
     asked = pd.DataFrame(research.test_research(gains, value_per_correct), columns=tests.columns)
     fits = [fit_table.fits_frame(entries), fit_table.gain_fits(gains)]
     return report.Findings(
@@ -84,6 +85,7 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
         summary=frame,
         tests=tests if asked.empty else pd.concat([tests, asked], ignore_index=True),
         fits=pd.concat([part for part in fits if not part.empty] or fits[:1], ignore_index=True),
+        turned=turned,
         gains=gains,
         costs=money.costs(results, entries, frame, value_per_correct),
         refused=refused,
@@ -153,10 +155,8 @@ def planned_figures(findings) -> dict:
             planned[f"learning_curves{name}"] = (
                 lambda axis=axis: figures.learning_curves(findings.results, curves, axis), alt
             )  # fmt: skip
-    turned = research.corrections_of(findings.results, findings.entries)
-    if turned:
-        alt = "Score of each turn of self-correction, and its flips beyond those of a redraw"
-        planned["turn_curves"] = (lambda: figures.turn_curves(turned), alt)
+    if findings.turned:
+        planned["turn_curves"] = (lambda: figures.turn_curves(findings.turned), "Score of each turn of self-correction")
     if research.size_line_of(findings.gains, ("published", "assumed"))[1] is not None:
         alt = "Gain of self-correction against model size; hollow: sizes that are assumed, no part of the line"
         planned["gain_against_size"] = (lambda: figures.gain_against_size(findings.gains), alt)

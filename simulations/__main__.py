@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from simulations.procedures import PROCEDURES, Outcome
+from simulations.procedures import Outcome
+from simulations.rows import ROWS
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
@@ -20,7 +21,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     options = parser.parse_args()
     outcomes: list[Outcome] = []
-    for number, procedure in enumerate(PROCEDURES):
+    for number, procedure in enumerate(ROWS):
         for outcome in procedure(np.random.default_rng((options.seed, number)), options.repeats):
             outcomes.append(outcome)
             print(_line(outcome), flush=True)

@@ -19,10 +19,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 from scaling.analysis.fits import Family
 from scaling.analysis.money import cost_column, pareto
-from scaling.analysis.research import size_line_of
+from scaling.analysis.research import TurnedCell, size_line_of
 from scaling.analysis.results import Results
 from scaling.analysis.summary import OPTIMIZER_NAMES
 
@@ -205,19 +206,20 @@ def cost_quality(summary: pd.DataFrame) -> Figure:
     return figure
 
 
-def turn_curves(turned: list) -> Figure:
-    """Score of each turn, a panel a benchmark, a line a model and feedback; `turned` as corrections_of gives it."""
-    figure, axes = _panels(sorted({entry.fields["benchmark"] for entry, _, _ in turned}), height=2.2)
-    several = len({entry.fields["feedback"] for entry, _, _ in turned}) > 1
-    names = sorted({_turn_line(entry, several) for entry, _, _ in turned})
-    for entry, _, turns in turned:
-        ax, index = axes[entry.fields["benchmark"]], names.index(_turn_line(entry, several))
+def turn_curves(turned: list[TurnedCell]) -> Figure:
+    """Score of each turn with its 95 % interval, a panel a benchmark, a line a model and feedback."""
+    figure, axes = _panels(sorted({cell.entry.fields["benchmark"] for cell in turned}), height=2.2)
+    several = len({cell.entry.fields["feedback"] for cell in turned}) > 1
+    names = sorted({_turn_line(cell.entry, several) for cell in turned})
+    for cell in turned:
+        ax, index = axes[cell.entry.fields["benchmark"]], names.index(_turn_line(cell.entry, several))
         colour, marker, dash = look(index)
-        half = 1.96 * POINTS * turns.mean(axis=2).std(axis=0, ddof=1) / np.sqrt(len(turns))
+        score = cell.turns.mean(axis=(0, 2))
+        ends = np.array([interval or (np.nan, np.nan) for interval in cell.intervals]).T
         ax.errorbar(
-            np.arange(1, turns.shape[1] + 1) + 0.04 * (index - len(names) / 2),
-            POINTS * turns.mean(axis=(0, 2)), yerr=half,
-            label=names[index], color=colour, marker=marker, linestyle=dash, capsize=2,
+            np.arange(1, len(score) + 1) + 0.04 * (index - len(names) / 2), POINTS * score,
+            yerr=POINTS * _distances(score, *ends), label=names[index], color=colour, marker=marker, linestyle=dash,
+            capsize=2,
         )  # fmt: skip
     for name, ax in axes.items():
         ax.set(title=name, xlabel="turn", ylim=(-2, 102))
@@ -237,8 +239,8 @@ def gain_against_size(gains: pd.DataFrame) -> Figure:
         (published, COLOURS[0], "published"),
     ):
         if len(part):
-            half = 1.96 * POINTS * np.sqrt(part["variance"].astype(float))
-            ax.errorbar(part["size"], POINTS * part["gain"], yerr=half, linestyle="none", marker="o", capsize=2,
+            bars = POINTS * _distances(part["gain"], part["low"], part["high"])
+            ax.errorbar(part["size"], POINTS * part["gain"], yerr=bars, linestyle="none", marker="o", capsize=2,
                         color=COLOURS[0], markerfacecolor=face, label=label)  # fmt: skip
     if line is not None:
         x = np.linspace(np.log10(published["size"].min()), np.log10(published["size"].max()), 60)
@@ -320,10 +322,14 @@ def _log_axis(ax: Axes) -> None:
 
 
 def _error_bars(part: pd.DataFrame) -> np.ndarray:
-    """Distances to the interval's ends in points, shape (2, n); 0 where there is no interval."""
-    low = (part["final_score"] - part["final_low"]).clip(lower=0).fillna(0)
-    high = (part["final_high"] - part["final_score"]).clip(lower=0).fillna(0)
-    return POINTS * np.vstack([low, high]).astype(float)
+    """Distances of the final scores to their intervals' ends in points, shape (2, n)."""
+    return POINTS * _distances(part["final_score"], part["final_low"], part["final_high"])
+
+
+def _distances(value: ArrayLike, low: ArrayLike, high: ArrayLike) -> np.ndarray:
+    """Distances to an interval's ends, shape (2, n); 0 where there is no interval."""
+    at = np.asarray(value, float)
+    return np.nan_to_num(np.clip([at - np.asarray(low, float), np.asarray(high, float) - at], 0, None))
 
 
 def _heat_text(row: pd.Series) -> str:

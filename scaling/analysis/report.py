@@ -16,7 +16,7 @@ import pandas as pd
 
 from scaling.analysis import mipro_table
 from scaling.analysis.comparisons import FAMILIES, Entry
-from scaling.analysis.research import corrections_of
+from scaling.analysis.research import TurnedCell
 from scaling.analysis.results import Results, interval_text, markdown, percent
 from scaling.analysis.stats import Estimate
 from scaling.analysis.summary import against_estimate, missing, readable, recommended, unequal
@@ -38,6 +38,7 @@ class Findings:
     summary: pd.DataFrame
     tests: pd.DataFrame
     fits: pd.DataFrame
+    turned: list[TurnedCell]
     gains: pd.DataFrame  # of self-correction, a row a model and task
     costs: pd.DataFrame
     refused: list[str]
@@ -191,9 +192,12 @@ OPTIMISM_NOTE = (
     "selection made it look better than it is. Intervals are 95 %, wide by design."
 )
 CORRECTION_NOTE = (
-    "Gain is the last turn minus the first on the same items. A mere redraw turns answers too: 'beyond a redraw' takes "
-    "the flips of the first turn drawn again (resample) off. 'Corrects' needs a gain and right answers beyond a "
-    "redraw; 'churns': flips, and no more than that. Feedback oracle knows the right answers: it is cheating."
+    "Gain is the last turn minus the first on the same items. A mere redraw turns answers too, so 'beyond a redraw' "
+    "subtracts the flips between two draws of the first turn (resample). 'Corrects': a gain, and more wrong answers "
+    "turned right than by a redraw. 'Harms': a loss. 'Churns': more flips than a redraw makes, with neither a gain nor "
+    "a loss shown. 'No more than a redraw': the gain and both kinds of flips beyond a redraw are shown to lie within 3 "
+    "points of 0. All labels of this table are one Holm family; intervals are 95 % for one number alone. Feedback "
+    "'oracle' tells the model which of its answers are right: that is cheating."
 )
 RESEARCH_NOTE = (
     "Units are models of published size; RQ1 and RQ3 are one Holm family, RQ2 is exploratory (plan.txt, 10)."
@@ -319,6 +323,7 @@ def _money(costs: pd.DataFrame) -> pd.DataFrame:
                 "gain over one call": percent(row["gain"], sign=True),
                 "its interval": interval_text(row["gain_low"], row["gain_high"], sign=True),
                 "tokens an answer": f"{row['tokens_per_example']:.0f}",
+                "input (cached) + output (reasoning)": row["token_kinds"],
                 "USD for 1,000 answers": _usd(1000 * row["usd_per_example"]),
                 "points for 1,000 more tokens": _one(row["points_per_1000_tokens"]),
                 "points for a USD more on 1,000 answers": _one(row["points_per_usd"]),
@@ -337,9 +342,18 @@ def _money_note(f: Findings) -> str:
         if f.value is not None
         else "several values of a right answer (--value-per-correct)"
     )
+    averaged = int(f.summary["usd_is_average"].sum())
+    whose = "1 cell are" if averaged == 1 else f"{averaged} cells are"
+    average = (
+        f" The answers of {whose} priced at the average of all its tokens, as its records do not price each answer."
+        if averaged
+        else ""
+    )
     return (
-        f"Gains are over one unoptimized call on the same rows. 'Pays after requests' is for {worth}; 'never shown' "
-        f"where the gain's interval does not cover its cost. List cost."
+        f"Gains are over one unoptimized call on the same rows. 'Pays after requests' is for {worth}; it says 'never "
+        f"shown' where the gain's interval does not cover the extra cost. Dollars are list cost: input, cached input "
+        f"and output tokens each at their own price. Cached tokens are part of the input, reasoning tokens of the "
+        f"output.{average}"
     )
 
 
@@ -352,8 +366,8 @@ def _mipro(f: Findings) -> pd.DataFrame:
 def _corrections(f: Findings) -> pd.DataFrame:
     votes = f.summary[f.summary["pipeline"] == "vote"] if not f.summary.empty else f.summary
     rows = []
-    for entry, what, turns in corrections_of(f.results, f.entries):
-        fields = entry.fields
+    for cell in f.turned:
+        entry, what, turns, fields = cell.entry, cell.correction, cell.turns, cell.entry.fields
         same = votes[(votes["benchmark"] == fields["benchmark"]) & (votes["model"] == fields["model"])
                      & (votes["steps"] == entry.steps)]  # fmt: skip
         cells = f.results.cells.loc[entry.keys]
@@ -370,8 +384,9 @@ def _corrections(f: Findings) -> pd.DataFrame:
                 "right to wrong": percent(what.right_to_wrong),
                 "beyond a redraw": _excess(what.excess_wrong_to_right),
                 "wrong beyond a redraw": _excess(what.excess_right_to_wrong),
+                "flips beyond a redraw": _excess(what.excess_flips),
                 "vote": percent(float(same["final_score"].mean()) if len(same) else None),
-                "said": what.label,
+                "verdict": cell.label,
                 "n x runs": f"{turns.shape[0]} x {len(cells)}",
             }
         )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,63 +20,135 @@ from scaling.analysis.comparisons import Entry
 from scaling.analysis.fits import Line, regression, zero_set
 from scaling.analysis.hypotheses import TEST_COLUMNS
 from scaling.analysis.results import Results
-from scaling.analysis.self_correction import Correction, correction
-from scaling.analysis.stats import SIGNIFICANCE, holm
+from scaling.analysis.self_correction import Correction, correction, labels
+from scaling.analysis.stats import SIGNIFICANCE, Arm, holm, run_variances, score_interval
+from scaling.intervals import LEVEL, Interval
 from scaling.store import CALLS, read_lines
 
 SMALLEST_SLOPE = 0.01  # of gain a tenfold of size
 FEWEST_MODELS = 4
-MOST_PERMUTED = 8  # models up to which all orders are tried
-PROPERTIES = ("size", "price", "context_length", "first_turn_of_other_runs")
+ALL_ORDERS = math.factorial(8)  # up to eight models all orders are tried, above that as many at random
+FIRST_TURN = "first turn in the other half of the runs"
+# Property -> columns of (gain, property) that are ranked against each other; the mean of their correlations counts.
+PROPERTIES = {
+    "size": [("gain", "published_size")],
+    "price": [("gain", "price")],
+    "context_length": [("gain", "context_length")],
+    FIRST_TURN: [("gain_even", "first_odd"), ("gain_odd", "first_even")],
+}
 
 
-def corrections_of(results: Results, entries: list[Entry]) -> list[tuple[Entry, Correction, np.ndarray]]:
-    """Every self-correcting cell with what its turns did, and its turn scores (n, turns, runs)."""
+@dataclass(frozen=True)
+class TurnedCell:
+    """A self-correcting cell: its turn scores (n, turns, runs), the interval of each turn's score, what turns did."""
+
+    entry: Entry
+    turns: np.ndarray
+    intervals: list[Interval | None]
+    correction: Correction
+    label: str
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What correcting itself gives one model on one task, with the properties of the model. Scores are fractions.
+
+    even, odd: over the runs with that index only, so that a property measured on the answers does not share their
+    noise with the gain (STATISTICS 9.6). Unknown numbers are NaN.
+    """
+
+    model: str
+    benchmark: str
+    turns: int
+    gain: float
+    variance: float
+    df: float
+    gain_even: float
+    gain_odd: float
+    first_even: float
+    first_odd: float
+    vote_gain: float
+    extra_usd: float
+    size: float
+    status: str
+    price: float
+    context_length: float
+
+
+def turned_cells(results: Results, entries: list[Entry]) -> list[TurnedCell]:
+    """Every self-correcting cell with what its turns did; their labels are one Holm family."""
     redraws = {_terms(e): e for e in entries if e.fields["pipeline"] == "resample" and e.steps >= 2}
-    found = []
+    measured = []
     for entry in entries:
         turns = results.turns(entry.keys) if entry.fields["pipeline"] == "self_correct" else None
-        if turns is None or entry.steps < 2:
-            continue
-        control = redraws.get(_terms(entry))
-        again = results.turns(control.keys) if control else None
-        pair = (again[:, 0], again[:, 1]) if again is not None and again.shape[::2] == turns.shape[::2] else None
-        groups = results.answers(entry.keys[0])["final"].groups
-        found.append((entry, correction(turns[:, 0], turns[:, -1], pair, groups), turns))
-    return found
+        if turns is not None and entry.steps >= 2:
+            measured.append((entry, turns, _correction(results, entry, turns, redraws.get(_terms(entry)))))
+    told = labels([correction for _, _, correction in measured])
+    return [
+        TurnedCell(entry, turns, _turn_intervals(results, entry, turns), correction, label)
+        for (entry, turns, correction), label in zip(measured, told, strict=True)
+    ]
 
 
-def gains_of(results: Results, entries: list[Entry]) -> pd.DataFrame:
-    """A row a model and task: gain and its variance, the vote's gain, dollars more an example, and properties.
+def gains_of(results: Results, entries: list[Entry], turned: list[TurnedCell]) -> pd.DataFrame:
+    """A row (`Gain`) a model and task: intrinsic self-correction of the program without an optimizer.
 
-    Intrinsic self-correction of the program without an optimizer, at the largest number of turns there is.
+    At the largest number of turns there is.
     """
     votes = {_terms(e): e for e in entries if e.fields["pipeline"] == "vote"}
-    rows = []
-    for entry, what, turns in corrections_of(results, entries):
-        if entry.fields["feedback"] != "none" or entry.fields["optimizer"] != "none":
-            continue
-        cell = results.cells.loc[entry.keys[0]]
-        vote = votes.get(_terms(entry))
-        first_by_run = turns[:, 0].mean(axis=0)
-        rows.append(
-            {
-                "model": entry.fields["model"],
-                "benchmark": entry.fields["benchmark"],
-                "turns": entry.steps,
-                "gain": what.gain.effect,
-                "variance": what.gain.se**2,
-                "vote_gain": vote.final.mean - float(first_by_run.mean()) if vote is not None else np.nan,
-                "extra_usd": extra_usd(results, entry),
-                "size": entry.size[0] if entry.size[0] is not None else np.nan,
-                "status": entry.size[1],
-                "price": cell["output_usd_per_million"],
-                "context_length": cell["context_length"],
-                "first_turn_of_other_runs": _first_of_others(first_by_run),
-            }
-        )
-    frame = pd.DataFrame(rows)
-    return frame if frame.empty else frame[frame["turns"] == frame["turns"].max()]
+    plain = [c for c in turned if c.entry.fields["feedback"] == "none" and c.entry.fields["optimizer"] == "none"]
+    rows = [_gain(results, cell, votes.get(_terms(cell.entry))) for cell in plain]
+    frame = pd.DataFrame(rows, columns=[field.name for field in fields(Gain)])
+    return frame[frame["turns"] == frame["turns"].max()]
+
+
+def _correction(results: Results, entry: Entry, turns: np.ndarray, control: Entry | None) -> Correction:
+    again = results.turns(control.keys) if control else None
+    pair = (again[:, 0], again[:, 1]) if again is not None and again.shape[::2] == turns.shape[::2] else None
+    groups = results.answers(entry.keys[0])["final"].groups
+    return correction(turns[:, 0], turns[:, -1], pair, groups, entry.fields["optimizer"])
+
+
+def _turn_intervals(results: Results, entry: Entry, turns: np.ndarray) -> list[Interval | None]:
+    answers = results.answers(entry.keys[0])["final"]
+    arms = [
+        Arm(entry.fields["benchmark"], entry.fields["optimizer"], answers.items, answers.groups, turns[:, turn])
+        for turn in range(turns.shape[1])
+    ]
+    return [score_interval(arm, run_variances([arm])) for arm in arms]
+
+
+def _gain(results: Results, cell: TurnedCell, vote: Entry | None) -> Gain:
+    entry, record = cell.entry, results.cells.loc[cell.entry.keys[0]]
+    first_by_run, last_by_run = cell.turns[:, 0].mean(axis=0), cell.turns[:, -1].mean(axis=0)
+    gain_by_run = last_by_run - first_by_run
+    size, status = entry.size
+    return Gain(
+        model=entry.fields["model"],
+        benchmark=entry.fields["benchmark"],
+        turns=entry.steps,
+        gain=cell.correction.gain.effect,
+        variance=cell.correction.gain.se**2,
+        df=cell.correction.gain.df,
+        gain_even=_mean(gain_by_run[::2]),
+        gain_odd=_mean(gain_by_run[1::2]),
+        first_even=_mean(first_by_run[::2]),
+        first_odd=_mean(first_by_run[1::2]),
+        vote_gain=vote.final.mean - float(first_by_run.mean()) if vote is not None else math.nan,
+        extra_usd=extra_usd(results, entry),
+        size=size if size is not None else math.nan,
+        status=status,
+        price=_number(record["output_usd_per_million"]),
+        context_length=_number(record["context_length"]),
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def extra_usd(results: Results, entry: Entry) -> float:
@@ -91,37 +165,57 @@ def test_research(gains: pd.DataFrame, value: float | None) -> list[dict[str, An
     """Rows of summary_tests.csv for RQ1 to RQ4; RQ1 and RQ3 are one Holm family."""
     if gains.empty:
         return []
-    one, three = _rq1(gains), _rq3(gains)
-    adjusted = holm([one["p"] if one["p"] is not None else 1.0, three["p"] if three["p"] is not None else 1.0])
-    for row, p in zip((one, three), adjusted, strict=True):
+    (one, p_slope), three = _rq1(gains), _rq3(gains)
+    tested = (one, three)
+    adjusted = holm([row["p"] if row["p"] is not None else 1.0 for row in tested])
+    excluded, _ = holm([p_slope, 1.0])  # RQ3 has no "contradicted"
+    for row, p in zip(tested, adjusted, strict=True):
         row["p_holm"] = p if row["p"] is not None else None
         if row["p"] is not None and p < SIGNIFICANCE and (row is three or row["effect"] > 0):
             row["verdict"] = "supported"
+    if excluded < SIGNIFICANCE / 2 and one["verdict"] != "supported":
+        one["verdict"] = "contradicted"
     return [one, *_rq2(gains), three, *_rq4(gains, value)]
 
 
 def size_line_of(gains: pd.DataFrame, statuses: tuple[str, ...] = ("published",)) -> tuple[pd.DataFrame, Line | None]:
-    """Mean gain over tasks by model against log10 size, models of these statuses; the line from three models on."""
-    if gains.empty:
-        return gains, None
-    known = gains[gains["status"].isin(statuses) & gains["size"].notna()]
-    tasks = known["benchmark"].nunique()
-    by_model = known.groupby("model").agg(
-        size=("size", "first"), gain=("gain", "mean"), variance=("variance", "sum"), tasks=("benchmark", "nunique"),
-        extra_usd=("extra_usd", "mean"), vote_gain=("vote_gain", "mean"), price=("price", "first"),
-    )  # fmt: skip
-    by_model = by_model[by_model["tasks"] == tasks]  # a model that lacks a task has another mean
-    by_model["variance"] /= max(tasks, 1) ** 2
+    """Mean gain over tasks by model against log10 size, models of these statuses; the line from three models on.
+
+    `low` and `high` are the 95 % interval of a model's mean gain: t with Satterthwaite's degrees of freedom.
+    """
+    sized = gains[gains["status"].isin(statuses) & gains["size"].notna()]
+    by_model = _by_model(sized)
     if len(by_model) < 3 or by_model["size"].nunique() < 3:
         return by_model, None
     return by_model, regression(np.log10(by_model["size"]), by_model["gain"], by_model["variance"])
 
 
+def _by_model(gains: pd.DataFrame) -> pd.DataFrame:
+    """Means over tasks, a row a model; a model that lacks a task has another mean and is left out."""
+    tasks = gains["benchmark"].nunique()
+    parts = gains.assign(published_size=gains["size"].where(gains["status"] == "published"),
+                         of_df=gains["variance"] ** 2 / gains["df"])  # fmt: skip
+    halves = {name: (name, lambda values: values.mean(skipna=False))
+              for name in ("gain_even", "gain_odd", "first_even", "first_odd")}  # fmt: skip
+    by_model = parts.groupby("model").agg(
+        size=("size", "first"), published_size=("published_size", "first"), price=("price", "first"),
+        context_length=("context_length", "first"), gain=("gain", "mean"), variance=("variance", "sum"),
+        of_df=("of_df", "sum"), tasks=("benchmark", "nunique"), extra_usd=("extra_usd", "mean"),
+        vote_gain=("vote_gain", "mean"), **halves,
+    )  # fmt: skip
+    by_model = by_model[by_model["tasks"] == tasks]
+    df = (by_model["variance"] ** 2 / by_model["of_df"]).fillna(1.0)
+    by_model["variance"] /= max(tasks, 1) ** 2
+    half = distributions.t.ppf(0.5 + LEVEL / 2, df) * np.sqrt(by_model["variance"])
+    return by_model.assign(low=by_model["gain"] - half, high=by_model["gain"] + half)
+
+
 def threshold(gains: pd.DataFrame, value: float) -> tuple[str, str]:
     """(verdict, sentence) on the sizes from which correcting pays at `value` dollars a right answer (plan.txt, RQ4)."""
     by_model, _ = size_line_of(gains)
-    if len(by_model) < 3:
-        return "cannot tell", f"not run: {len(by_model)} models of published size"
+    by_model = by_model.dropna(subset=["extra_usd"])
+    if len(by_model) < 3 or by_model["size"].nunique() < 3:
+        return "cannot tell", f"not run: {len(by_model)} models of published size and known price, 3 are needed"
     x = np.log10(by_model["size"].to_numpy(float))
     net = value * by_model["gain"].to_numpy() - by_model["extra_usd"].to_numpy(float)
     line = regression(x, net, value**2 * by_model["variance"].to_numpy())
@@ -138,50 +232,64 @@ def threshold(gains: pd.DataFrame, value: float) -> tuple[str, str]:
     return "cannot tell", f"no bounded threshold (not rejected: {said})"
 
 
-def _rq1(gains: pd.DataFrame) -> dict[str, Any]:
+def _rq1(gains: pd.DataFrame) -> tuple[dict[str, Any], float]:
+    """The row, and the one-sided p of a slope of `SMALLEST_SLOPE` or more (1 where it is not run)."""
     row = _row("RQ1, RQ3", "RQ1: Does gain grow with the model's size?", "slope of mean gain a tenfold of size")
     by_model, line = size_line_of(gains)
     if len(by_model) < FEWEST_MODELS or line is None:
-        return row | {"reason": f"not run: {len(by_model)} models of published size, 4 are needed"}
-    row = row | _of_line(line, by_model)
-    if line.p_at_least(SMALLEST_SLOPE) < 0.025:
-        row["verdict"] = "contradicted"
-    return row
+        return row | {"reason": f"not run: {len(by_model)} models of published size, 4 are needed"}, 1.0
+    return row | _of_line(line, by_model), line.p_at_least(SMALLEST_SLOPE)
 
 
 def _rq2(gains: pd.DataFrame) -> list[dict[str, Any]]:
-    """Spearman's rank correlations of gain with properties of the models, exact where few, Holm over properties."""
-    usable = gains.assign(size=gains["size"].where(gains["status"] == "published"))
-    by_model = usable.groupby("model")[["gain", *PROPERTIES]].mean()
-    rows = []
-    for name in PROPERTIES:
-        pairs = by_model[["gain", name]].astype(float).dropna()
-        row = _row("RQ2 (exploratory)", "RQ2: Which properties go with gain?", f"Spearman with {name}")
-        if len(pairs) < FEWEST_MODELS or pairs[name].nunique() < 2:
-            rows.append(row | {"reason": f"not run: {len(pairs)} models have it"})
-            continue
-        rho, p = spearman(pairs["gain"].to_numpy(), pairs[name].to_numpy())
-        note = "models of one family are not independent"
-        rows.append(row | {"effect": rho, "p": p, "n": len(pairs), "note": note})
+    """Spearman's rank correlations of gain with properties of the models, Holm over properties."""
+    by_model = _by_model(gains)
+    rows = [_property_row(by_model, name) for name in PROPERTIES]
     told = [row for row in rows if row["p"] is not None]
     for row, p in zip(told, holm([row["p"] for row in told]), strict=True):
-        row |= {
-            "p_holm": p,
-            "verdict": "cannot tell" if p >= SIGNIFICANCE else "rises" if row["effect"] > 0 else "falls",
-        }
+        row["p_holm"] = p
+        if p < SIGNIFICANCE:
+            row["verdict"] = "rises" if row["effect"] > 0 else "falls"
     return rows
 
 
-def spearman(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """(rho, two-sided p): all orders of up to eight models, above that scipy's t approximation."""
-    rho = float(distributions.spearmanr(x, y).statistic)
-    if len(x) > MOST_PERMUTED:
-        return rho, float(distributions.spearmanr(x, y).pvalue)
-    a, b = distributions.rankdata(x), distributions.rankdata(y)
-    a, b = a - a.mean(), b - b.mean()
-    orders = np.array(list(itertools.permutations(range(len(b)))))
-    found = np.abs(b[orders] @ a)
-    return rho, float((found >= abs(a @ b) - 1e-9).mean())
+def _property_row(by_model: pd.DataFrame, name: str) -> dict[str, Any]:
+    row = _row("RQ2 (exploratory)", "RQ2: Which properties go with gain?", f"Spearman with {name}")
+    columns = PROPERTIES[name]
+    having = by_model[list({column for pair in columns for column in pair})].astype(float).dropna()
+    if name == FIRST_TURN and having.empty:
+        return row | {"reason": "not run: one run, and its first turn shares its noise with its gain"}
+    if len(having) < FEWEST_MODELS or min(having[prop].nunique() for _, prop in columns) < 2:
+        return row | {"reason": f"not run: {len(having)} models have it, and their values must differ"}
+    rho, p = spearman([(having[gain].to_numpy(), having[prop].to_numpy()) for gain, prop in columns],
+                      np.random.default_rng(0))  # fmt: skip
+    note = "models of one family are not independent"
+    return row | {"effect": rho, "p": p, "n": len(having), "note": note}
+
+
+def spearman(pairs: Sequence[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator) -> tuple[float, float]:
+    """(mean rank correlation of the pairs, its two-sided p by permuting the models in all pairs alike).
+
+    pairs: (x, y) of shape (m,) each, the same m models. All orders of up to eight models, else as many drawn by rng.
+    """
+    ranked = [(_unit_ranks(x), _unit_ranks(y)) for x, y in pairs]
+
+    def statistic(order: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.mean([(x[order.astype(int)] * y).sum(axis=axis) for x, y in ranked], axis=0)
+
+    models = np.arange(len(ranked[0][0]))
+    tested = distributions.permutation_test(
+        (models,), statistic, permutation_type="pairings", n_resamples=ALL_ORDERS, vectorized=True, rng=rng
+    )
+    return float(tested.statistic), float(tested.pvalue)
+
+
+def _unit_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks with mean 0 and length 1; the product of two of them is Spearman's correlation."""
+    ranks = distributions.rankdata(values)
+    centred = ranks - ranks.mean()
+    length = np.linalg.norm(centred)
+    return centred / length if length else centred
 
 
 def _rq3(gains: pd.DataFrame) -> dict[str, Any]:
@@ -211,8 +319,6 @@ def _rq4(gains: pd.DataFrame, value: float | None) -> list[dict[str, Any]]:
     row = _row("RQ4", "RQ4: From which size does correcting pay?", "sizes where value x gain = extra dollars")
     if value is None:
         return [row | {"reason": "give --value-per-correct USD"}]
-    if gains["extra_usd"].isna().any():
-        return [row | {"reason": "the price of a model is not known"}]
     verdict, sentence = threshold(gains, value)
     votes = gains["gain"] - gains["vote_gain"]
     note = f"gain beyond the vote at equal calls: {100 * votes.mean():+.1f} points" if votes.notna().all() else ""
@@ -233,8 +339,3 @@ def _terms(entry: Entry) -> str:
     """What a control shares with the self-correcting cell; sizes of the output and calls may differ."""
     fields = {n: v for n, v in entry.fields.items() if n not in ("pipeline", "feedback")}
     return str(fields)
-
-
-def _first_of_others(first_by_run: np.ndarray) -> float:
-    """First-turn score of the runs other than the first: that of the same run correlates with gain by noise alone."""
-    return float(first_by_run[1:].mean()) if len(first_by_run) > 1 else math.nan

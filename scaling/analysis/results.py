@@ -26,6 +26,8 @@ OF_HOSTED_JOBS = ["synth_mode", "synth_rollouts"]
 SERIES = ["benchmark", "pipeline", "optimizer", *SHARED, *SHARED_IN_BENCHMARK, *OF_HOSTED_JOBS]
 LOWEST_USED_SHARE = 0.80
 CURVE_FIELDS = ("rollouts", "lm_calls", "list_cost_usd", "candidate_val_score", "best_val_score")
+# cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens.
+TOKEN_KINDS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
 USAGE_FIELDS = ("calls", "cache_hits", "prompt_tokens", "completion_tokens", "list_cost_usd", "billed_cost_usd")
 
 
@@ -40,6 +42,8 @@ class Answers:
     turns: np.ndarray | None  # scores of each turn or draw, (n, turns), where there are any
     calls: float  # means an answered example
     tokens: float
+    usd: float  # list cost an answer, every kind of token at its own price; NaN where it was not recorded
+    tokens_by_kind: dict[str, float]  # means an answer by TOKEN_KINDS; NaN where a kind was not recorded
 
 
 @dataclass
@@ -121,10 +125,12 @@ class Results:
         has_turns = all(line.get("turn_scores") for line in lines)
         turns = np.array([line["turn_scores"] for line in lines], dtype=float) if has_turns else None
         answered = [line for line in lines if line.get("error") is None] or lines
+        reached = [line for line in lines if line.get("error") != "infrastructure"] or lines
         return Answers(
             items, groups, _floats([line["score"] for line in lines]), extra, turns,
             calls=sum(line.get("calls") or 0 for line in answered) / len(answered),
             tokens=sum(line.get("tokens") or 0 for line in lines) / len(lines),
+            usd=_mean(reached, "list_cost_usd"), tokens_by_kind={kind: _mean(reached, kind) for kind in TOKEN_KINDS},
         )  # fmt: skip
 
     def _same(self, values: tuple[str, ...]) -> np.ndarray:
@@ -247,6 +253,12 @@ def _places(where: np.ndarray, items: np.ndarray) -> np.ndarray:
         return np.arange(len(items))
     place = {item: i for i, item in enumerate(where)}
     return np.array([place[item] for item in items], dtype=int)
+
+
+def _mean(lines: list[dict[str, Any]], name: str) -> float:
+    """Mean of a number over prediction lines; NaN where a line does not have it."""
+    values = [line.get(name) for line in lines]
+    return float("nan") if None in values else sum(values) / len(values)
 
 
 def _floats(values: list[float | None]) -> np.ndarray:

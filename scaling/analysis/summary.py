@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from scaling.analysis.comparisons import Entry
-from scaling.analysis.results import Results, folder_name, interval_text, percent
+from scaling.analysis.money import mean_of, usd_per_answer
+from scaling.analysis.results import TOKEN_KINDS, Results, folder_name, interval_text, percent
 from scaling.analysis.stats import (
     Estimate,
     RunVariance,
@@ -206,6 +207,7 @@ def _row(results: Results, entry: Entry, between: dict[str, RunVariance], number
     change = difference(base, final, between)
     adopted = None if unchanged or entry.fields["optimizer"] == "none" else adoption_p(base, final, between)
     answers = [results.answers(key)["final"] for key in entry.keys]
+    usd, averaged = usd_per_answer(results, entry.keys, "final")
     return (
         entry.fields
         | {
@@ -224,7 +226,9 @@ def _row(results: Results, entry: Entry, between: dict[str, RunVariance], number
             "flagged": bool(cells["flagged"].astype(bool).any()),
             "calls_per_example": float(np.mean([one.calls for one in answers])),
             "tokens_per_example": float(np.mean([one.tokens for one in answers])),
-            "usd_per_example": _usd_per_example(cells, answers),
+            "usd_per_example": usd,
+            "usd_is_average": averaged,
+            **{f"{kind}_per_example": mean_of(answers, kind) for kind in TOKEN_KINDS},
             "records": " ".join(str(results.folders[key]) for key in entry.keys),
         }
         | _interval("baseline_score", base.mean, score_interval(base, {}))
@@ -263,13 +267,6 @@ def _optimism(entry: Entry, means: dict[str, float], test: Estimate) -> dict[str
     half = 1.96 * np.sqrt(test.se**2 + sum(q * (1 - q) for q in shares) / rows)
     gap = on_select - test.effect
     return _interval("optimism", gap, (gap - half, gap + half))
-
-
-def _usd_per_example(cells: pd.DataFrame, answers: list) -> float:
-    """List cost of answering one example: the evaluation's cost by the tokens of the final program's answers."""
-    usd = cells["evaluate_list_cost_usd"].astype(float).sum(skipna=False)
-    tokens = (cells["evaluate_prompt_tokens"] + cells["evaluate_completion_tokens"]).astype(float).sum()
-    return float(usd * np.mean([one.tokens for one in answers]) / tokens) if tokens else float("nan")
 
 
 def _differing_terms(summary: pd.DataFrame) -> pd.Series:

@@ -415,12 +415,15 @@ class MeteredLM(dspy.LM):
         used = next(iter(tracker.get_total_tokens().values()), {})
         prompt_tokens, completion_tokens = used.get("prompt_tokens"), used.get("completion_tokens")
         known = prompt_tokens is not None and completion_tokens is not None
-        cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens")
+        reasoning = (used.get("completion_tokens_details") or {}).get("reasoning_tokens")
         return {
             "outputs": outputs,
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
-            "list_cost_usd": self.spec.cost(prompt_tokens, completion_tokens, cached) if known else None,
+            "cached_tokens": cached,  # part of prompt_tokens
+            "reasoning_tokens": reasoning,  # part of completion_tokens
+            "list_cost_usd": self.spec.cost(prompt_tokens, completion_tokens, cached or 0) if known else None,
         }
 
     def _note(self, answer: dict[str, Any] | None, error: str | None) -> None:
@@ -433,6 +436,8 @@ class MeteredLM(dspy.LM):
             "role": self.role,
             "prompt_tokens": answer.get("prompt_tokens"),
             "completion_tokens": answer.get("completion_tokens"),
+            "cached_tokens": answer.get("cached_tokens"),
+            "reasoning_tokens": answer.get("reasoning_tokens"),
             "list_cost_usd": cost,
             "billed_cost_usd": 0.0 if hit else cost,
             "latency_seconds": answer.get("latency_seconds"),

@@ -13,6 +13,7 @@ from scaling.llm.gateway import CallFailed, variant
 from scaling.types import Benchmark, Row
 
 Line = dict[str, Any]
+TOKEN_KINDS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
 
 
 def as_example(row: Row, bench: Benchmark) -> dspy.Example:
@@ -84,10 +85,18 @@ def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench
         "tool_calls": prediction.get("tool_calls") if prediction is not None else None,
         "calls": len(calls),
         "tokens": sum((call["prompt_tokens"] or 0) + (call["completion_tokens"] or 0) for call in calls),
+        **{name: _total(calls, name) for name in TOKEN_KINDS},
+        "list_cost_usd": _total(calls, "list_cost_usd"),
         "latency_seconds": sum(call["latency_seconds"] or 0.0 for call in calls),
         "error": error,
         "failure_kind": kind,
     }
+
+
+def _total(calls: list[dict[str, Any]], name: str) -> float | None:
+    """The sum of a number over an example's calls; None where a call does not know it."""
+    values = [call.get(name) for call in calls]
+    return None if None in values else round(sum(values), 12)
 
 
 def _score_turn(bench: Benchmark, example: dspy.Example, turn: dict[str, Any]) -> float:

@@ -34,6 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     skill = lambda body: 0.9 if "Rule" in str(body["messages"]) else 0.4  # noqa: E731
     with pytest.MonkeyPatch.context() as patched, ScriptedServer(skill=skill, truth=toy.truth()) as server:
         patched.setitem(script.BENCHMARK_CONFIG, "toy", toy.config())
+        server.usage_details = {
+            "prompt_tokens_details": {"cached_tokens": 20}, "completion_tokens_details": {"reasoning_tokens": 3},
+        }  # fmt: skip
         yield analysed(tmp_path_factory.mktemp("report"), server)
 
 
@@ -76,6 +79,7 @@ def records(folder: Path) -> Iterator[tuple[dict, dict[str, list[dict]]]]:
         yield read(home / "results.json"), by_program
 
 
+SPLIT = {"prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "list_cost_usd"}
 NAMES = {"none": "no optimizer", "gepa": "GEPA", "mipro": "MIPROv2"}
 
 
@@ -140,6 +144,12 @@ def test_what_stays_unequal_is_what_was_used(folder: Path) -> None:
     assert sorted(tables((folder / "report.html").read_text())["What stays unequal"]) == sorted(expected)
 
 
+def dollars(line: dict) -> float:
+    """An answer's list cost: 3 USD a million input tokens, 1 of those that the provider had cached, 11 of output."""
+    fresh = line["prompt_tokens"] - line["cached_tokens"]
+    return (3 * fresh + line["cached_tokens"] + 11 * line["completion_tokens"]) / 1e6
+
+
 def test_the_money_is_what_the_calls_cost(folder: Path) -> None:
     shown = {tuple(row[1:3]): row for row in tables((folder / "report.html").read_text())["Money"]}
     every = {(r["cell"]["optimizer"], r["cell"]["steps"]): (r, p) for r, p in records(folder)}
@@ -152,13 +162,29 @@ def test_the_money_is_what_the_calls_cost(folder: Path) -> None:
         assert row[4] == ends(newcombe_paired(right(single), right(final)), sign=True)
         tokens = np.mean([line["tokens"] for line in final])
         assert row[5] == f"{tokens:.0f}"
-        evaluate = record["usage"]["evaluate"]
-        price = evaluate["list_cost_usd"] / (evaluate["prompt_tokens"] + evaluate["completion_tokens"])
-        assert row[6] == f"{1000 * tokens * price:.4f}"
+        assert row[7] == f"{1000 * np.mean([dollars(line) for line in final]):.4f}"
+        kinds = [np.mean([line[kind] for line in final]) for kind in ("prompt_tokens", "completion_tokens")]
+        assert row[6] == f"{kinds[0]:.0f} ({20 * steps}) + {kinds[1]:.0f} ({3 * steps})"
         more = tokens - np.mean([line["tokens"] for line in single])
-        assert row[7] == ("—" if more <= 0.05 * tokens else f"{100 * gain / (more / 1000):+.1f}")
-        assert row[9] == f"{record['usage']['optimize']['list_cost_usd']:.4f}"
-        assert row[10] == f"{record['proposal_usage']['list_cost_usd']:.4f}"
+        assert row[8] == ("—" if more <= 0.05 * tokens else f"{100 * gain / (more / 1000):+.1f}")
+        assert row[10] == f"{record['usage']['optimize']['list_cost_usd']:.4f}"
+        assert row[11] == f"{record['proposal_usage']['list_cost_usd']:.4f}"
+
+
+def test_records_without_costs_of_their_answers_use_the_average_and_say_so(folder: Path, tmp_path: Path) -> None:
+    """As the records from before answers had one: an evaluation's cost is shared out by tokens."""
+    old = shutil.copytree(folder / "results" / "gepa2", tmp_path / "results" / "gepa2")
+    kept = [{k: v for k, v in line.items() if k not in SPLIT} for line in lines(old / "predictions.jsonl")]
+    (old / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    assert analyze_results.main(["--results-dir", str(tmp_path / "results"), "--output-dir", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    (row,) = tables(page)["Money"]
+    evaluate = read(old / "results.json")["usage"]["evaluate"]
+    price = evaluate["list_cost_usd"] / (evaluate["prompt_tokens"] + evaluate["completion_tokens"])
+    tokens = np.mean([line["tokens"] for line in kept if line["program"] == "final"])
+    assert row[6:8] == ["—", f"{1000 * tokens * price:.4f}"]
+    assert "The answers of 1 cell are priced at the average of all its tokens" in page
+    assert "priced at the average" not in (folder / "report.html").read_text()
 
 
 def test_improvements_are_tested_on_the_same_items(folder: Path) -> None:

@@ -14,7 +14,7 @@ from scipy import stats as distributions
 import analyze_results
 import run_scaling_experiment as script
 from scaling.analysis.fits import power_law, regression, zero_set
-from scaling.analysis.research import gains_of, size_line_of, spearman, threshold
+from scaling.analysis.research import FIRST_TURN, size_line_of, spearman, threshold
 from scaling.analysis.research import test_research as research_rows
 from tests.support import toy
 from tests.support.server import Body, ScriptedServer, whole_prompt
@@ -76,7 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def found_gains(folder: Path) -> pd.DataFrame:
     findings = analyze_results.find([folder / "results"], 0.001, False)
-    return gains_of(findings.results, findings.entries)
+    return findings.gains
 
 
 def test_the_planted_exponent_is_in_its_set(folder: Path) -> None:
@@ -111,14 +111,14 @@ def test_turns_correct_beyond_a_redraw(folder: Path) -> None:
     page = (folder / "summary_results.md").read_text()
     table = page[page.index("## Self-correction") :]
     largest = next(line for line in table.splitlines() if "toy/s5" in line)
-    assert "corrects" in largest and "not run" not in largest
+    assert "| corrects |" in largest and "not run" not in largest
     assert (folder / "visualizations" / "turn_curves.png").exists()
     assert (folder / "visualizations" / "gain_against_size.png").exists()
 
 
 def test_a_rank_correlation_of_few_models_is_exact() -> None:
     x, y = np.array([1.0, 2, 3, 4, 5]), np.array([2.0, 1, 4, 3, 5])
-    rho, p = spearman(x, y)
+    rho, p = spearman([(x, y)], np.random.default_rng(0))
     assert rho == pytest.approx(distributions.spearmanr(x, y).statistic)
 
     def statistic(order: np.ndarray) -> float:
@@ -143,7 +143,8 @@ def frame(**changes: list) -> pd.DataFrame:
             "status": ["published"] * 12,
             "price": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6] * 2,
             "context_length": [8192] * 12,
-            "first_turn_of_other_runs": [np.nan] * 12,
+            "df": [99.0] * 12,
+            **dict.fromkeys(("gain_even", "gain_odd", "first_even", "first_odd"), [np.nan] * 12),
         }
     )
     return gains.assign(**changes)
@@ -154,7 +155,7 @@ def test_tasks_are_told_apart_by_pairs_and_unusable_properties_are_not_run() -> 
     by_name = {row["comparison"]: row for row in rows}
     assert by_name["a - b"]["verdict"] == "supported" and "a more than b" in by_name["a - b"]["note"]
     assert "not run" in by_name["Spearman with context_length"]["reason"]  # all have the same
-    assert "not run" in by_name["Spearman with first_turn_of_other_runs"]["reason"]
+    assert "not run: one run" in by_name[f"Spearman with {FIRST_TURN}"]["reason"]
     assert by_name["Spearman with size"]["effect"] > 0.9
     assert "--value-per-correct" in rows[-1]["reason"]
 
@@ -163,6 +164,35 @@ def test_without_published_sizes_nothing_is_concluded() -> None:
     one, *rest = research_rows(frame(status=["assumed"] * 12), 0.05)
     assert one["verdict"] == "cannot tell" and one["reason"].startswith("not run: 0 models")
     assert all(row["verdict"] == "cannot tell" for row in rest if row["question"].startswith(("RQ3", "RQ4")))
+
+
+def test_a_property_of_the_answers_is_not_measured_on_the_runs_of_the_gain() -> None:
+    """Each half of the runs has noise of its own, which lowers the gain where it raises the first turn."""
+    noise = np.array([[0.03, -0.02, 0.01, -0.03, 0.02, 0.0], [0.0, 0.03, -0.03, 0.01, 0.02, -0.02]])
+    halves = {
+        "first_even": 0.5 + noise[0], "gain_even": 0.02 - noise[0],
+        "first_odd": 0.5 + noise[1], "gain_odd": 0.02 - noise[1],
+    }  # fmt: skip
+    columns = {name: list(values) * 2 for name, values in halves.items()}
+    row = {r["comparison"]: r for r in research_rows(frame(**columns), None)}[f"Spearman with {FIRST_TURN}"]
+    crossed = (
+        distributions.spearmanr(-noise[0], noise[1]).statistic,
+        distributions.spearmanr(-noise[1], noise[0]).statistic,
+    )
+    assert row["effect"] == pytest.approx(np.mean(crossed)) and abs(row["effect"]) < 0.3 and row["p"] > 0.5
+
+
+def test_a_model_that_lacks_a_task_is_in_no_mean_over_tasks() -> None:
+    rows = research_rows(frame(price=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6] * 2)[:-1], None)
+    assert {row["comparison"]: row for row in rows}["Spearman with price"]["n"] == 5
+
+
+def test_contradicted_follows_holm() -> None:
+    """A slope whose raw p of 'a point a tenfold or more' is 0.02: excluded alone, and not in a family of two."""
+    gains = frame(gain=[0.0006, 0.0121, 0.0012, 0.0082, 0.0105, 0.0109] * 2, variance=[1e-9] * 12)
+    _, line = size_line_of(gains)
+    assert 0.0125 < line.p_at_least(0.01) < 0.025
+    assert research_rows(gains, None)[0]["verdict"] == "cannot tell"
 
 
 def test_a_flat_gain_excludes_a_point_a_tenfold() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import run_scaling_experiment as script
+from scaling.analysis.self_correction import correction, labels
+from simulations.data import arms
 from tests.support.files import lines, read
 from tests.support.server import Body, ScriptedServer, last_user_message, whole_prompt
 from tests.support.toy import rows
@@ -122,3 +125,72 @@ def test_feedback_is_of_turns_only_and_in_the_cells_identity(experiment: Callabl
     plain = experiment(pipeline="self_correct", output_dir=tmp_path / "b", **NO_CHECK)
     told = experiment(pipeline="self_correct", feedback="oracle", output_dir=tmp_path / "c", **NO_CHECK)
     assert plain["cell_id"] != told["cell_id"]
+
+
+def draws(count: int, rng: np.random.Generator, items: int = 200, **means: float) -> list[np.ndarray]:
+    """Scores (items, 3 runs) of as many draws of one program; a mean other than 0.6 by d0, d1 ..."""
+    wanted = {("alpha", "none", k): means.get(f"d{k}", 0.6) for k in range(count)}
+    return [arm.scores for arm in arms(rng, wanted, items, 3, {}).values()]
+
+
+IDS = np.arange(200).astype(str)
+
+
+def test_a_redraw_is_not_called_churning() -> None:
+    """Flips alone are what any redraw makes; before, 97 % of redraws were called so."""
+    rng = np.random.default_rng(5)
+    told = []
+    for _ in range(100):
+        first, last, again = draws(3, rng)
+        told += labels([correction(first, last, (first, again), IDS)])
+    assert told.count("churns") <= 5 and told.count("corrects") + told.count("harms") <= 5
+
+
+def test_a_turn_is_labelled_by_what_it_does() -> None:
+    rng = np.random.default_rng(6)
+    first, better, worse, again = draws(4, rng, d1=0.8, d2=0.4)
+    (even,) = draws(1, rng, d0=0.5)
+    turned = np.where(rng.random(even.shape) < 0.8, 1.0 - even, even)
+    cases = {"corrects": (first, better), "harms": (first, worse), "churns": (even, turned)}
+    for label, (before, after) in cases.items():
+        assert labels([correction(before, after, (first, again), IDS)]) == [label]
+
+
+def test_equivalence_needs_a_test_of_its_own() -> None:
+    """With 200 rows nothing of 3 points can be excluded; with 4,000 a redraw is called one, and a loss of 3 is not."""
+    few = draws(3, np.random.default_rng(8))
+    assert labels([correction(few[0], few[1], (few[0], few[2]), IDS)]) == ["cannot tell"]
+    first, last, again = draws(3, np.random.default_rng(8), items=4000)
+    ids = np.arange(4000).astype(str)
+    assert labels([correction(first, last, (first, again), ids)]) == ["no more than a redraw"]
+    assert labels([correction(first, last, None, ids)]) == ["cannot tell"]
+
+
+def test_labels_of_a_table_are_one_family() -> None:
+    """A loss with a raw p of about 0.02 is harm in no table: four labels a row share the 5 %."""
+    rng = np.random.default_rng(9)
+    for _ in range(200):
+        first, last, again = draws(3, rng, d1=0.57)
+        one = correction(first, last, (first, again), IDS)
+        if one.gain.effect < 0 and 0.015 < one.gain.p < 0.045:
+            break
+    assert labels([one]) == ["cannot tell"]
+    strong = correction(first, np.zeros_like(first) + (rng.random(first.shape) < 0.3), (first, again), IDS)
+    assert labels([one, strong])[1] == "harms"
+
+
+def test_without_variation_nothing_is_told() -> None:
+    nothing, everything = np.zeros((40, 2)), np.ones((40, 2))
+    ids = np.arange(40).astype(str)
+    for last in (nothing, everything):
+        assert labels([correction(nothing, last, (nothing, nothing), ids)]) == ["cannot tell"]
+
+
+def test_the_runs_of_an_optimizer_keep_their_variance() -> None:
+    """Three optimized programs that gain 0, 0.1 and 0.5: certain of these three, not of the next one."""
+    rng = np.random.default_rng(10)
+    first = (rng.random((200, 3)) < 0.4) * 1.0
+    last = np.maximum(first, rng.random((200, 3)) < np.array([0.0, 0.1, 0.5]))
+    fixed, optimized = (correction(first, last, None, IDS, name) for name in ("none", "gepa"))
+    assert optimized.gain.effect == fixed.gain.effect
+    assert optimized.gain.se > 3 * fixed.gain.se and optimized.gain.p > 0.05 > fixed.gain.p

@@ -347,6 +347,6 @@ def test_no_key_and_no_prompt_is_written_but_into_cache_and_predictions(
     for calls in (path for path in files if path.name == "calls.jsonl"):
         for line in calls.read_text().splitlines():
             assert set(json.loads(line)) == {
-                "phase", "role", "prompt_tokens", "completion_tokens", "list_cost_usd", "billed_cost_usd",
-                "latency_seconds", "attempts", "cache_hit", "error",
+                "phase", "role", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens",
+                "list_cost_usd", "billed_cost_usd", "latency_seconds", "attempts", "cache_hit", "error",
             }  # fmt: skip

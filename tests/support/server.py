@@ -44,6 +44,7 @@ class ScriptedServer:
     ):
         self.answer, self.fault, self.skill, self.truth, self.latency = answer, fault, skill, truth or {}, latency
         self.calls = self.prompt_tokens = self.completion_tokens = 0
+        self.usage_details: dict[str, Any] = {}  # what a provider adds to `usage`: cached and reasoning tokens
         self.in_flight = self.max_in_flight = 0
         self._received: list[Body] = []
         self._lock = threading.Lock()
@@ -105,6 +106,7 @@ class ScriptedServer:
                 "prompt_tokens": prompt_tokens,
                 "completion_tokens": completion_tokens,
                 "total_tokens": prompt_tokens + completion_tokens,
+                **self.usage_details,
             },
         }
 

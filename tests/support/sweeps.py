@@ -43,6 +43,7 @@ MODELS = """
 route = "openai/scripted"
 api_base = "{url}"
 input_usd_per_million = 3.0
+cached_input_usd_per_million = 1.0
 output_usd_per_million = 11.0
 price_date = "today"
 price_source = "made up"
