@@ -15,7 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from scaling.analysis.fits import families, power_law, shape_label, size_line, zero_set
 from scaling.analysis.hypotheses import Grid, judge
-from scaling.analysis.self_correction import correction
+from scaling.analysis.self_correction import correction, labels
 from scaling.analysis.stats import (
     SIGNIFICANCE,
     Arm,
@@ -223,7 +223,8 @@ def guards(rng: np.random.Generator, repeats: int) -> Iterator[Outcome]:
     for _ in range(repeats):
         found = arms(rng, {("alpha", "none", k): 0.6 for k in (1, 2, 3)}, 200, 3, {})
         first, last, again = (arm.scores for arm in found.values())
-        corrects.append(correction(first, last, (first, again), found["alpha", "none", 1].groups).label == "corrects")
+        redraw = correction(first, last, (first, again), found["alpha", "none", 1].groups)
+        corrects.append(labels([redraw]) == ["corrects"])
         one_run = [Arm("alpha", o, arm.items, arm.groups, arm.scores[:, :1])
                    for o, arm in zip(("none", "gepa"), found.values(), strict=False)]  # fmt: skip
         adopted.append(adoption_p(*one_run, {}) <= 0.05)

@@ -118,7 +118,7 @@ def test_turns_correct_beyond_a_redraw(folder: Path) -> None:
 
 def test_a_rank_correlation_of_few_models_is_exact() -> None:
     x, y = np.array([1.0, 2, 3, 4, 5]), np.array([2.0, 1, 4, 3, 5])
-    rho, p = spearman([(x, y)], np.random.default_rng(0))
+    rho, p = spearman(x, y, np.random.default_rng(0))
     assert rho == pytest.approx(distributions.spearmanr(x, y).statistic)
 
     def statistic(order: np.ndarray) -> float:
@@ -179,7 +179,7 @@ def test_a_property_of_the_answers_is_not_measured_on_the_runs_of_the_gain() -> 
         distributions.spearmanr(-noise[0], noise[1]).statistic,
         distributions.spearmanr(-noise[1], noise[0]).statistic,
     )
-    assert row["effect"] == pytest.approx(np.mean(crossed)) and abs(row["effect"]) < 0.3 and row["p"] > 0.5
+    assert row["effect"] == pytest.approx(np.mean(crossed)) and abs(row["effect"]) < 0.3 and row["p"] > 0.05
 
 
 def test_a_model_that_lacks_a_task_is_in_no_mean_over_tasks() -> None:

@@ -17,7 +17,7 @@ from statsmodels.stats.proportion import proportion_confint
 from scaling.analysis.fits import families, power_law, shape_label, size_line, zero_set
 from scaling.analysis.hypotheses import Grid, judge
 from scaling.analysis.money import breakeven
-from scaling.analysis.self_correction import correction
+from scaling.analysis.self_correction import correction, labels
 from scaling.analysis.stats import (
     Arm,
     Estimate,
@@ -286,11 +286,12 @@ def test_a_redraw_is_told_from_a_correction() -> None:
     first = (rng.random((300, 3)) < 0.5).astype(float)
     redraw = first, (rng.random((300, 3)) < 0.5).astype(float)
     groups = np.arange(300).astype(str)
-    assert correction(first, (rng.random((300, 3)) < 0.5).astype(float), redraw, groups).label == "churns"
+    again = correction(first, (rng.random((300, 3)) < 0.5).astype(float), redraw, groups)
+    assert labels([again]) == ["cannot tell"]  # flips, and no more than a redraw makes
     found = correction(first, np.maximum(first, (rng.random((300, 3)) < 0.9)), redraw, groups)
-    assert found.label == "corrects"
+    assert labels([found]) == ["corrects"]
     assert found.gain.effect == pytest.approx(found.wrong_to_right - found.right_to_wrong)
-    assert correction(first, first * (rng.random((300, 3)) < 0.5), redraw, groups).label == "harms"
+    assert labels([correction(first, first * (rng.random((300, 3)) < 0.5), redraw, groups)]) == ["harms"]
 
 
 def grid_of(rng: np.random.Generator, gain: dict[int, float], runs: int = 3, **extra) -> Grid:
