@@ -13,8 +13,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scaling.analysis.figures import Picture
+    from scaling.analysis.findings import Findings
 
 FORMATS = ("png", "pdf", "svg")
 MANY_ENTRIES = 200  # above it figures are drawn in two processes
@@ -57,18 +64,19 @@ def analyze(
     }
     for name, frame in tables.items():
         frame.to_csv(output / name, index=False)
-    report.write_markdown(output / "summary_results.md", findings)
-    report.write_latex(output / "summary_results.tex", findings)
-    report.write_html(output / "report.html", findings, pictures)
+    written = report.report_of(findings)
+    report.write_markdown(output / "summary_results.md", written)
+    report.write_latex(output / "summary_results.tex", written)
+    report.write_html(output / "report.html", written, findings, pictures)
     others = ("summary_results.md", "summary_results.tex", "report.html")
     return [*pictures, *(output / name for name in (*tables, *others))]
 
 
-def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool):
-    """Everything that the records support, as frames (`report.Findings`)."""
+def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool) -> Findings:
+    """Everything that the records support."""
     import pandas as pd
 
-    from scaling.analysis import comparisons, fit_table, money, report, research, summary
+    from scaling.analysis import comparisons, findings, fit_table, money, research, summary
     from scaling.analysis import results as tables
 
     results = tables.load(folders)
@@ -79,12 +87,13 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
     gains = research.gains_of(results, entries, turned)
     asked = pd.DataFrame(research.test_research(gains, value_per_correct), columns=tests.columns)
     fits = [fit_table.fits_frame(entries), fit_table.gain_fits(gains)]
-    return report.Findings(
+    return findings.Findings(
         results=results,
         entries=entries,
         summary=frame,
         tests=tests if asked.empty else pd.concat([tests, asked], ignore_index=True),
         fits=pd.concat([part for part in fits if not part.empty] or fits[:1], ignore_index=True),
+        curves=fit_table.curves_of(entries, frame),
         turned=turned,
         gains=gains,
         costs=money.costs(results, entries, frame, value_per_correct),
@@ -94,90 +103,36 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
     )
 
 
-def draw(findings, folder: Path, formats: list[str]) -> dict[Path, str]:
+def draw(findings: Findings, folder: Path, formats: list[str]) -> dict[Path, str]:
     """Draw every figure in every format; returns the PNG (or first format's) paths with a sentence on each."""
-    from scaling.analysis import figures, report
+    from scaling.analysis import figure_style, figures, sentences
 
-    figures.theme()
+    figure_style.theme()
     folder.mkdir(parents=True, exist_ok=True)
-    small_print = "Bars: 95 % intervals. " + " ".join(report.notes_of(findings.results, findings.summary))
-    shown = "png" if "png" in formats else formats[0]
-    planned = planned_figures(findings)
+    small_print = "Bars: 95 % intervals. " + " ".join(sentences.notes_of(findings.results, findings.summary))
+    pictures = figures.pictures_of(findings)
 
-    def save(name: str) -> None:
-        figures.save(figures.footer(planned[name][0](), small_print), folder / name, formats)
+    def save(picture: figures.Picture) -> None:
+        figure_style.save(figure_style.footer(picture.draw(), small_print), folder / picture.name, formats)
 
     if len(findings.entries) > MANY_ENTRIES and hasattr(os, "fork"):
-        _in_two_processes(save, list(planned))
+        _in_two_processes(save, pictures)
     else:
-        for name in planned:
-            save(name)
-    return {folder / f"{name}.{shown}": alt for name, (_, alt) in planned.items()}
+        for picture in pictures:
+            save(picture)
+    shown = "png" if "png" in formats else formats[0]
+    return {folder / f"{picture.name}.{shown}": picture.caption for picture in pictures}
 
 
-def _in_two_processes(save: Callable[[str], None], names: list[str]) -> None:
+def _in_two_processes(save: Callable[[Picture], None], pictures: list[Picture]) -> None:
     """Draw half of the figures in a child of this process, which has all data already."""
-    child = multiprocessing.get_context("fork").Process(target=lambda: [save(name) for name in names[1::2]])
+    child = multiprocessing.get_context("fork").Process(target=lambda: [save(picture) for picture in pictures[1::2]])
     child.start()
-    for name in names[::2]:
-        save(name)
+    for picture in pictures[::2]:
+        save(picture)
     child.join()
     if child.exitcode:
         raise RuntimeError("a figure could not be drawn; its error is above")
-
-
-def planned_figures(findings) -> dict:
-    """Name -> (what draws it, a sentence on it), for the figures that these records can fill."""
-    from scaling.analysis import figures, research
-
-    frame, cells = findings.summary, findings.results.cells
-    fits = _families_by_line(findings)
-    planned = {
-        "scaling_curves_overall": (
-            lambda: figures.scaling_curves_overall(frame, fits),
-            "Test score against steps, all benchmarks",
-        )
-    }
-    for name in sorted(frame["benchmark"].unique()):
-        alt = f"Test score against steps on {name}"
-        planned[f"scaling_curve_{_file(name)}"] = (lambda name=name: figures.one_scaling_curve(frame, name, fits), alt)
-    chain = frame[frame["pipeline"] == "chain"]
-    for name in sorted(set(chain["optimizer"]) - {"none"}):
-        alt = f"Change by {name} over the same program before optimization"
-        planned[f"improvement_heatmap_{name}"] = (lambda name=name: figures.improvement_heatmap(frame, name), alt)
-    if not chain.empty:
-        planned["optimizer_comparison"] = (lambda: figures.optimizer_comparison(frame), "Optimizers side by side")
-    curves = cells[(cells["status"] == "ok") & (cells["optimizer"] != "none")]
-    for axis, name in (("rollouts", ""), ("lm_calls", "_calls"), ("list_cost_usd", "_usd")):
-        if not curves.empty and (axis != "list_cost_usd" or (curves["optimize_list_cost_usd"].astype(float) > 0).all()):
-            against = figures.CURVE_AXES[axis]
-            alt = f"Best score on the rows that candidates are selected on, against {against}; no test score"
-            planned[f"learning_curves{name}"] = (
-                lambda axis=axis: figures.learning_curves(findings.results, curves, axis), alt
-            )  # fmt: skip
-    if findings.turned:
-        planned["turn_curves"] = (lambda: figures.turn_curves(findings.turned), "Score of each turn of self-correction")
-    if research.size_line_of(findings.gains, ("published", "assumed"))[1] is not None:
-        alt = "Gain of self-correction against model size; hollow: sizes that are assumed, no part of the line"
-        planned["gain_against_size"] = (lambda: figures.gain_against_size(findings.gains), alt)
-    planned["cost_quality"] = (lambda: figures.cost_quality(frame), "Test score against the cost of an answer")
-    return planned
-
-
-def _families_by_line(findings) -> dict:
-    """(benchmark, line) -> fitted families, for the series with five points."""
-    from scaling.analysis import fit_table
-    from scaling.analysis.stats import run_variances
-
-    between = run_variances([entry.final for entry in findings.entries])
-    lines = {
-        str(e.fields): row["line"] for e, (_, row) in zip(findings.entries, findings.summary.iterrows(), strict=True)
-    }
-    found = {}
-    for by_steps in fit_table.series_of(findings.entries):
-        fields = next(iter(by_steps.values())).fields
-        found[fields["benchmark"], lines[str(fields)]] = fit_table.fitted(by_steps, between)
-    return found
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -195,7 +150,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _with_missing(findings):
+def _with_missing(findings: Findings) -> pd.DataFrame:
     """The summary, and under it the cells without a score."""
     import pandas as pd
 
@@ -205,10 +160,6 @@ def _with_missing(findings):
     if summary.empty or bad.empty:
         return bad if summary.empty else summary
     return pd.concat([summary, bad.reindex(columns=summary.columns)], ignore_index=True)
-
-
-def _file(name: str) -> str:
-    return name.replace("/", "-")
 
 
 if __name__ == "__main__":

@@ -63,6 +63,17 @@ def fitted(by_steps: dict[int, Entry], between: dict[str, RunVariance]) -> list[
     return families(steps, [arm.mean for arm in arms], covariance(arms, between), ends.df)
 
 
+def curves_of(entries: list[Entry], summary: pd.DataFrame) -> dict[tuple[str, str], list[Family]]:
+    """(benchmark, line of the summary) -> fitted families, for the series with five points."""
+    between = run_variances([entry.final for entry in entries])
+    lines = {str(e.fields): row["line"] for e, (_, row) in zip(entries, summary.iterrows(), strict=True)}
+    curves = {}
+    for by_steps in series_of(entries):
+        fields = next(iter(by_steps.values())).fields
+        curves[fields["benchmark"], lines[str(fields)]] = fitted(by_steps, between)
+    return curves
+
+
 def _over_steps(by_steps: dict[int, Entry], between: dict[str, RunVariance]) -> list[dict[str, Any]]:
     steps = sorted(by_steps)
     first = by_steps[steps[0]]

@@ -15,15 +15,18 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from scaling.analysis.comparisons import Entry, entries_of, mipro_tests
-from scaling.analysis.results import Results, folder_name, interval_text, load, markdown, percent
+from scaling.analysis.findings import Findings
+from scaling.analysis.results import Results, folder_name, load
 from scaling.analysis.stats import difference, run_variances, score_interval
 from scaling.analysis.summary import OPTIMIZER_NAMES
+from scaling.analysis.text import UNKNOWN, Table, count, interval_text, markdown_table, percent, table_of
 from scaling.intervals import Interval
 from scaling.store import read_json, write_json
 from scaling.types import HOSTED, SCHEMA_VERSION
 
 # Implementation -> the optimizers that are it, in the order of the table.
 IMPLEMENTATIONS = {"synth_mipro": ("synth_mipro",), "dspy_mipro": ("mipro_instruct", "mipro")}
+TITLE = "MIPRO side by side"
 LONGEST_REASON = 120
 ORDER = ("none", *(name for names in IMPLEMENTATIONS.values() for name in names))
 NOTE = (
@@ -34,8 +37,14 @@ NOTE = (
 )
 
 
-def side_by_side(results: Results, entries: list[Entry]) -> pd.DataFrame:
-    """The comparison as text for people: a row a program, and one for each hosted cell without a score."""
+def table(f: Findings) -> Table:
+    """The comparison, where a hosted optimizer is among the cells; else without rows."""
+    hosted = f.results.cells["optimizer"].isin(HOSTED).any()
+    return side_by_side(f.results, f.entries) if hosted else table_of(TITLE, NOTE, [])
+
+
+def side_by_side(results: Results, entries: list[Entry]) -> Table:
+    """The comparison: a row a program, and one for each hosted cell without a score."""
     between = run_variances([entry.final for entry in entries])
     chosen = sorted((e for e in entries if e.fields["optimizer"] in ORDER), key=lambda e: (_where(e), _place(e)))
     rows = []
@@ -45,7 +54,7 @@ def side_by_side(results: Results, entries: list[Entry]) -> pd.DataFrame:
         if entry.fields["optimizer"] != "none":
             ends = score_interval(entry.final, between)
             rows.append(_row(entry, name_of(entry.fields), _used(results, entry, ends), between))
-    return pd.DataFrame(rows + [_missing(row) for _, row in _without_score(results)])
+    return table_of(TITLE, NOTE, rows + [_missing(row) for _, row in _without_score(results)])
 
 
 def name_of(fields: Any) -> str:
@@ -61,8 +70,8 @@ def finish(folder: Path, records: list[dict[str, Any]]) -> Iterator[str]:
     mine = {record["cell_id"] for record in records}
     results.cells = results.cells[results.cells["cell_id"].isin(mine)]
     entries = entries_of(results)
-    frame = side_by_side(results, entries)
-    yield "" if frame.empty else f"\n{markdown(frame)}\n"
+    shown = side_by_side(results, entries)
+    yield f"\n{markdown_table(shown.columns, shown.rows)}\n" if shown.rows else ""
     yield NOTE
     for row in mipro_tests(entries):
         why = f" ({row['reason']})" if row["reason"] else ""
@@ -110,16 +119,16 @@ def _row(entry: Entry, name: str, used: dict[str, str], between: dict, arm: Any 
         "program": name,
         "test score": percent(arm.mean),
         "95 % interval": interval_text(low, high),
-        "change": "—" if is_base else "same answers" if same else percent(change.effect, sign=True),
-        "its interval": "—" if is_base or same else interval_text(change.low, change.high, sign=True),
-        "own score": used.get("own", "—"),
-        "own - test": used.get("gap", "—"),
-        "interval of it": used.get("gap_interval", "—"),
-        "rollouts": used.get("rollouts", "—"),
-        "calls": used.get("calls", "—"),
-        "tokens": used.get("tokens", "—"),
-        "USD": used.get("usd", "—"),
-        "seconds": used.get("seconds", "—"),
+        "change": UNKNOWN if is_base else "same answers" if same else percent(change.effect, sign=True),
+        "its interval": UNKNOWN if is_base or same else interval_text(change.low, change.high, sign=True),
+        "own score": used.get("own", UNKNOWN),
+        "own - test": used.get("gap", UNKNOWN),
+        "interval of it": used.get("gap_interval", UNKNOWN),
+        "rollouts": used.get("rollouts", UNKNOWN),
+        "calls": used.get("calls", UNKNOWN),
+        "tokens": used.get("tokens", UNKNOWN),
+        "USD": used.get("usd", UNKNOWN),
+        "seconds": used.get("seconds", UNKNOWN),
         "n x runs": f"{len(arm.items)} x {arm.runs}",
     }
 
@@ -150,7 +159,7 @@ def _gap_interval(entry: Entry, own: float, test_ends: Interval | None) -> str:
     """
     fields = entry.fields
     if np.isnan(own) or test_ends is None or fields["synth_mode"] == "online":
-        return "—"
+        return UNKNOWN
     asked = fields["synth_rollouts"]
     rows = fields["select_size"] if asked is None or np.isnan(asked) else min(asked, fields["select_size"])
     low, high = proportion_confint(own * rows * entry.final.runs, rows * entry.final.runs, method="wilson")
@@ -160,8 +169,7 @@ def _gap_interval(entry: Entry, own: float, test_ends: Interval | None) -> str:
 
 
 def _number(values: pd.Series, form: str = "{:,.0f}") -> str:
-    mean = values.astype(float).mean(skipna=False)
-    return "—" if np.isnan(mean) else form.format(mean)
+    return count(float(values.astype(float).mean(skipna=False)), form)
 
 
 def _without_score(results: Results) -> Iterator[tuple[str, pd.Series]]:
@@ -176,7 +184,7 @@ def _missing(cell: pd.Series) -> dict[str, str]:
         "program": f"{name_of(cell)}, run{cell['run']}: {cell['status']} ({str(cell['error'])[:LONGEST_REASON]})",
         **dict.fromkeys(
             ("test score", "95 % interval", "change", "its interval", "own score", "own - test", "interval of it",
-             "rollouts", "calls", "tokens", "USD", "seconds", "n x runs"), "—",
+             "rollouts", "calls", "tokens", "USD", "seconds", "n x runs"), UNKNOWN,
         ),
     }  # fmt: skip
 

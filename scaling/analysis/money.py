@@ -8,57 +8,108 @@ tokens stand alone.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
 
 from scaling.analysis.comparisons import Entry
 from scaling.analysis.results import TOKEN_KINDS, Answers, Results
-from scaling.analysis.stats import Arm, Estimate, contrast, difference, run_variances
+from scaling.analysis.stats import Arm, Estimate, RunVariance, contrast, difference, run_variances
 
 LEAST_EXTRA_SHARE = 0.05  # of a cell's tokens: below it, points for more tokens are noise
 VALUES = (0.001, 0.01, 0.1, 1.0, 10.0)  # dollars a right answer, for the curve where the user names none
 
 
-def costs(results: Results, entries: list[Entry], summary: pd.DataFrame, value: float | None) -> pd.DataFrame:
-    """A row an entry: its gain over one unoptimized call, what it costs more, and after how many requests it pays.
+@dataclass(frozen=True)
+class Cost:
+    """A series at one number of steps: its gain over one unoptimized call, and what it costs.
 
-    value: dollars that one more right answer is worth (None: break-even for each of VALUES). Scores are fractions.
+    Scores are fractions, dollars list cost, tokens and dollars `_per_example` of one answer. extra_: more than one
+    unoptimized call. breakeven: requests after which the optimization has paid, in words. NaN is unknown.
+    """
+
+    benchmark: str
+    pipeline: str
+    optimizer: str
+    model: str
+    steps: int
+    line: str
+    gain: float
+    gain_low: float
+    gain_high: float
+    tokens_per_example: float
+    prompt_tokens_per_example: float
+    cached_tokens_per_example: float
+    completion_tokens_per_example: float
+    reasoning_tokens_per_example: float
+    usd_per_example: float
+    extra_tokens: float
+    extra_usd: float
+    usd_optimize: float
+    usd_proposals: float
+    breakeven: str
+
+
+@dataclass(frozen=True)
+class SingleCall:
+    """The unoptimized one-step program that gains are measured from; tokens and list cost in USD an answer."""
+
+    arm: Arm
+    tokens: float
+    usd: float
+
+
+# What a row takes from the summary as it stands there.
+_SAME = (
+    "benchmark", "pipeline", "optimizer", "model", "steps", "line", "tokens_per_example", "usd_per_example",
+    "usd_optimize", "usd_proposals", *(f"{kind}_per_example" for kind in TOKEN_KINDS),
+)  # fmt: skip
+
+
+def costs(results: Results, entries: list[Entry], summary: pd.DataFrame, value: float | None) -> pd.DataFrame:
+    """A row (`Cost`) an entry, with points for more tokens and dollars, and whether no cheaper cell scores as high.
+
+    value: dollars that one more right answer is worth (None: break-even for each of VALUES).
     """
     between = run_variances([entry.final for entry in entries])
     singles = _single_calls(results, entries)
-    rows = []
-    for entry, (_, row) in zip(entries, summary.iterrows(), strict=True):
-        single = singles.get(_terms(entry))
-        gain = difference(single[0], entry.final, between) if single else None
-        rows.append(
-            {
-                "benchmark": row["benchmark"],
-                "pipeline": row["pipeline"],
-                "optimizer": row["optimizer"],
-                "model": row["model"],
-                "steps": row["steps"],
-                "line": row["line"],
-                "gain": gain.effect if gain else np.nan,
-                "gain_low": gain.low if gain else np.nan,
-                "gain_high": gain.high if gain else np.nan,
-                "tokens_per_example": row["tokens_per_example"],
-                "token_kinds": _token_kinds(row),
-                "usd_per_example": row["usd_per_example"],
-                "extra_tokens": row["tokens_per_example"] - single[1] if single else np.nan,
-                "extra_usd": row["usd_per_example"] - single[2] if single else np.nan,
-                "usd_optimize": row["usd_optimize"],
-                "usd_proposals": row["usd_proposals"],
-                "breakeven": _breakeven_text(results, entry, row, between, value),
-            }
-        )
-    frame = pd.DataFrame(rows)
+    rows = [
+        _cost(results, entry, row, singles.get(_terms(entry)), between, value)
+        for entry, (_, row) in zip(entries, summary.iterrows(), strict=True)
+    ]
+    frame = pd.DataFrame(rows, columns=[field.name for field in fields(Cost)])
     if not frame.empty:
         more = frame["extra_tokens"] > LEAST_EXTRA_SHARE * frame["tokens_per_example"]
         frame["points_per_1000_tokens"] = (100 * frame["gain"] / (frame["extra_tokens"] / 1000)).where(more)
         frame["points_per_usd"] = (100 * frame["gain"] / (1000 * frame["extra_usd"])).where(more)
         frame["best_for_the_money"] = _fronts(frame, summary)
     return frame
+
+
+def _cost(
+    results: Results,
+    entry: Entry,
+    row: pd.Series,
+    single: SingleCall | None,
+    between: dict[str, RunVariance],
+    value: float | None,
+) -> Cost:
+    gain = low = high = math.nan
+    if entry.steps == 1 and entry.fields["pipeline"] == "chain" and row["unchanged"]:
+        gain = 0.0  # it is the unoptimized call itself
+    elif single is not None:
+        change = difference(single.arm, entry.final, between)
+        gain, low, high = change.effect, change.low, change.high
+    return Cost(
+        **{name: row[name] for name in _SAME},
+        gain=gain,
+        gain_low=low,
+        gain_high=high,
+        extra_tokens=row["tokens_per_example"] - single.tokens if single else math.nan,
+        extra_usd=row["usd_per_example"] - single.usd if single else math.nan,
+        breakeven=_breakeven_text(results, entry, row, between, value),
+    )
 
 
 def breakeven(optimize_usd: float, gain: Estimate, extra_usd: float, value: float) -> float:
@@ -110,29 +161,20 @@ def mean_of(answers: list[Answers], number: str) -> float:
     return float(np.mean(values))
 
 
-def _single_calls(results: Results, entries: list[Entry]) -> dict[str, tuple[Arm, float, float]]:
-    """Terms -> the unoptimized one-step arm on those terms, and its tokens and list cost in USD an answer."""
-    found: dict[str, tuple[Arm, float, float]] = {}
+def _single_calls(results: Results, entries: list[Entry]) -> dict[str, SingleCall]:
+    """Terms -> the unoptimized one-step program on those terms."""
+    singles: dict[str, SingleCall] = {}
     for entry in entries:
-        if entry.steps == 1 and entry.fields["pipeline"] == "chain":
+        if entry.steps == 1 and entry.fields["pipeline"] == "chain" and _terms(entry) not in singles:
             tokens = mean_of([results.answers(key)["baseline"] for key in entry.keys], "tokens")
             usd, _ = usd_per_answer(results, entry.keys, "baseline")
-            found.setdefault(_terms(entry), (entry.base, tokens, usd))
-    return found
+            singles[_terms(entry)] = SingleCall(entry.base, tokens, usd)
+    return singles
 
 
 def _terms(entry: Entry) -> str:
     fields = {name: value for name, value in entry.fields.items() if name not in ("pipeline", "optimizer")}
     return str(fields)
-
-
-def _token_kinds(row: pd.Series) -> str:
-    """'312 (20) + 45 (3)': input tokens an answer, those of them cached, output tokens, those of them reasoning."""
-    whole, cached, output, reasoning = (row[f"{kind}_per_example"] for kind in TOKEN_KINDS)
-    if np.isnan(whole) or np.isnan(output):
-        return "—"
-    parts = [f" ({part:.0f})" if not np.isnan(part) else "" for part in (cached, reasoning)]
-    return f"{whole:.0f}{parts[0]} + {output:.0f}{parts[1]}"
 
 
 def _fronts(frame: pd.DataFrame, summary: pd.DataFrame) -> list[bool]:
@@ -145,7 +187,9 @@ def _fronts(frame: pd.DataFrame, summary: pd.DataFrame) -> list[bool]:
     return marks.tolist()
 
 
-def _breakeven_text(results: Results, entry: Entry, row: pd.Series, between: dict, value: float | None) -> str:
+def _breakeven_text(
+    results: Results, entry: Entry, row: pd.Series, between: dict[str, RunVariance], value: float | None
+) -> str:
     if entry.fields["optimizer"] == "none" or row["unchanged"]:
         return "—"
     if not row["usd_optimize"] > 0:

@@ -219,28 +219,6 @@ def folder_name(row: pd.Series | dict) -> str:
     return f"{row['steps']}{PIPELINE_SUFFIX.get(row['pipeline'], row['pipeline'])}"
 
 
-def percent(value: float | None, sign: bool = False) -> str:
-    """A fraction as points with one decimal; an em dash where there is none."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return "—"
-    return f"{100 * value:+.1f}" if sign else f"{100 * value:.1f}"
-
-
-def interval_text(low: float | None, high: float | None, sign: bool = False) -> str:
-    """'[62.1, 70.3]', or an em dash where there is no interval."""
-    if low is None or np.isnan(low):
-        return "—"
-    return f"[{percent(low, sign)}, {percent(high, sign)}]"
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A frame of strings as a Markdown table."""
-    head = "| " + " | ".join(frame.columns) + " |"
-    rule = "|" + "|".join("---" for _ in frame.columns) + "|"
-    rows = ["| " + " | ".join(str(v).replace("|", "/") for v in row) + " |" for row in frame.itertuples(index=False)]
-    return "\n".join([head, rule, *rows])
-
-
 def _share(row: dict[str, Any]) -> float | None:
     if row["optimizer"] == "none" or not row.get("rollout_budget") or row.get("rollouts_used") is None:
         return None

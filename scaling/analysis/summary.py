@@ -7,7 +7,7 @@ import pandas as pd
 
 from scaling.analysis.comparisons import Entry
 from scaling.analysis.money import mean_of, usd_per_answer
-from scaling.analysis.results import TOKEN_KINDS, Results, folder_name, interval_text, percent
+from scaling.analysis.results import TOKEN_KINDS, Results
 from scaling.analysis.stats import (
     Estimate,
     RunVariance,
@@ -27,12 +27,6 @@ OPTIMIZER_NAMES = {
     "mipro_instruct": "MIPROv2, instructions",
     "bootstrap": "bootstrap",
     "synth_mipro": "Synth MIPRO",
-}
-# What an estimate is held against: columns of the cells' table, both phases together.
-USED = {
-    "calls": ["optimize_calls", "evaluate_calls"],
-    "tokens": [f"{phase}_{part}_tokens" for phase in ("optimize", "evaluate") for part in ("prompt", "completion")],
-    "usd": ["optimize_list_cost_usd", "evaluate_list_cost_usd"],
 }
 # Means over the runs of a series at one number of steps, by the names that the summary gives them.
 MEANS = {
@@ -66,7 +60,7 @@ def summarise(results: Results, entries: list[Entry]) -> pd.DataFrame:
     if not summary.empty:
         summary["terms"] = _differing_terms(summary)
         summary["line"] = labels_of(summary)
-        summary["row_name"] = summary["benchmark"] + _when_varied(summary, "model") + _when_varied(summary, "terms")
+        summary["row_name"] = _row_names(summary)
     return summary
 
 
@@ -78,70 +72,6 @@ def labels_of(summary: pd.DataFrame) -> pd.Series:
         if summary[column].nunique() > 1 and not (column == "pipeline" and set(summary[column]) == {"chain"}):
             names = names + ", " + summary[column].map(form.format)
     return names
-
-
-def missing(results: Results) -> pd.DataFrame:
-    """Cells without a score: status and reason; never a 0."""
-    bad = results.cells[results.cells["status"] != "ok"]
-    columns = ["benchmark", "pipeline", "steps", "optimizer", "model", "run", "status", "error"]
-    return bad[columns].reset_index(drop=True)
-
-
-def readable(summary: pd.DataFrame) -> pd.DataFrame:
-    """The summary as text for people: points with intervals."""
-    if summary.empty:
-        return pd.DataFrame()
-    rows = []
-    for _, row in summary.iterrows():
-        rows.append(
-            {
-                "benchmark": row["benchmark"],
-                "cell": folder_name(row),
-                "series": row["line"],
-                "before": percent(row["baseline_score"]),
-                "after": percent(row["final_score"]),
-                "95 % interval": interval_text(row["final_low"], row["final_high"])
-                + (" skewed, interval too narrow" if row["skewed"] else ""),
-                "change": "unchanged" if row["unchanged"] else percent(row["improvement"], sign=True),
-                "its interval": interval_text(row["improvement_low"], row["improvement_high"], sign=True),
-                "n": f"{row['n']} {row['split']}",
-                "runs": row["runs"],
-                "adopt": row["adopt"],
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def unequal(summary: pd.DataFrame) -> pd.DataFrame:
-    """What equal budgets leave unequal: calls, proposals, tokens, dollars, and the score at equal calls."""
-    votes = {
-        (row["benchmark"], row["optimizer"], row["model"], row["steps"]): row["final_score"]
-        for _, row in summary[summary["pipeline"] == "vote"].iterrows()
-    }
-    rows = []
-    for _, row in summary.iterrows():
-        vote = votes.get((row["benchmark"], row["optimizer"], row["model"], row["steps"]))
-        optimized = row["optimizer"] != "none"
-        rows.append(
-            {
-                "benchmark": row["benchmark"],
-                "cell": folder_name(row),
-                "series": row["line"],
-                "rollouts": _rollouts(row),
-                "task calls": _count(row["optimize_calls"] - row["proposal_calls"]) if optimized else "—",
-                "proposal calls": _count(row["proposal_calls"]) if optimized else "—",
-                "tried, unparsed, accepted": ", ".join(
-                    _count(row[f"proposals_{name}"]) for name in ("tried", "unparsed", "accepted")
-                ),
-                "USD optimize": _usd(row["usd_optimize"]),
-                "calls an example": f"{row['calls_per_example']:.2f}",
-                "tokens an example": f"{row['tokens_per_example']:.0f}",
-                "final": percent(row["final_score"]),
-                "at equal calls": percent(row["at_equal_calls_score"]),
-                "vote": percent(vote),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def recommended(summary: pd.DataFrame, per_dollar: bool) -> list[dict]:
@@ -164,40 +94,6 @@ def recommended(summary: pd.DataFrame, per_dollar: bool) -> list[dict]:
             best = near.sort_values(["cost", "effort"]).iloc[0]
         found.append(best.to_dict())
     return found
-
-
-def against_estimate(results: Results) -> pd.DataFrame:
-    """Calls, tokens and dollars of each settled cell beside what was estimated before it ran, as text for people."""
-    rows, sums = [], []
-    for _, row in results.cells[results.cells["status"] == "ok"].iterrows():
-        planned = results.estimates.get(row["cell_id"])
-        if planned is None:
-            continue
-        used = {what: row[parts].astype(float).sum(skipna=False) for what, parts in USED.items()}
-        names = {"benchmark": row["benchmark"], "cell": folder_name(row), "optimizer": row["optimizer"]}
-        rows.append(names | {"model": row["model"], "run": str(row["run"])} | _beside(planned, used))
-        sums.append((planned, used))
-    if rows:
-        planned = {what: _sum_of_pairs([one[what] for one, _ in sums]) for what in USED}
-        used = {what: sum(one[what] for _, one in sums) for what in USED}
-        rows.append(dict.fromkeys(rows[0], "") | {"benchmark": "all"} | _beside(planned, used))
-    found = pd.DataFrame(rows)
-    return found.drop(columns="model") if rows and results.cells["model"].nunique() == 1 else found
-
-
-def _beside(planned: dict, used: dict[str, float]) -> dict[str, str]:
-    cells = {}
-    for what, value in used.items():
-        text = _usd if what == "usd" else lambda number: f"{number:,.0f}"
-        name = what.replace("usd", "USD")
-        ends = dict.fromkeys(map(text, planned[what])) if planned[what] else ["—"]  # once where they are equal
-        cells[f"{name} estimated"] = " to ".join(ends)
-        cells[f"{name} used"] = "—" if np.isnan(value) else text(value)
-    return cells
-
-
-def _sum_of_pairs(pairs: list) -> tuple[float, float] | None:
-    return None if None in pairs else (sum(low for low, _ in pairs), sum(high for _, high in pairs))
 
 
 def _row(results: Results, entry: Entry, between: dict[str, RunVariance], numbers: pd.DataFrame) -> dict:
@@ -283,20 +179,10 @@ def _differing_terms(summary: pd.DataFrame) -> pd.Series:
     return text.str.strip()
 
 
-def _when_varied(summary: pd.DataFrame, column: str) -> pd.Series:
-    varied = summary[column].nunique() > 1
-    return "\n" + summary[column].astype(str) if varied else pd.Series("", index=summary.index)
-
-
-def _rollouts(row: pd.Series) -> str:
-    if row["optimizer"] == "none":
-        return "—"
-    return f"{row['rollouts_used']:.0f} of {row['rollout_budget']}" + (" (flagged)" if row["flagged"] else "")
-
-
-def _count(value: float) -> str:
-    return "—" if pd.isna(value) else f"{value:.0f}"
-
-
-def _usd(value: float) -> str:
-    return "—" if value is None or np.isnan(value) else f"{value:.4f}"
+def _row_names(summary: pd.DataFrame) -> pd.Series:
+    """The benchmark, and under it what else tells two rows of one optimizer apart."""
+    names = summary["benchmark"].astype(str)
+    for column, form in (("model", "{}"), ("synth_mode", "{}"), ("rollout_budget", "budget {}"), ("terms", "{}")):
+        if summary.groupby(["benchmark", "optimizer"])[column].nunique().max() > 1:
+            names = names + "\n" + summary[column].map(form.format)
+    return names

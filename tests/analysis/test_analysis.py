@@ -130,4 +130,4 @@ def test_per_dollar_recommends_the_cheapest_that_is_near_the_best(results: Path,
     assert [row["optimizer"] for row in recommended(equal, per_dollar=False)] == ["none"]
     options = ["--results-dir", str(results), "--output-dir", str(tmp_path / "out"), "--per-dollar"]
     assert analyze_results.main(options) == EXIT_OK
-    assert "the cheapest within one standard error" in (tmp_path / "out" / "summary_results.md").read_text()
+    assert "the cheapest cell within one standard error" in (tmp_path / "out" / "summary_results.md").read_text()

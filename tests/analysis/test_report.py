@@ -155,11 +155,12 @@ def test_the_money_is_what_the_calls_cost(folder: Path) -> None:
     every = {(r["cell"]["optimizer"], r["cell"]["steps"]): (r, p) for r, p in records(folder)}
     single = every["gepa", 1][1]["baseline"]
     for (optimizer, steps), (record, by_program) in every.items():
-        row = shown[f"{steps} chain", NAMES[optimizer]]
+        row = shown[f"{steps}step", NAMES[optimizer]]
         final = by_program["final"]
         gain = right(final).mean() - right(single).mean()
         assert row[3] == points(gain, sign=True)
-        assert row[4] == ends(newcombe_paired(right(single), right(final)), sign=True)
+        itself = record["unchanged"] and steps == 1
+        assert row[4] == ("—" if itself else ends(newcombe_paired(right(single), right(final)), sign=True))
         tokens = np.mean([line["tokens"] for line in final])
         assert row[5] == f"{tokens:.0f}"
         assert row[7] == f"{1000 * np.mean([dollars(line) for line in final]):.4f}"
@@ -296,8 +297,58 @@ def test_the_report_needs_no_network_and_shows_prompts_and_answers(folder: Path)
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "<ins>" in page and "<del>" in page
     assert "wrong to right" in page
-    tex = (folder / "summary_results.tex").read_text()
-    assert r"\begin{tabular}" in tex and r"40 test" in tex
+
+
+def unescaped(tex: str) -> str:
+    for command, meaning in ((r"\textbar{}", "|"), (r"\textless{}", "<"), (r"\textgreater{}", ">"), ("---", "—"),
+                             (r"\textasciicircum{}", "^"), (r"\textasciitilde{}", "~")):  # fmt: skip
+        tex = tex.replace(command, meaning)
+    return re.sub(r"\\([{}&%$#_])", r"\1", tex)
+
+
+def latex_tables(tex: str) -> dict[str, list[list[str]]]:
+    """Title -> rows of cells' text, the heads first."""
+    found = {}
+    for title, body in re.findall(r"\\caption\{(.*?)\}\\label.*?\\toprule\n(.*?)\\bottomrule", tex, re.S):
+        rows = [line.removesuffix(r" \\") for line in body.splitlines() if line.endswith(r"\\")]
+        found[unescaped(title)] = [[unescaped(cell) for cell in re.split(r"(?<!\\)& ?", row)] for row in rows]
+    return found
+
+
+def test_the_latex_tables_are_those_of_the_report(folder: Path) -> None:
+    page, tex = (folder / "report.html").read_text(), (folder / "summary_results.tex").read_text()
+    written = {title: [[cell.strip() for cell in row] for row in rows[1:]] for title, rows in latex_tables(tex).items()}
+    shown = {title: [[cell.strip() for cell in row] for row in rows] for title, rows in tables(page).items()}
+    assert written == shown
+    assert tex.count(r"\begin{table}") == tex.count(r"\end{table}") == len(shown)
+    for title, rows in latex_tables(tex).items():
+        assert {len(row) for row in rows} == {len(rows[0])}, title
+
+
+HOSTILE = "to|y <img src=x onerror=alert(1)> [go](http://x) 50% ^a_b{c}~ \x1b[31mred"
+
+
+def test_names_and_errors_from_outside_have_no_power_over_the_report(folder: Path, tmp_path: Path) -> None:
+    for source in (folder / "results").glob("*/results.json"):
+        home = shutil.copytree(source.parent, tmp_path / "results" / source.parent.name)
+        record = read(home / "results.json")
+        record["cell"]["benchmark"] = HOSTILE
+        if record["error"]:
+            record["error"]["message"] = HOSTILE
+        (home / "results.json").write_text(json.dumps(record))
+    assert analyze_results.main(["--results-dir", str(tmp_path / "results"), "--output-dir", str(tmp_path)]) == 0
+    page, text, tex = (
+        (tmp_path / name).read_text() for name in ("report.html", "summary_results.md", "summary_results.tex")
+    )
+    assert all("\x1b" not in written for written in (page, text, tex))
+    assert "<img src=x" not in page and "<img src=x" not in text
+    assert "](http" not in re.sub(r"\\.", "", text)
+    plain = HOSTILE.replace("\x1b[31m", "")
+    assert [row[0] for row in tables(page)["Scores"]] == [plain] * len(CELLS)
+    assert [row[0].strip() for row in latex_tables(tex)["Scores"][1:]] == [plain] * len(CELLS)
+    for block in (part for part in text.split("\n\n") if part.startswith("|")):
+        assert len({re.sub(r"\\.", "", line).count("|") for line in block.splitlines()}) == 1
+    assert len(list((tmp_path / "visualizations").glob("scaling_curve_to-y-*.png"))) == 1
 
 
 @pytest.mark.skipif(

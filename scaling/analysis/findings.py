@@ -1,0 +1,33 @@
+"""Everything that was found in some results folders; tables, figures and the report are ways of showing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from scaling.analysis.comparisons import Entry
+from scaling.analysis.fits import Family
+from scaling.analysis.research import TurnedCell
+from scaling.analysis.results import Results
+
+Curves = dict[tuple[str, str], list[Family]]  # (benchmark, line) -> the families of curves fitted to it
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Frames have a row an item: `summary` and `costs` a series and number of steps, in the order of `entries`;
+    `tests` a comparison; `fits` a fit; `gains` a model and task of self-correction."""
+
+    results: Results
+    entries: list[Entry]
+    summary: pd.DataFrame
+    tests: pd.DataFrame
+    fits: pd.DataFrame
+    curves: Curves
+    turned: list[TurnedCell]
+    gains: pd.DataFrame
+    costs: pd.DataFrame
+    refused: list[str]
+    value: float | None  # dollars that one more right answer is worth, as the user named them
+    per_dollar: bool

@@ -1,0 +1,112 @@
+"""The sentences of the report: what the records can show, what they found, and what a reader must know first."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from scaling.analysis.comparisons import FAMILIES
+from scaling.analysis.findings import Findings
+from scaling.analysis.results import Results
+from scaling.analysis.summary import recommended
+from scaling.analysis.text import interval_text, percent, plural
+
+HYPOTHESES = "H1-H4"
+UNDECIDED = ("cannot tell", "not compared", "on these rows: no difference shown")
+
+
+def headline(f: Findings) -> str:
+    """The first sentences: what these records can show, what they found, and what they say to H1 to H4."""
+    if f.summary.empty:
+        return "No cell has a score yet."
+    return f"{_found(f)} {_hypotheses(f.tests)}"
+
+
+def recommendations(f: Findings) -> list[str]:
+    """A sentence a benchmark: the cell chosen on rows that no optimizer saw, and its test score."""
+    rule = "has the best score on check rows, which no optimizer saw"
+    if f.per_dollar:
+        rule = "is the cheapest cell within one standard error of the best on check rows, which no optimizer saw"
+    return [
+        f"{row['benchmark']}: {plural(row['steps'], 'step')} of {row['pipeline']}, {row['line']}, {rule} (of "
+        f"{row['of']} cells). Its test score is {percent(row['final_score'])} points, 95 % interval "
+        f"{interval_text(row['final_low'], row['final_high'])} ({row['level']}, n = {row['n']}). The choice "
+        f"among cells is not a test: another cell may be as good."
+        for row in recommended(f.summary, f.per_dollar)
+    ]
+
+
+def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:
+    """What a reader must know before any number."""
+    cells = results.cells
+    notes = [
+        *_of_benchmarks(cells, "sample", "Sample data: {} are small sets written for this program. Scores on them say "
+                        "nothing about the real tasks."),
+        *_of_benchmarks(cells, "closed_book", "Closed-book: some or all cells of {} were asked without the tables that "
+                        "hold the answers."),
+    ]  # fmt: skip
+    noted = cells[cells["note"].notna()]
+    notes += [f"{name}: {note}." for name, note in sorted(set(zip(noted["benchmark"], noted["note"], strict=True)))]
+    if (cells["feedback"] == "oracle").any():
+        notes.append(
+            "Some cells use the feedback 'oracle', which tells the model which of its answers are right. That is "
+            "cheating: their scores are no result."
+        )
+    embedded = cells[cells["model"].str.startswith("local/")]["model"].unique()
+    if len(embedded):
+        notes.append(
+            f"{', '.join(embedded)} is a model of 135 million parameters. Its scores show how the program works, not "
+            f"what LLMs can do."
+        )
+    if not summary.empty and (summary["split"] == "check").any():
+        names = ", ".join(sorted(summary[summary["split"] == "check"]["benchmark"].unique()))
+        notes.append(f"{names}: there are no test rows. Scores are on the check part of val, which no optimizer saw.")
+    without = int((cells["status"] != "ok").sum())
+    if without:
+        have = "has" if without == 1 else "have"
+        notes.append(f"{without} of {plural(len(cells), 'cell')} {have} no score. They are missing below, not 0.")
+    return notes
+
+
+def _of_benchmarks(cells: pd.DataFrame, flag: str, sentence: str) -> list[str]:
+    """The sentence with the names of the benchmarks that have a flagged cell; [] where none has."""
+    flagged = cells[cells[flag].fillna(False).astype(bool)]
+    return [sentence.format(", ".join(sorted(flagged["benchmark"].unique())))] if len(flagged) else []
+
+
+def _found(f: Findings) -> str:
+    changes = f.tests[(f.tests["family"] == next(iter(FAMILIES))) & f.tests["detectable"].notna()]
+    optimized = f.summary[f.summary["optimizer"] != "none"]
+    same = int(optimized["unchanged"].sum())
+    if changes.empty:
+        half = ((f.summary["final_high"] - f.summary["final_low"]) / 2).median()
+        kept = f" {_unchanged(same)}" if same else ""
+        return f"A cell's score is known to about ±{100 * half:.0f} points (half a 95 % interval, median).{kept}"
+    told = changes["verdict"].value_counts()
+    shown = [f"{told[word]} {word}" for word in told.index if word not in UNDECIDED]
+    return (
+        f"These records can show that an optimized program differs from its baseline by about "
+        f"{100 * changes['detectable'].median():.0f} points or more (80 % power). Of "
+        f"{plural(len(changes), 'changed program')}, {', '.join(shown) or 'none is shown to differ'}."
+        f"{' ' + _unchanged(same) if same else ''}"
+    )
+
+
+def _unchanged(number: int) -> str:
+    """A sentence on programs that their optimizer gave back as they were."""
+    return f"{plural(number, 'program')} {'was' if number == 1 else 'were'} left unchanged by the optimizer."
+
+
+def _hypotheses(tests: pd.DataFrame) -> str:
+    """A sentence a verdict; those of a family that are open share one, with their reasons."""
+    sentences = []
+    families = tests[tests["family"].str.startswith(HYPOTHESES)].groupby("family", sort=False)
+    for family, four in families:
+        whose = f"{family.removeprefix(HYPOTHESES).strip()}: " if len(families) > 1 else ""
+        decided, undecided = four[four["verdict"] != "cannot tell"], four[four["verdict"] == "cannot tell"]
+        sentences += [f"{whose}{row['question'].split(':')[0]}: {row['verdict']}." for _, row in decided.iterrows()]
+        if len(undecided):
+            names = ", ".join(question.split()[0] for question in undecided["question"])
+            reasons = dict.fromkeys(reason.split(":")[0] for reason in undecided["reason"].fillna("") if reason)
+            why = "; ".join(reasons).replace("not run", "not run, see the table") or "the interval holds both answers"
+            sentences.append(f"{whose}{names}: cannot tell ({why}).")
+    return " ".join(sentences)
