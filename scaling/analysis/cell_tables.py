@@ -27,17 +27,22 @@ def scores(f: Findings) -> Table:
     changed = f.summary[f.summary["adopt"] != ""]
     adopted = int((changed["adopt"] == "yes").sum())
     half = ((f.summary["final_high"] - f.summary["final_low"]) / 2).median()
-    luck = (
-        f" 'Adopt' is 'yes' for {adopted} of {len(changed)} changed cells; luck alone would give "
+    runs = f.summary["runs"]
+    level = (
+        "Numbers from several runs are about the optimizer; those from one run are about that program on these rows."
+    )
+    if (runs == 1).all():
+        level = "All cells have one run: the numbers are about these programs on these rows, not about the optimizers."
+    adopt = (
+        f" 'Adopt' is a decision aid (one-sided p at most 5 %) and no verdict; 'not shown' does not mean 'useless'. It "
+        f"is 'yes' for {adopted} of {len(changed)} changed cells; luck alone would give "
         f"{ADOPTED_BY_LUCK * len(changed):.1f}."
         if len(changed)
         else ""
     )
     note = (
-        f"Points on rows that no optimizer saw. Half a 95 % interval is {100 * half:.0f} points (median). With one run "
-        f"a number is about this program on these rows; with several it is about the optimizer.{luck} 'Adopt' is a "
-        f"decision aid (one-sided p at most 5 %) and no verdict: 'not shown' does not mean 'useless'. The best of many "
-        f"cells looks better than it is."
+        f"Points on rows that no optimizer saw. Half a 95 % interval is {100 * half:.0f} points (median). {level}{adopt}"
+        f" The best of many cells looks better than it is."
     )
     return table_of("Scores", note, [_score(row) for _, row in f.summary.iterrows()])
 
@@ -51,12 +56,18 @@ def _score(row: pd.Series) -> dict[str, str]:
         "before": percent(row["baseline_score"]),
         "after": percent(row["final_score"]),
         "95 % interval": interval_text(row["final_low"], row["final_high"]) + skewed,
-        "change": "unchanged" if row["unchanged"] else percent(row["improvement"], sign=True),
+        "change": _change(row),
         "its interval": interval_text(row["improvement_low"], row["improvement_high"], sign=True),
         "n": f"{row['n']} {row['split']}",
         "runs": str(row["runs"]),
         "adopt": row["adopt"],
     }
+
+
+def _change(row: pd.Series) -> str:
+    if row["optimizer"] == "none":
+        return UNKNOWN
+    return "unchanged" if row["unchanged"] else percent(row["improvement"], sign=True)
 
 
 def unequal(f: Findings) -> Table:

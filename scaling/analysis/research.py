@@ -223,7 +223,7 @@ def threshold(gains: pd.DataFrame, value: float) -> tuple[str, str]:
     said = " or ".join(f"{10**low:.3g} to {10**high:.3g} billion" for low, high in parts)
     bounded = len(parts) == 1 and parts[0][0] > x.min() and parts[0][1] < x.max()
     if bounded and line.slope > 0:
-        return "supported", f"it pays from a size in {said}"
+        return "supported", f"it pays from a size on that lies in {said} (95 %), at ${value:g} a right answer"
     if not parts:
         return (
             "contradicted",
@@ -312,13 +312,13 @@ def _rq3(gains: pd.DataFrame) -> dict[str, Any]:
         return row | {"reason": "not run: no pair of tasks has 4 models of published size"}
     adjusted = holm([line.p for _, _, line, _ in found])
     said = [
-        f"{a if line.slope > 0 else b} more than {b if line.slope > 0 else a}"
+        "gain grows more with size on {} than on {}".format(*((a, b) if line.slope > 0 else (b, a)))
         for (a, b, line, _), p in zip(found, adjusted, strict=True) if p < SIGNIFICANCE
     ]  # fmt: skip
     best = int(np.argmin(adjusted))
     line, models = found[best][2], found[best][3]
     return row | _of_line(line, models) | {"p": adjusted[best], "comparison": f"{found[best][0]} - {found[best][1]}",
-                                           "note": "; ".join(said) or "no pair of tasks is told apart"}  # fmt: skip
+                                           "note": "; ".join(said) or "no pair of tasks is shown to differ"}  # fmt: skip
 
 
 def _rq4(gains: pd.DataFrame, value: float | None) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from scaling.analysis.comparisons import FAMILIES
 from scaling.analysis.findings import Findings
-from scaling.analysis.results import Results
+from scaling.analysis.results import Results, folder_name
 from scaling.analysis.summary import recommended
 from scaling.analysis.text import interval_text, percent, plural
 
@@ -18,7 +18,7 @@ def headline(f: Findings) -> str:
     """The first sentences: what these records can show, what they found, and what they say to H1 to H4."""
     if f.summary.empty:
         return "No cell has a score yet."
-    return f"{_found(f)} {_hypotheses(f.tests)}"
+    return " ".join(part for part in (_found(f), _hypotheses(f.tests), _research(f.tests)) if part)
 
 
 def recommendations(f: Findings) -> list[str]:
@@ -27,10 +27,9 @@ def recommendations(f: Findings) -> list[str]:
     if f.per_dollar:
         rule = "is the cheapest cell within one standard error of the best on check rows, which no optimizer saw"
     return [
-        f"{row['benchmark']}: {plural(row['steps'], 'step')} of {row['pipeline']}, {row['line']}, {rule} (of "
-        f"{row['of']} cells). Its test score is {percent(row['final_score'])} points, 95 % interval "
-        f"{interval_text(row['final_low'], row['final_high'])} ({row['level']}, n = {row['n']}). The choice "
-        f"among cells is not a test: another cell may be as good."
+        f"{row['benchmark']}: of {row['of']} cells, '{folder_name(row)}, {row['line']}' {rule}. Its test score is "
+        f"{percent(row['final_score'])} points, 95 % interval {interval_text(row['final_low'], row['final_high'])} "
+        f"({row['n']} rows, {plural(row['runs'], 'run')}). This choice is no test: another cell may be as good."
         for row in recommended(f.summary, f.per_dollar)
     ]
 
@@ -60,6 +59,11 @@ def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:
     if not summary.empty and (summary["split"] == "check").any():
         names = ", ".join(sorted(summary[summary["split"] == "check"]["benchmark"].unique()))
         notes.append(f"{names}: there are no test rows. Scores are on the check part of val, which no optimizer saw.")
+    if not summary.empty and (summary["runs"] == 1).all():
+        notes.append(
+            "Each cell has one run. Its numbers are about these programs on these rows, and not about an optimizer, a "
+            "number of steps or a model: a second run may come out differently."
+        )
     without = int((cells["status"] != "ok").sum())
     if without:
         have = "has" if without == 1 else "have"
@@ -110,3 +114,10 @@ def _hypotheses(tests: pd.DataFrame) -> str:
             why = "; ".join(reasons).replace("not run", "not run, see the table") or "the interval holds both answers"
             sentences.append(f"{whose}{names}: cannot tell ({why}).")
     return " ".join(sentences)
+
+
+def _research(tests: pd.DataFrame) -> str:
+    """The research questions that have an answer; RQ2 explores and has none."""
+    asked = tests[tests["family"].isin(["RQ1, RQ3", "RQ4"])]
+    decided = asked[asked["verdict"] != "cannot tell"]
+    return " ".join(f"{row['question'].split(':')[0]}: {row['verdict']}." for _, row in decided.iterrows())

@@ -81,7 +81,9 @@ def recommended(summary: pd.DataFrame, per_dollar: bool) -> list[dict]:
     3.4.3). Benchmarks whose final score is on check itself have no such choice.
     """
     found = []
-    for _, part in summary[summary["check_score"].notna()].groupby("benchmark"):
+    # A redraw is a control, and a model that is told which answers are right is not one that anybody can use.
+    usable = (summary["pipeline"] != "resample") & (summary["feedback"] != "oracle") & summary["check_score"].notna()
+    for _, part in summary[usable].groupby("benchmark"):
         cost = part["usd_per_example"].where(part["usd_per_example"] > 0, part["tokens_per_example"])
         part = part.assign(cost=cost, effort=part["optimizer"] != "none", of=len(part))  # of equals, the plain one
         part = part.sort_values(["check_score", "cost", "effort"], ascending=[False, True, True])

@@ -120,12 +120,14 @@ def test_per_dollar_recommends_the_cheapest_that_is_near_the_best(results: Path,
         {
             "benchmark": ["toy"] * 3, "check_score": [0.80, 0.78, 0.50], "usd_per_example": [0.02, 0.01, 0.001],
             "tokens_per_example": [400, 300, 200], "val_size": [100] * 3, "select_size": [50] * 3, "runs": [1] * 3,
-            "optimizer": ["gepa", "mipro", "none"],
+            "optimizer": ["gepa", "mipro", "none"], "pipeline": "chain", "feedback": "none",
         }
     )  # fmt: skip
     assert [row["check_score"] for row in recommended(frame, per_dollar=False)] == [0.80]
     assert [row["check_score"] for row in recommended(frame, per_dollar=True)] == [0.78]
     assert recommended(frame[:1], per_dollar=False) == []  # nothing to choose from
+    assert recommended(frame.assign(pipeline=["resample", "chain", "chain"]), False)[0]["check_score"] == 0.78
+    assert recommended(frame.assign(feedback=["oracle", "none", "none"]), False)[0]["check_score"] == 0.78
     equal = frame.assign(check_score=0.8, usd_per_example=0.01)
     assert [row["optimizer"] for row in recommended(equal, per_dollar=False)] == ["none"]
     options = ["--results-dir", str(results), "--output-dir", str(tmp_path / "out"), "--per-dollar"]

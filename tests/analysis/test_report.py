@@ -105,7 +105,8 @@ def test_the_scores_are_the_predictions(folder: Path) -> None:
         adopt = "" if unchanged or cell["optimizer"] == "none" else (
             "yes" if mid_p(won, lost) <= 0.05 else "not shown"
         )  # fmt: skip
-        change = "unchanged" if unchanged else points(final.mean() - base.mean(), sign=True)
+        no_optimizer = cell["optimizer"] == "none"
+        change = "—" if no_optimizer else "unchanged" if unchanged else points(final.mean() - base.mean(), sign=True)
         interval = "—" if unchanged else ends(newcombe_paired(base, final), sign=True)
         expected.append(
             ["toy", f"{cell['steps']}step", NAMES[cell["optimizer"]], points(base.mean()), points(final.mean()),

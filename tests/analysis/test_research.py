@@ -153,7 +153,7 @@ def frame(**changes: list) -> pd.DataFrame:
 def test_tasks_are_told_apart_by_pairs_and_unusable_properties_are_not_run() -> None:
     rows = research_rows(frame(), None)
     by_name = {row["comparison"]: row for row in rows}
-    assert by_name["a - b"]["verdict"] == "supported" and "a more than b" in by_name["a - b"]["note"]
+    assert by_name["a - b"]["verdict"] == "supported" and "more with size on a than on b" in by_name["a - b"]["note"]
     assert "not run" in by_name["Spearman with context_length"]["reason"]  # all have the same
     assert "not run: one run" in by_name[f"Spearman with {FIRST_TURN}"]["reason"]
     assert by_name["Spearman with size"]["effect"] > 0.9
