@@ -41,8 +41,8 @@ def scores(f: Findings) -> Table:
         else ""
     )
     note = (
-        f"Points on rows that no optimizer saw. Half a 95 % interval is {100 * half:.0f} points (median). {level}{adopt}"
-        f" The best of many cells looks better than it is."
+        f"Points on rows that no optimizer saw. Half a 95 % interval is {100 * half:.0f} points (median). {level}"
+        f"{adopt} The best of many cells looks better than it is."
     )
     return table_of("Scores", note, [_score(row) for _, row in f.summary.iterrows()])
 

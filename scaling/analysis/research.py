@@ -238,7 +238,7 @@ def _rq1(gains: pd.DataFrame) -> tuple[dict[str, Any], float]:
     by_model, line = size_line_of(gains)
     if len(by_model) < FEWEST_MODELS or line is None:
         return row | {"reason": f"not run: {len(by_model)} models of published size, 4 are needed"}, 1.0
-    return row | _of_line(line, by_model), line.p_at_least(SMALLEST_SLOPE)
+    return row | _of_line(line, len(by_model)), line.p_at_least(SMALLEST_SLOPE)
 
 
 def _rq2(gains: pd.DataFrame) -> list[dict[str, Any]]:
@@ -299,26 +299,45 @@ def _unit_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _rq3(gains: pd.DataFrame) -> dict[str, Any]:
+    """The pair of tasks whose slopes over size differ most; Holm over all pairs."""
     row = _row("RQ1, RQ3", "RQ3: Does size matter more on some tasks?", "slopes of gain differences by pairs of tasks")
-    known = gains[gains["status"] == "published"].set_index("model")
-    by_task = {task: part for task, part in known.groupby("benchmark")}
-    found = []
-    for a, b in itertools.combinations(sorted(by_task), 2):
-        both = by_task[a].join(by_task[b], how="inner", rsuffix="_b")
-        if len(both) >= FEWEST_MODELS:
-            variance = both["variance"] + both["variance_b"]
-            found.append((a, b, regression(np.log10(both["size"]), both["gain"] - both["gain_b"], variance), both))
-    if not found:
+    slopes = _task_slopes(gains)
+    if not slopes:
         return row | {"reason": "not run: no pair of tasks has 4 models of published size"}
-    adjusted = holm([line.p for _, _, line, _ in found])
-    said = [
-        "gain grows more with size on {} than on {}".format(*((a, b) if line.slope > 0 else (b, a)))
-        for (a, b, line, _), p in zip(found, adjusted, strict=True) if p < SIGNIFICANCE
-    ]  # fmt: skip
-    best = int(np.argmin(adjusted))
-    line, models = found[best][2], found[best][3]
-    return row | _of_line(line, models) | {"p": adjusted[best], "comparison": f"{found[best][0]} - {found[best][1]}",
-                                           "note": "; ".join(said) or "no pair of tasks is shown to differ"}  # fmt: skip
+    adjusted = holm([slope.line.p for slope in slopes])
+    shown = [slope.sentence for slope, p in zip(slopes, adjusted, strict=True) if p < SIGNIFICANCE]
+    best = slopes[int(np.argmin(adjusted))]
+    note = "; ".join(shown) or "no pair of tasks is shown to differ"
+    tested = {"p": min(adjusted), "comparison": f"{best.first} - {best.second}", "note": note}
+    return row | _of_line(best.line, best.models) | tested
+
+
+@dataclass(frozen=True)
+class TaskSlope:
+    """The slope over size of the gain on one task minus the gain on another, over the models that did both."""
+
+    first: str
+    second: str
+    line: Line
+    models: int
+
+    @property
+    def sentence(self) -> str:
+        more, less = (self.first, self.second) if self.line.slope > 0 else (self.second, self.first)
+        return f"gain grows more with size on {more} than on {less}"
+
+
+def _task_slopes(gains: pd.DataFrame) -> list[TaskSlope]:
+    published = gains[(gains["status"] == "published") & gains["size"].notna()].set_index("model")
+    by_task = dict(list(published.groupby("benchmark")))
+    slopes = []
+    for first, second in itertools.combinations(sorted(by_task), 2):
+        both = by_task[first].join(by_task[second], how="inner", rsuffix="_b")
+        if len(both) >= FEWEST_MODELS and both["size"].nunique() >= 3:
+            variance = both["variance"] + both["variance_b"]
+            line = regression(np.log10(both["size"]), both["gain"] - both["gain_b"], variance)
+            slopes.append(TaskSlope(first, second, line, len(both)))
+    return slopes
 
 
 def _rq4(gains: pd.DataFrame, value: float | None) -> list[dict[str, Any]]:
@@ -336,9 +355,9 @@ def _row(family: str, question: str, comparison: str) -> dict[str, Any]:
     return dict.fromkeys(TEST_COLUMNS) | named | {"level": "models"}
 
 
-def _of_line(line: Line, by_model: pd.DataFrame) -> dict[str, Any]:
+def _of_line(line: Line, models: int) -> dict[str, Any]:
     low, high = line.slope_interval
-    return {"effect": line.slope, "ci_low": low, "ci_high": high, "p": line.p, "n": len(by_model)}
+    return {"effect": line.slope, "ci_low": low, "ci_high": high, "p": line.p, "n": models}
 
 
 def _terms(entry: Entry) -> str:
