@@ -30,7 +30,7 @@ def recommendations(f: Findings) -> list[str]:
         f"{row['benchmark']}: of {row['of']} cells, '{folder_name(row)}, {row['line']}' {rule}. Its test score is "
         f"{percent(row['final_score'])} points, 95 % interval {interval_text(row['final_low'], row['final_high'])} "
         f"({row['n']} rows, {plural(row['runs'], 'run')}). This choice is no test: another cell may be as good."
-        for row in recommended(f.summary, f.per_dollar)
+        for _, row in recommended(f.summary, f.per_dollar).iterrows()
     ]
 
 

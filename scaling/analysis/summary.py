@@ -74,28 +74,30 @@ def labels_of(summary: pd.DataFrame) -> pd.Series:
     return names
 
 
-def recommended(summary: pd.DataFrame, per_dollar: bool) -> list[dict]:
-    """A row a benchmark: the best on check rows; per dollar, the cheapest within one standard error of it.
+def recommended(summary: pd.DataFrame, per_dollar: bool) -> pd.DataFrame:
+    """The summary's rows that are recommended, one a benchmark, with `of`: the number of cells chosen among.
 
-    The test score takes no part in the choice (STATISTICS 7); the second is the rule of Breiman et al. 1984 (CART,
-    3.4.3). Benchmarks whose final score is on check itself have no such choice.
+    The best on check rows; per dollar, the cheapest within one standard error of it. The test score takes no part in
+    the choice (STATISTICS 7); the second is the rule of Breiman et al. 1984 (CART, 3.4.3). Benchmarks whose final
+    score is on check itself have no such choice. A redraw is a control, and a model that is told which answers are
+    right is not one that anybody can use: neither is recommended.
     """
-    found = []
-    # A redraw is a control, and a model that is told which answers are right is not one that anybody can use.
     usable = (summary["pipeline"] != "resample") & (summary["feedback"] != "oracle") & summary["check_score"].notna()
-    for _, part in summary[usable].groupby("benchmark"):
-        cost = part["usd_per_example"].where(part["usd_per_example"] > 0, part["tokens_per_example"])
-        part = part.assign(cost=cost, effort=part["optimizer"] != "none", of=len(part))  # of equals, the plain one
-        part = part.sort_values(["check_score", "cost", "effort"], ascending=[False, True, True])
-        if len(part) < 2:
-            continue  # nothing to choose from
-        best = part.iloc[0]
-        if per_dollar:
-            q, rows = best["check_score"], (best["val_size"] - best["select_size"]) * best["runs"]
-            near = part[part["check_score"] >= q - np.sqrt(q * (1 - q) / rows)]
-            best = near.sort_values(["cost", "effort"]).iloc[0]
-        found.append(best.to_dict())
-    return found
+    priced = summary["usd_per_example"].where(summary["usd_per_example"] > 0, summary["tokens_per_example"])
+    cells = summary[usable].assign(cost=priced, effort=summary["optimizer"] != "none")  # of equals, the plain one
+    choices = [part for _, part in cells.groupby("benchmark") if len(part) > 1]
+    chosen = [_best(part, per_dollar).name for part in choices]
+    return summary.loc[chosen].assign(of=[len(part) for part in choices])
+
+
+def _best(cells: pd.DataFrame, per_dollar: bool) -> pd.Series:
+    """One benchmark's recommended row."""
+    best = cells.sort_values(["check_score", "cost", "effort"], ascending=[False, True, True]).iloc[0]
+    if not per_dollar:
+        return best
+    score, rows = best["check_score"], (best["val_size"] - best["select_size"]) * best["runs"]
+    near = cells[cells["check_score"] >= score - np.sqrt(score * (1 - score) / rows)]
+    return near.sort_values(["cost", "effort"]).iloc[0]
 
 
 def _row(results: Results, entry: Entry, between: dict[str, RunVariance], numbers: pd.DataFrame) -> dict:
