@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
 import numpy as np
 import pandas as pd
 
 from scaling.analysis.comparisons import Entry
 from scaling.analysis.money import mean_of, usd_per_answer
-from scaling.analysis.results import TOKEN_KINDS, Results
+from scaling.analysis.results import SHARED, SHARED_IN_BENCHMARK, TOKEN_KINDS, Results
 from scaling.analysis.stats import (
     Estimate,
     RunVariance,
@@ -19,6 +23,8 @@ from scaling.analysis.stats import (
 )
 
 ADOPTION_LEVEL = 0.05
+NORMAL = 1.96  # 97.5 % point of the normal distribution
+NO_INTERVAL = (math.nan, math.nan)
 # Where the optimizers' names are written out for people.
 OPTIMIZER_NAMES = {
     "none": "no optimizer",
@@ -28,32 +34,95 @@ OPTIMIZER_NAMES = {
     "bootstrap": "bootstrap",
     "synth_mipro": "Synth MIPRO",
 }
-# Means over the runs of a series at one number of steps, by the names that the summary gives them.
-MEANS = {
-    "at_equal_calls_score": "at_equal_calls_score",
-    "check_score": "check_score",
-    "val_baseline_score": "val_baseline_score",
-    "val_final_score": "val_final_score",
-    "rollouts_used": "rollouts_used",
-    "proposals_tried": "proposals_tried",
-    "proposals_unparsed": "proposals_unparsed",
-    "proposals_accepted": "proposals_accepted",
-    "optimize_calls": "optimize_calls",
-    "proposal_calls": "proposal_calls",
+# Terms of a series that are named in a line where they differ; others are named by their field.
+TERM_FORMS = {"optimizer_model": "proposer {}", "train_size": "train {}", "select_size": "select {}"}
+_NAMED_APART = ("model", "rollout_budget", "test_sha256")  # terms that names already tell, or that are too long
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one series at one number of steps with their 95 % intervals, recomputed from predictions."""
+
+    baseline_score: float
+    baseline_low: float
+    baseline_high: float
+    final_score: float
+    final_low: float
+    final_high: float
+    improvement: float
+    improvement_low: float
+    improvement_high: float
+    optimism: float  # (final - baseline on select) - (final - baseline on test)
+    optimism_low: float
+    optimism_high: float
+
+
+@dataclass(frozen=True)
+class Means:
+    """Means over the runs of a series at one number of steps; what no run knows is NaN."""
+
+    at_equal_calls_score: float
+    check_score: float
+    val_baseline_score: float
+    val_final_score: float
+    rollouts_used: float
+    proposals_tried: float
+    proposals_unparsed: float
+    proposals_accepted: float
+    optimize_calls: float
+    proposal_calls: float
+    usd_optimize: float
+    usd_proposals: float
+    parse_error_rate: float
+    elapsed_seconds: float
+    parameters_billions: float
+
+
+# Columns of the cells' table that have another name there.
+_COLUMN_OF = {
     "usd_optimize": "optimize_list_cost_usd",
     "usd_proposals": "proposal_list_cost_usd",
     "parse_error_rate": "error_rate_parse",
-    "elapsed_seconds": "elapsed_seconds",
-    "parameters_billions": "parameters_billions",
 }
+MEANS = {field.name: _COLUMN_OF.get(field.name, field.name) for field in fields(Means)}
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What an answer of the final program takes, means over runs. usd_is_average: see `usd_per_answer`."""
+
+    calls_per_example: float
+    tokens_per_example: float
+    prompt_tokens_per_example: float
+    cached_tokens_per_example: float
+    completion_tokens_per_example: float
+    reasoning_tokens_per_example: float
+    usd_per_example: float
+    usd_is_average: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a series at one number of steps is, and what may be said of it."""
+
+    steps: int
+    run_list: str
+    runs: int
+    n: int
+    split: str
+    level: str
+    sample: bool
+    task_class: str | None
+    status: str
+    unchanged: bool
+    skewed: bool
+    adopt: str  # yes, not shown, or "" where there is nothing to adopt
+    flagged: bool
+    records: str
 
 
 def summarise(results: Results, entries: list[Entry]) -> pd.DataFrame:
-    """Rows of summary_results.csv: scores as fractions, costs in USD, tokens and calls an example.
-
-    Intervals are recomputed from predictions. Cells without a score stand at the end with their status and
-    null scores.
-    """
+    """Rows of summary_results.csv: a series' fields, Facts, Answering, Scores and Means, and how a line is named."""
     between = run_variances([entry.final for entry in entries])
     numbers = results.cells[list(dict.fromkeys(MEANS.values()))].astype(float)
     summary = pd.DataFrame([_row(results, entry, between, numbers.loc[entry.keys]) for entry in entries])
@@ -100,83 +169,73 @@ def _best(cells: pd.DataFrame, per_dollar: bool) -> pd.Series:
     return near.sort_values(["cost", "effort"]).iloc[0]
 
 
-def _row(results: Results, entry: Entry, between: dict[str, RunVariance], numbers: pd.DataFrame) -> dict:
+def _row(
+    results: Results, entry: Entry, between: Mapping[str, RunVariance], numbers: pd.DataFrame
+) -> dict[str, object]:
+    facts = _facts(results, entry, between)
+    means = Means(**{name: float(numbers[column].mean()) for name, column in MEANS.items()})
+    parts = (facts, _answering(results, entry), _scores(entry, between, facts.unchanged, means), means)
+    return dict(entry.fields) | {name: value for part in parts for name, value in asdict(part).items()}
+
+
+def _facts(results: Results, entry: Entry, between: Mapping[str, RunVariance]) -> Facts:
     cells, first = results.cells.loc[entry.keys], results.cells.loc[entry.keys[0]]
-    final, base = entry.final, entry.base
     unchanged = bool(cells["unchanged"].astype(bool).all())
-    change = difference(base, final, between)
-    adopted = None if unchanged or entry.fields["optimizer"] == "none" else adoption_p(base, final, between)
-    answers = [results.answers(key)["final"] for key in entry.keys]
-    usd, averaged = usd_per_answer(results, entry.keys, "final")
-    return (
-        entry.fields
-        | {
-            "steps": entry.steps,
-            "run_list": " ".join(str(r) for r in cells["run"]),
-            "runs": len(entry.keys),
-            "n": len(final.items),
-            "split": first["split"],
-            "level": "this program" if len(entry.keys) == 1 else "this optimizer",
-            "sample": bool(cells["sample"].astype(bool).any()),
-            "task_class": first["task_class"],
-            "status": "ok",
-            "unchanged": unchanged,
-            "skewed": is_skewed(final),
-            "adopt": "" if adopted is None else "yes" if adopted <= ADOPTION_LEVEL else "not shown",
-            "flagged": bool(cells["flagged"].astype(bool).any()),
-            "calls_per_example": float(np.mean([one.calls for one in answers])),
-            "tokens_per_example": float(np.mean([one.tokens for one in answers])),
-            "usd_per_example": usd,
-            "usd_is_average": averaged,
-            **{f"{kind}_per_example": mean_of(answers, kind) for kind in TOKEN_KINDS},
-            "records": " ".join(str(results.folders[key]) for key in entry.keys),
-        }
-        | _interval("baseline_score", base.mean, score_interval(base, {}))
-        | _interval("final_score", final.mean, score_interval(final, between))
-        | _interval(
-            "improvement", 0.0 if unchanged else change.effect, None if unchanged else (change.low, change.high)
-        )
-        | (means := _means(numbers))
-        | _optimism(entry, means, change)
+    adopt = ""
+    if not unchanged and entry.fields["optimizer"] != "none":
+        adopt = "yes" if adoption_p(entry.base, entry.final, between) <= ADOPTION_LEVEL else "not shown"
+    return Facts(
+        steps=entry.steps,
+        run_list=" ".join(str(run) for run in cells["run"]),
+        runs=len(entry.keys),
+        n=len(entry.final.items),
+        split=first["split"],
+        level="this program" if len(entry.keys) == 1 else "this optimizer",
+        sample=bool(cells["sample"].astype(bool).any()),
+        task_class=first["task_class"],
+        status="ok",
+        unchanged=unchanged,
+        skewed=is_skewed(entry.final),
+        adopt=adopt,
+        flagged=bool(cells["flagged"].astype(bool).any()),
+        records=" ".join(str(results.folders[key]) for key in entry.keys),
     )
 
 
-def _interval(name: str, value: float, interval: tuple[float, float] | None) -> dict[str, float]:
-    low, high = interval or (np.nan, np.nan)
-    short = name.removesuffix("_score")
-    return {name: value, f"{short}_low": low, f"{short}_high": high}
+def _answering(results: Results, entry: Entry) -> Answering:
+    answers = [results.answers(key)["final"] for key in entry.keys]
+    usd, averaged = usd_per_answer(results, entry.keys, "final")
+    kinds = {f"{kind}_per_example": mean_of(answers, kind) for kind in ("calls", "tokens", *TOKEN_KINDS)}
+    return Answering(**kinds, usd_per_example=usd, usd_is_average=averaged)
 
 
-def _means(numbers: pd.DataFrame) -> dict[str, float]:
-    """Means over runs; what no run knows is unknown."""
-    values = dict(zip(numbers.columns, numbers.mean().to_numpy(), strict=True))
-    return {name: float(values[column]) for name, column in MEANS.items()}
+def _scores(entry: Entry, between: Mapping[str, RunVariance], unchanged: bool, means: Means) -> Scores:
+    change = difference(entry.base, entry.final, between)
+    base, final = score_interval(entry.base, {}) or NO_INTERVAL, score_interval(entry.final, between) or NO_INTERVAL
+    gained = (0.0, *NO_INTERVAL) if unchanged else (change.effect, change.low, change.high)
+    optimism = _optimism(entry, means, change)
+    return Scores(entry.base.mean, *base, entry.final.mean, *final, *gained, *optimism)
 
 
-def _optimism(entry: Entry, means: dict[str, float], test: Estimate) -> dict[str, float]:
-    """(final - baseline on select) - (final - baseline on test): how much better selection made it look.
+def _optimism(entry: Entry, means: Means, test: Estimate) -> tuple[float, float, float]:
+    """(final - baseline on select) - (final - baseline on test), with its interval: how much selection flattered.
 
     The select part has no items on file: its variance is that of a difference of two proportions on as many rows,
     an upper bound as the programs share them.
     """
-    shares = means["val_final_score"], means["val_baseline_score"]
-    on_select = shares[0] - shares[1]
-    if np.isnan(on_select):
-        return _interval("optimism", np.nan, None)
+    shares = means.val_final_score, means.val_baseline_score
+    gap = shares[0] - shares[1] - test.effect
     rows = float(entry.fields["select_size"]) * len(entry.keys)
-    half = 1.96 * np.sqrt(test.se**2 + sum(q * (1 - q) for q in shares) / rows)
-    gap = on_select - test.effect
-    return _interval("optimism", gap, (gap - half, gap + half))
+    half = NORMAL * math.sqrt(test.se**2 + sum(share * (1 - share) for share in shares) / rows)
+    return gap, gap - half, gap + half
 
 
 def _differing_terms(summary: pd.DataFrame) -> pd.Series:
-    """Selection rows, temperature and proposer, named where they are not the same for all rows of a benchmark."""
+    """The terms of a series that are not the same for all rows of a benchmark, model, pipeline and optimizer."""
     text = pd.Series("", index=summary.index)
-    for column, form in (
-        ("temperature", "temperature {}"), ("optimizer_model", "proposer {}"), ("feedback", "feedback {}"),
-        ("train_size", "train {}"), ("select_size", "select {}"),
-    ):  # fmt: skip
-        if summary.groupby(["benchmark", "model", "optimizer"])[column].nunique().max() > 1:
+    for column in [name for name in (*SHARED, *SHARED_IN_BENCHMARK) if name not in _NAMED_APART]:
+        if summary.groupby(["benchmark", "model", "pipeline", "optimizer"])[column].nunique(dropna=False).max() > 1:
+            form = TERM_FORMS.get(column, column.replace("_", " ") + " {}")
             text = text + " " + summary[column].map(form.format)
     if summary.groupby("benchmark")["test_sha256"].nunique().max() > 1:
         text = text + " test " + summary["test_sha256"].astype(str).str[:6]
