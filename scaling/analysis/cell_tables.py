@@ -77,12 +77,15 @@ def unequal(f: Findings) -> Table:
         "prompts gets 1/k of the proposals. 'At equal calls' is the test score of the best candidate after "
         "budget / steps rollouts. 'Vote' is the test score of as many votes as the program has steps."
     )
-    votes = f.summary[f.summary["pipeline"] == "vote"].set_index(["benchmark", "optimizer", "model", "steps"])
-    vote_of = votes["final_score"].groupby(level=[0, 1, 2, 3]).first().to_dict()
-    return table_of("What stays unequal", note, [_unequal(row, vote_of) for _, row in f.summary.iterrows()])
+    votes = {_unequal_key(row): row["final_score"] for _, row in f.summary.iterrows() if row["pipeline"] == "vote"}
+    return table_of("What stays unequal", note, [_unequal(row, votes) for _, row in f.summary.iterrows()])
 
 
-def _unequal(row: pd.Series, vote_of: dict[tuple[str, str, str, int], float]) -> dict[str, str]:
+def _unequal_key(row: pd.Series) -> tuple[str, str, str, int]:
+    return row["benchmark"], row["optimizer"], row["model"], row["steps"]
+
+
+def _unequal(row: pd.Series, votes: dict[tuple[str, str, str, int], float]) -> dict[str, str]:
     optimized = row["optimizer"] != "none"
     flagged = " (flagged)" if row["flagged"] else ""
     rollouts = f"{row['rollouts_used']:.0f} of {row['rollout_budget']}{flagged}" if optimized else UNKNOWN
@@ -100,7 +103,7 @@ def _unequal(row: pd.Series, vote_of: dict[tuple[str, str, str, int], float]) ->
         "tokens an example": count(row["tokens_per_example"]),
         "final": percent(row["final_score"]),
         "at equal calls": percent(row["at_equal_calls_score"]),
-        "vote": percent(vote_of.get((row["benchmark"], row["optimizer"], row["model"], row["steps"]))),
+        "vote": percent(votes.get(_unequal_key(row))),
     }
 
 
@@ -113,7 +116,7 @@ def money(f: Findings) -> Table:
     )
     averaged = int(f.summary["usd_is_average"].sum())
     average = (
-        f" The answers of {plural(averaged, 'cell is', 'cells are')} priced at the average of all its tokens, as its "
+        f" The answers of {plural(averaged, 'cell')} are priced at the average of all tokens of the cell, as the "
         f"records do not price each answer."
         if averaged
         else ""

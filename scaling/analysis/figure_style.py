@@ -19,6 +19,7 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
@@ -65,7 +66,7 @@ def footer(figure: Figure, text: str) -> Figure:
     width, height = figure.get_size_inches()
     lines = textwrap.fill(text, int(width * 22))
     share = (0.1 * (lines.count("\n") + 1) + 0.05) / height
-    figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))
+    figure.set_layout_engine("constrained", rect=(0, share, 1, 1 - share))
     figure.text(0.01, share, lines, fontsize=5.5, color="0.35", va="top")
     return figure
 
@@ -97,7 +98,8 @@ def error_bars(part: pd.DataFrame) -> np.ndarray:
 def distances(value: ArrayLike, low: ArrayLike, high: ArrayLike) -> np.ndarray:
     """Distances to an interval's ends, shape (2, n); 0 where there is no interval."""
     at = np.asarray(value, float)
-    return np.nan_to_num(np.clip([at - np.asarray(low, float), np.asarray(high, float) - at], 0, None))
+    apart: np.ndarray = np.nan_to_num(np.clip([at - np.asarray(low, float), np.asarray(high, float) - at], 0, None))
+    return apart
 
 
 def shared_legend(figure: Figure, axes: list[Axes], columns: int = 3) -> None:
@@ -108,7 +110,7 @@ def shared_legend(figure: Figure, axes: list[Axes], columns: int = 3) -> None:
     shown = dict(zip(_short(list(handles)), handles.values(), strict=True))
     shown = dict(list(shown.items())[:MOST_IN_LEGEND])
     if len(handles) > len(shown):
-        shown[f"and {len(handles) - len(shown)} more (summary_results.csv)"] = plt.Line2D([], [], linestyle="none")
+        shown[f"and {len(handles) - len(shown)} more (summary_results.csv)"] = Line2D([], [], linestyle="none")
     width, height = figure.get_size_inches()
     fitting = int(width / (LETTER_WIDTH * max(len(label) for label in shown) + HANDLE_WIDTH))
     columns = max(1, min(columns, len(shown), fitting))

@@ -6,7 +6,7 @@ Each program's own score (on the rows that it was selected on) stands beside our
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from statsmodels.stats.proportion import proportion_confint
 from scaling.analysis.comparisons import Entry, entries_of, mipro_tests
 from scaling.analysis.findings import Findings
 from scaling.analysis.results import Results, folder_name, load
-from scaling.analysis.stats import difference, run_variances, score_interval
+from scaling.analysis.stats import RunVariance, difference, run_variances, score_interval
 from scaling.analysis.summary import OPTIMIZER_NAMES
 from scaling.analysis.text import UNKNOWN, Table, count, interval_text, markdown_table, percent, table_of
 from scaling.intervals import Interval
@@ -29,6 +29,11 @@ IMPLEMENTATIONS = {"synth_mipro": ("synth_mipro",), "dspy_mipro": ("mipro_instru
 TITLE = "MIPRO side by side"
 LONGEST_REASON = 120
 ORDER = ("none", *(name for names in IMPLEMENTATIONS.values() for name in names))
+COLUMNS = (
+    "benchmark", "cell", "model", "program", "test score", "95 % interval", "change", "its interval", "own score",
+    "own - test", "interval of it", "rollouts", "calls", "tokens", "USD", "seconds", "n x runs",
+)  # fmt: skip
+NOTHING = dict.fromkeys(COLUMNS, UNKNOWN)
 NOTE = (
     "One model, one deal of rows, one budget of rollouts. 'Own score' is what the optimizer says of its program, on "
     "the rows that it chose on, where luck helped. Rollouts, calls, tokens, USD (list prices) and seconds are those of "
@@ -45,16 +50,15 @@ def table(f: Findings) -> Table:
 
 def side_by_side(results: Results, entries: list[Entry]) -> Table:
     """The comparison: a row a program, and one for each hosted cell without a score."""
-    between = run_variances([entry.final for entry in entries])
+    pooled = run_variances([entry.final for entry in entries])
     chosen = sorted((e for e in entries if e.fields["optimizer"] in ORDER), key=lambda e: (_where(e), _place(e)))
     rows = []
     for number, entry in enumerate(chosen):
         if number == 0 or _where(chosen[number - 1]) != _where(entry):
-            rows.append(_row(entry, "before optimization", {}, between, entry.base))
+            rows.append(_baseline_row(entry))
         if entry.fields["optimizer"] != "none":
-            ends = score_interval(entry.final, between)
-            rows.append(_row(entry, name_of(entry.fields), _used(results, entry, ends), between))
-    return table_of(TITLE, NOTE, rows + [_missing(row) for _, row in _without_score(results)])
+            rows.append(_optimized_row(results, entry, pooled))
+    return table_of(TITLE, NOTE, rows + [_missing(cell) for cell in _without_score(results)])
 
 
 def name_of(fields: Any) -> str:
@@ -105,32 +109,33 @@ def write_exports(folder: Path, records: list[dict[str, Any]]) -> list[Path]:
     return written
 
 
-def _row(entry: Entry, name: str, used: dict[str, str], between: dict, arm: Any = None) -> dict[str, str]:
-    """A program's row; `arm` in place of the entry's own for the program before optimization."""
-    is_base = arm is not None
-    arm = arm if is_base else entry.final
-    low, high = score_interval(arm, {} if is_base else between) or (np.nan, np.nan)
-    change = None if is_base else difference(entry.base, entry.final, between)
-    same = not is_base and (entry.final.scores == entry.base.at(entry.final.items).scores).all()
+def _baseline_row(entry: Entry) -> dict[str, str]:
+    """The program before optimization."""
+    ends = score_interval(entry.base, {}) or (np.nan, np.nan)
+    named = _named(entry.fields | {"steps": entry.steps}, "before optimization")
+    scored = {"test score": percent(entry.base.mean), "95 % interval": interval_text(*ends)}
+    return NOTHING | named | scored | {"n x runs": f"{len(entry.base.items)} x {entry.base.runs}"}
+
+
+def _optimized_row(results: Results, entry: Entry, pooled: Mapping[str, RunVariance]) -> dict[str, str]:
+    """A program after optimization: its scores, its change, and means a run of what the optimization used."""
+    ends = score_interval(entry.final, pooled)
+    change = difference(entry.base, entry.final, pooled)
+    same = bool((entry.final.scores == entry.base.at(entry.final.items).scores).all())
+    changed = {"change": "same answers"} if same else {
+        "change": percent(change.effect, sign=True),
+        "its interval": interval_text(change.low, change.high, sign=True),
+    }  # fmt: skip
+    scored = {"test score": percent(entry.final.mean), "95 % interval": interval_text(*(ends or (np.nan, np.nan)))}
+    named = _named(entry.fields | {"steps": entry.steps}, name_of(entry.fields))
+    size = {"n x runs": f"{len(entry.final.items)} x {entry.final.runs}"}
+    return NOTHING | named | scored | changed | _used(results, entry, ends) | size
+
+
+def _named(fields: dict[str, Any], program: str) -> dict[str, str]:
     return {
-        "benchmark": entry.fields["benchmark"],
-        "cell": folder_name(entry.fields | {"steps": entry.steps}),
-        "model": entry.fields["model"],
-        "program": name,
-        "test score": percent(arm.mean),
-        "95 % interval": interval_text(low, high),
-        "change": UNKNOWN if is_base else "same answers" if same else percent(change.effect, sign=True),
-        "its interval": UNKNOWN if is_base or same else interval_text(change.low, change.high, sign=True),
-        "own score": used.get("own", UNKNOWN),
-        "own - test": used.get("gap", UNKNOWN),
-        "interval of it": used.get("gap_interval", UNKNOWN),
-        "rollouts": used.get("rollouts", UNKNOWN),
-        "calls": used.get("calls", UNKNOWN),
-        "tokens": used.get("tokens", UNKNOWN),
-        "USD": used.get("usd", UNKNOWN),
-        "seconds": used.get("seconds", UNKNOWN),
-        "n x runs": f"{len(arm.items)} x {arm.runs}",
-    }
+        "benchmark": fields["benchmark"], "cell": folder_name(fields), "model": fields["model"], "program": program,
+    }  # fmt: skip
 
 
 def _used(results: Results, entry: Entry, test_ends: Interval | None) -> dict[str, str]:
@@ -138,16 +143,17 @@ def _used(results: Results, entry: Entry, test_ends: Interval | None) -> dict[st
     cells = results.cells.loc[entry.keys]
     own = float(cells["own_score"].astype(float).mean(skipna=False))
     tokens = cells["optimize_prompt_tokens"].astype(float) + cells["optimize_completion_tokens"].astype(float)
+    dollars = ("optimize_list_cost_usd", "{:.4f}")
+    if entry.fields["optimizer"] in HOSTED:
+        dollars = ("rollouts_list_cost_usd", "at least {:.4f}")
     return {
-        "own": percent(own),
-        "gap": percent(own - entry.final.mean, sign=True),
-        "gap_interval": _gap_interval(entry, own, test_ends),
+        "own score": percent(own),
+        "own - test": percent(own - entry.final.mean, sign=True),
+        "interval of it": _gap_interval(entry, own, test_ends),
         "rollouts": _number(cells["rollouts_used"]),
         "calls": _number(cells["optimize_calls"]),
         "tokens": _number(tokens),
-        "usd": _number(cells["rollouts_list_cost_usd"], "at least {:.4f}")
-        if entry.fields["optimizer"] in HOSTED
-        else _number(cells["optimize_list_cost_usd"], "{:.4f}"),
+        "USD": _number(cells[dollars[0]], dollars[1]),
         "seconds": _number(cells["optimize_seconds"], "{:.1f}"),
     }
 
@@ -172,29 +178,23 @@ def _number(values: pd.Series, form: str = "{:,.0f}") -> str:
     return count(float(values.astype(float).mean(skipna=False)), form)
 
 
-def _without_score(results: Results) -> Iterator[tuple[str, pd.Series]]:
+def _without_score(results: Results) -> Iterator[pd.Series]:
     cells = results.cells
-    yield from cells[cells["optimizer"].isin(HOSTED) & (cells["status"] != "ok")].iterrows()
+    for _, cell in cells[cells["optimizer"].isin(HOSTED) & (cells["status"] != "ok")].iterrows():
+        yield cell
 
 
 def _missing(cell: pd.Series) -> dict[str, str]:
-    """A hosted cell that has no score, with the reason in the place of the numbers."""
-    said = {"benchmark": cell["benchmark"], "cell": folder_name(cell), "model": cell["model"]}
-    return said | {
-        "program": f"{name_of(cell)}, run{cell['run']}: {cell['status']} ({str(cell['error'])[:LONGEST_REASON]})",
-        **dict.fromkeys(
-            ("test score", "95 % interval", "change", "its interval", "own score", "own - test", "interval of it",
-             "rollouts", "calls", "tokens", "USD", "seconds", "n x runs"), UNKNOWN,
-        ),
-    }  # fmt: skip
+    """A hosted cell that has no score, with the reason beside its name."""
+    reason = f"{cell['status']} ({str(cell['error'])[:LONGEST_REASON]})"
+    return NOTHING | _named(cell.to_dict(), f"{name_of(cell)}, run{cell['run']}: {reason}")
 
 
-def _where(entry: Entry) -> tuple:
+def _where(entry: Entry) -> tuple[str, ...]:
     """What the programs of one comparison share."""
-    return tuple(str(v) for n, v in entry.fields.items() if n not in ("optimizer", "synth_mode", "synth_rollouts")) + (
-        str(entry.steps),
-    )
+    apart = ("optimizer", "synth_mode", "synth_rollouts")
+    return (*(str(value) for name, value in entry.fields.items() if name not in apart), str(entry.steps))
 
 
-def _place(entry: Entry) -> tuple:
-    return ORDER.index(entry.fields["optimizer"]), entry.fields["synth_mode"]
+def _place(entry: Entry) -> tuple[int, str]:
+    return ORDER.index(entry.fields["optimizer"]), str(entry.fields["synth_mode"])

@@ -98,8 +98,8 @@ def gains_of(results: Results, entries: list[Entry], turned: list[TurnedCell]) -
     votes = {_terms(e): e for e in entries if e.fields["pipeline"] == "vote"}
     plain = [c for c in turned if c.entry.fields["feedback"] == "none" and c.entry.fields["optimizer"] == "none"]
     rows = [_gain(results, cell, votes.get(_terms(cell.entry))) for cell in plain]
-    frame = pd.DataFrame(rows, columns=[field.name for field in fields(Gain)])
-    return frame[frame["turns"] == frame["turns"].max()]
+    most = max((row.turns for row in rows), default=0)
+    return pd.DataFrame([row for row in rows if row.turns == most], columns=[field.name for field in fields(Gain)])
 
 
 def _correction(results: Results, entry: Entry, turns: np.ndarray, control: Entry | None) -> Correction:
@@ -119,7 +119,7 @@ def _turn_intervals(results: Results, entry: Entry, turns: np.ndarray) -> list[I
 
 
 def _gain(results: Results, cell: TurnedCell, vote: Entry | None) -> Gain:
-    entry, record = cell.entry, results.cells.loc[cell.entry.keys[0]]
+    entry, record = cell.entry, results.cells.loc[cell.entry.keys[0]].to_dict()
     first_by_run, last_by_run = cell.turns[:, 0].mean(axis=0), cell.turns[:, -1].mean(axis=0)
     gain_by_run = last_by_run - first_by_run
     size, status = entry.size
@@ -187,7 +187,8 @@ def size_line_of(gains: pd.DataFrame, statuses: tuple[str, ...] = ("published",)
     by_model = _by_model(sized)
     if len(by_model) < 3 or by_model["size"].nunique() < 3:
         return by_model, None
-    return by_model, regression(np.log10(by_model["size"]), by_model["gain"], by_model["variance"])
+    x, gain, variance = (by_model[name].to_numpy(float) for name in ("size", "gain", "variance"))
+    return by_model, regression(np.log10(x), gain, variance)
 
 
 def _by_model(gains: pd.DataFrame) -> pd.DataFrame:
@@ -281,7 +282,8 @@ def spearman(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> tuple[fl
     ranks, others = _unit_ranks(x), _unit_ranks(y)
 
     def statistic(order: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.asarray((ranks[order.astype(int)] * others).sum(axis=axis))
+        product: np.ndarray = ranks[order.astype(int)] * others
+        return np.asarray(product.sum(axis=axis))
 
     tested = distributions.permutation_test(
         (np.arange(len(ranks)),), statistic, permutation_type="pairings", n_resamples=ALL_ORDERS, vectorized=True,
@@ -329,13 +331,15 @@ class TaskSlope:
 
 def _task_slopes(gains: pd.DataFrame) -> list[TaskSlope]:
     published = gains[(gains["status"] == "published") & gains["size"].notna()].set_index("model")
-    by_task = dict(list(published.groupby("benchmark")))
+    by_task = {str(task): part for task, part in published.groupby("benchmark")}
     slopes = []
     for first, second in itertools.combinations(sorted(by_task), 2):
         both = by_task[first].join(by_task[second], how="inner", rsuffix="_b")
         if len(both) >= FEWEST_MODELS and both["size"].nunique() >= 3:
-            variance = both["variance"] + both["variance_b"]
-            line = regression(np.log10(both["size"]), both["gain"] - both["gain_b"], variance)
+            variance = (both["variance"] + both["variance_b"]).to_numpy(float)
+            line = regression(
+                np.log10(both["size"].to_numpy(float)), (both["gain"] - both["gain_b"]).to_numpy(), variance
+            )
             slopes.append(TaskSlope(first, second, line, len(both)))
     return slopes
 

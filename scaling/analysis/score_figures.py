@@ -160,7 +160,7 @@ def _rows(part: pd.DataFrame) -> str:
     return f"n = {_span(n)}, {_span(runs)} {'run' if runs == [1] else 'runs'}"
 
 
-def _span(values: list) -> str:
+def _span(values: list[int]) -> str:
     return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
 
 
@@ -185,7 +185,7 @@ KINDS: list[FigureKind] = [
     ),
     FigureKind(
         "optimizer_comparison", "Optimizers side by side",
-        lambda f, _: optimizer_comparison(f.summary), lambda f: once((f.summary["pipeline"] == "chain").any()),
+        lambda f, _: optimizer_comparison(f.summary), lambda f: once("chain" in set(f.summary["pipeline"])),
     ),
     FigureKind(
         "cost_quality", "Test score against the cost of an answer",

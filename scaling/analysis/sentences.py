@@ -105,7 +105,7 @@ def _hypotheses(tests: pd.DataFrame) -> str:
     sentences = []
     families = tests[tests["family"].str.startswith(HYPOTHESES)].groupby("family", sort=False)
     for family, four in families:
-        whose = f"{family.removeprefix(HYPOTHESES).strip()}: " if len(families) > 1 else ""
+        whose = f"{str(family).removeprefix(HYPOTHESES).strip()}: " if len(families) > 1 else ""
         decided, undecided = four[four["verdict"] != "cannot tell"], four[four["verdict"] == "cannot tell"]
         sentences += [f"{whose}{row['question'].split(':')[0]}: {row['verdict']}." for _, row in decided.iterrows()]
         if len(undecided):

@@ -135,7 +135,7 @@ def summarise(results: Results, entries: list[Entry]) -> pd.DataFrame:
 
 def labels_of(summary: pd.DataFrame) -> pd.Series:
     """A line's name: the optimizer, with pipeline, model and terms only where they differ within the frame."""
-    names = summary["optimizer"].map(lambda o: OPTIMIZER_NAMES.get(o, o)).astype(str)
+    names: pd.Series[str] = summary["optimizer"].map(lambda o: OPTIMIZER_NAMES.get(o, o)).astype(str)
     names = names + summary["synth_mode"].map(lambda mode: ", online" if mode == "online" else "")
     for column, form in (("pipeline", "{}"), ("model", "{}"), ("rollout_budget", "budget {}"), ("terms", "{}")):
         if summary[column].nunique() > 1 and not (column == "pipeline" and set(summary[column]) == {"chain"}):
@@ -179,7 +179,7 @@ def _row(
 
 
 def _facts(results: Results, entry: Entry, between: Mapping[str, RunVariance]) -> Facts:
-    cells, first = results.cells.loc[entry.keys], results.cells.loc[entry.keys[0]]
+    cells, first = results.cells.loc[entry.keys], results.cells.loc[entry.keys[0]].to_dict()
     unchanged = bool(cells["unchanged"].astype(bool).all())
     adopt = ""
     if not unchanged and entry.fields["optimizer"] != "none":

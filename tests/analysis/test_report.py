@@ -185,7 +185,7 @@ def test_records_without_costs_of_their_answers_use_the_average_and_say_so(folde
     price = evaluate["list_cost_usd"] / (evaluate["prompt_tokens"] + evaluate["completion_tokens"])
     tokens = np.mean([line["tokens"] for line in kept if line["program"] == "final"])
     assert row[6:8] == ["—", f"{1000 * tokens * price:.4f}"]
-    assert "The answers of 1 cell are priced at the average of all its tokens" in page
+    assert "The answers of 1 cell are priced at the average of all tokens of the cell" in page
     assert "priced at the average" not in (folder / "report.html").read_text()
 
 
