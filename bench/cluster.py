@@ -22,12 +22,12 @@ from bench.gateway import LATENCY, PLACES, serving
 from bench.results import Measure, write_results
 from scaling import plan
 from scaling.distributed.coordinator import Coordinator
-from scaling.distributed.protocol import connected
+from scaling.distributed.protocol import AttemptEnded, AttemptRequest, connected
 from scaling.distributed.worker import RemoteGateway
 from scaling.llm.cache import Cache
 from scaling.llm.gateway import Call, Gateway, Meter
 from scaling.models import Model, load_registry
-from scaling.run.runner import CellTask
+from scaling.run.runner import CellTask, Settings
 from scaling.store import RECORD, read_records, write_aggregate, write_json
 from scaling.types import digest
 
@@ -38,7 +38,7 @@ WORKERS, THREADS, CALLS, ANSWERS = 2, 16, 4_000, 100_000
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        measures = engines(folder) + nearly_settled(folder) + ledger_rate(folder) + cache_size(folder)
+        measures = engines(folder) + nearly_settled(folder) + coordinator_rate(folder) + cache_size(folder)
     write_results(Path(__file__).with_suffix(".md"), "Past one machine", measures)
 
 
@@ -125,23 +125,30 @@ def command(url: str, results: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def ledger_rate(folder: Path) -> list[Measure]:
-    """Calls a second that the ledger lets through, of two processes whose provider answers at once."""
+class WithoutTasks(Coordinator):
+    """Its workers only make calls."""
+
+    def pickled_task(self, cell_id: str) -> bytes:
+        return b""
+
+
+def coordinator_rate(folder: Path) -> list[Measure]:
+    """Calls a second that the coordinator lets through, of two processes whose provider answers at once."""
     cells = [SimpleNamespace(cell=SimpleNamespace(cell_id=f"cell {n}", label="")) for n in range(WORKERS)]
     cache = Cache(folder / "rate.sqlite")
-    book = Coordinator(cells, Gateway(cache, max_cost=1e6, max_concurrency=PLACES), None, None, "127.0.0.1")
-    book._parts = lambda cell_id: b""
+    gateway = Gateway(cache, max_cost=1e6, max_concurrency=PLACES)
+    coordinator = WithoutTasks(cells, gateway, None, Settings(), "127.0.0.1")
     context = multiprocessing.get_context("spawn")
     with context.Pool(WORKERS) as pool:
-        ask = [(book.address, book.key, f"cell {n}") for n in range(WORKERS)]
+        ask = [(coordinator.address, coordinator.key, f"cell {n}") for n in range(WORKERS)]
         spans = pool.starmap(ask_often, ask)
-    book.close()
+    coordinator.close()
     cache.close()
     wall = max(end for _, end in spans) - min(start for start, _ in spans)
     threads = THREADS * WORKERS
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     detail = f"{WORKERS} processes, {threads} calls in flight; peak memory of this process so far {peak:.0f} MB"
-    return [Measure("calls through the ledger", WORKERS * CALLS / wall, "/s", None, operator.ge, detail)]
+    return [Measure("calls through the coordinator", WORKERS * CALLS / wall, "/s", None, operator.ge, detail)]
 
 
 def ask_often(address: tuple[str, int], key: bytes, cell_id: str) -> tuple[float, float]:
@@ -152,15 +159,15 @@ def ask_often(address: tuple[str, int], key: bytes, cell_id: str) -> tuple[float
     def ask(n: int) -> None:
         gateway.answer(Call(f"{cell_id} {n} {'0' * 48}", model, cell_id, 0, "evaluate", 2e-3, lambda: answer))
 
-    with connected(address, key) as line, ThreadPoolExecutor(THREADS) as pool:
-        line.send((cell_id, False))
-        line.receive()
-        gateway = RemoteGateway(line, None)
+    with connected(address, key) as channel, ThreadPoolExecutor(THREADS) as pool:
+        channel.send(AttemptRequest(cell_id, alone=False))
+        channel.receive()
+        gateway = RemoteGateway(channel, None)
         gateway.meter = Meter(cell_id)
         started = time.perf_counter()
         list(pool.map(ask, range(CALLS)))
         ended = time.perf_counter()
-        line.send((None, "end", None))
+        channel.send(AttemptEnded())
         return started, ended
 
 

@@ -1,12 +1,12 @@
-"""One gateway for cells in other processes: each of their calls asks the ledger, and the ledger says when to send.
+"""One gateway for cells in other processes: each of their calls asks the coordinator, which says when to send.
 
-The ledger stands beside the gateway, in the command's process. A call from elsewhere is a thread here that goes through
-`Gateway.answer` like any other; only to send does it turn to the worker. So cache, flights, places, reservations, bills
-and halts are one for all workers, and a worker that is lost leaves nothing but a call that was cut: its place is given
-back, its flight released, its bill stays at its highest cost.
+The coordinator stands beside the gateway, in the command's process. A call of a worker is a thread here that goes
+through `Gateway.answer` like any other; only to send does it turn to the worker. So cache, single flight, concurrency,
+reservations, bills and halts are one for all workers. A worker that is lost leaves nothing but a call that was cut: its
+slot is given back, its flight released, and its bill stays at its highest cost.
 
-A connection is one try of one cell. A newer try of the same cell closes the older one, wherever that is, frozen or cut
-off: its calls are refused from then on (`Revoked`) and it writes nothing more.
+A connection is one attempt at one cell. A newer attempt at the same cell closes the older one, wherever that is, frozen
+or cut off: its calls are refused from then on (`Revoked`) and it writes nothing more.
 """
 
 from __future__ import annotations
@@ -15,214 +15,257 @@ import secrets
 import socket
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from multiprocessing import AuthenticationError
-from multiprocessing.connection import answer_challenge, deliver_challenge
 from queue import SimpleQueue
 from typing import Any
 
-import cloudpickle
-
-from scaling.distributed.protocol import CLOSED, GIVE_UP, RUN, RUN_ALONE, Line, packed, unpacked
+from scaling.distributed.protocol import (
+    Action,
+    AttemptEnded,
+    AttemptRequest,
+    Channel,
+    ChannelClosed,
+    CheckModel,
+    KeyRefused,
+    Order,
+    PackedError,
+    Query,
+    Reply,
+    SendNow,
+    Sent,
+    ShowProgress,
+)
+from scaling.distributed.tasks import pickle_task
 from scaling.llm.gateway import Call, Gateway, Meter
-from scaling.models import Model
 from scaling.run.progress import ProgressReporter
 from scaling.run.runner import CellTask, Settings
-from scaling.run.source import source_or_none
-from scaling.store import CellFiles
-from scaling.types import Cell, UsageError
+from scaling.types import Cell
 
-# So many losses of a cell in a row, with no new answer between them. The last try runs alone in its process.
+# So many losses of a cell in a row, with no new answer between them. The last attempt runs alone in its process.
 LOSSES_ALLOWED = 3
+# Connections that have not shown the key yet: the oldest is closed when there are more.
+STRANGERS_ALLOWED = 32
+# How long the listener waits when the process has no file descriptor left.
+PAUSE_SECONDS = 0.05
 
 
 class _Lost(Exception):
-    """Whoever made a call is gone."""
+    """The worker that made a call is gone."""
 
 
 class Coordinator:
-    """Answers the cells of a sweep that run elsewhere. `address` and `key` are what a worker needs to find it."""
+    """Answers the cells of a sweep that run on workers. `address` and `key` are what a worker needs to find it.
+
+    `failure` is the first mistake of the coordinator's own; the cell that met it has no record.
+    """
 
     def __init__(
-        self, work: list[CellTask], gateway: Gateway, reporter: ProgressReporter, settings: Settings, host: str
+        self, tasks: Sequence[CellTask], gateway: Gateway, reporter: ProgressReporter, settings: Settings, host: str
     ):
         self.gateway, self.reporter, self._settings = gateway, reporter, settings
-        self._work = {item.cell.cell_id: (rank, item) for rank, item in enumerate(work)}
+        self.failure: BaseException | None = None
+        self._tasks = {task.cell.cell_id: (rank, task) for rank, task in enumerate(tasks)}
         self._losses: Counter[str] = Counter()
-        self._tries: dict[str, _Try] = {}
+        self._attempts: dict[str, _Attempt] = {}
         self._changed = threading.Condition()
-        self._open = True
-        self._door = socket.create_server((host, 0), backlog=128)
-        self.address, self.key = (host, self._door.getsockname()[1]), secrets.token_bytes(32)
+        self._open, self._closed = True, threading.Event()
+        self._strangers = _Strangers()
+        self._listener = socket.create_server((host, 0), backlog=128)
+        self.address, self.key = (host, self._listener.getsockname()[1]), secrets.token_bytes(32)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def close(self, patience: float = 0.0) -> None:
-        """Start no try any more, wait up to `patience` seconds for those under way, and cut what is left."""
+        """Start no attempt any more, wait up to `patience` seconds for those under way, and cut what is left."""
         with self._changed:
             self._open = False
-            self._changed.wait_for(lambda: not self._tries, timeout=patience)
-            for one in list(self._tries.values()):
-                one.line.close()
+            self._changed.wait_for(lambda: not self._attempts, timeout=patience)
+            for attempt in list(self._attempts.values()):
+                attempt.channel.close()
+        self._closed.set()
         with suppress(OSError):
-            self._door.shutdown(socket.SHUT_RDWR)
-        self._door.close()
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def pickled_task(self, cell_id: str) -> bytes:
+        """What a worker needs to run a cell."""
+        rank, task = self._tasks[cell_id]
+        return pickle_task(task, self._settings, rank, self.gateway.max_concurrency)
 
     def _listen(self) -> None:
-        with suppress(OSError):  # closed
-            while True:
-                line = Line(self._door.accept()[0])
-                threading.Thread(target=self._serve, args=(line,), daemon=True).start()
+        while not self._closed.is_set():
+            try:
+                channel = Channel(self._listener.accept()[0])
+            except OSError:  # closed, or no file descriptor is left
+                self._strangers.close_oldest()
+                self._closed.wait(PAUSE_SECONDS)
+            else:
+                self._strangers.add(channel)
+                threading.Thread(target=self._serve, args=(channel,), daemon=True).start()
 
-    def _serve(self, line: Line) -> None:
+    def _serve(self, channel: Channel) -> None:
         """One connection: who it is, which cell it wants, what it is to do; then the cell's calls until it ends."""
-        one = None
+        attempt = None
         try:
-            with suppress(EOFError, OSError, KeyError, AuthenticationError):
-                deliver_challenge(line.pipe, self.key)
-                answer_challenge(line.pipe, self.key)
-                cell_id, alone = line.receive()
-                order, one = self._begin(cell_id, alone, line)
-                line.send((order, self._parts(cell_id) if one else LOSSES_ALLOWED))
-                if one is not None:
-                    one.follow()
+            channel.authenticate(self.key, is_coordinator=True)
+            self._strangers.remove(channel)
+            attempt = self._begin(channel, channel.receive())
+            if attempt is not None:
+                attempt.follow()
+        except (ChannelClosed, KeyRefused):
+            pass  # the worker is gone, or it was none
+        except Exception as error:  # a mistake of ours is no lost worker
+            self.failure = self.failure or error
         finally:
-            line.close()
-            if one is not None:
-                self._end(one)
+            self._strangers.remove(channel)
+            channel.close()
+            if attempt is not None:
+                self._end(attempt)
 
-    def _begin(self, cell_id: str, alone: bool, line: Line) -> tuple[str, _Try | None]:
-        """What a worker is to do with a cell, and the try where it is to run; an older try is over then."""
+    def _begin(self, channel: Channel, request: AttemptRequest) -> _Attempt | None:
+        """Tell a worker what to do with a cell. Gives the attempt where it is to run; an older one is over then."""
+        cell_id = request.cell_id
         with self._changed:
-            if cell_id in self._tries:
-                self._end(self._tries[cell_id])
-            order = self._order(self._losses[cell_id], alone)
-            if order != RUN:
-                return order, None
-            one = self._tries[cell_id] = _Try(self, self._work[cell_id][1].cell, line)
-            return order, one
+            if cell_id in self._attempts:
+                self._end(self._attempts[cell_id])
+            losses = self._losses[cell_id]
+            action = self._action(losses, request.alone)
+            if action == Action.RUN:
+                attempt = self._attempts[cell_id] = _Attempt(self, self._tasks[cell_id][1].cell, channel)
+        if action != Action.RUN:
+            channel.send(Order(action, losses=losses))
+            return None
+        try:
+            channel.send(Order(action, self.pickled_task(cell_id)))
+        except BaseException:
+            self._end(attempt)
+            raise
+        return attempt
 
-    def _parts(self, cell_id: str) -> bytes:
-        rank, item = self._work[cell_id]
-        source = source_or_none(item.bench.signature)
-        return cloudpickle.dumps((light(item), source, self._settings, rank, self.gateway.max_concurrency))
-
-    def _order(self, losses: int, alone: bool) -> str:
+    def _action(self, losses: int, alone: bool) -> Action:
         if not self._open:
-            return CLOSED
+            return Action.CLOSED
         if losses >= LOSSES_ALLOWED:
-            return GIVE_UP
-        return RUN if alone or losses < LOSSES_ALLOWED - 1 else RUN_ALONE
+            return Action.GIVE_UP
+        return Action.RUN if alone or losses < LOSSES_ALLOWED - 1 else Action.RUN_ALONE
 
-    def _end(self, one: _Try) -> None:
+    def _end(self, attempt: _Attempt) -> None:
+        cell = attempt.cell
         with self._changed:
-            if one.over.is_set():
+            if attempt.is_over.is_set():
                 return
-            one.end()
-            lost = not one.finished and self._open
-            if self._tries.get(one.cell.cell_id) is one:
-                del self._tries[one.cell.cell_id]
+            attempt.end()
+            lost = not attempt.has_finished and self._open and self.failure is None
+            if self._attempts.get(cell.cell_id) is attempt:
+                del self._attempts[cell.cell_id]
             if lost:
                 # A cell that kills its workers comes no further; one that was there by chance does.
-                self._losses[one.cell.cell_id] = 1 if one.bought else self._losses[one.cell.cell_id] + 1
+                self._losses[cell.cell_id] = 1 if attempt.new_answers else self._losses[cell.cell_id] + 1
             self._changed.notify_all()
         if lost:
-            self.reporter.phase(one.cell, "worker lost")
-            self.reporter.say(
-                f"{'lost':11s} {one.cell.label}  its worker is gone; it runs again from the answers it has"
-            )
+            self.reporter.phase(cell, "worker lost")
+            self.reporter.say(f"{'lost':11s} {cell.label}  its worker is gone; it runs again from the answers it has")
 
 
-class _Try:
-    """One try of a cell elsewhere: its calls under way here, each waiting for its turn or for the worker to send."""
+class _Strangers:
+    """The connections that have not shown the key yet: a few, however many knock."""
 
-    def __init__(self, ledger: Coordinator, cell: Cell, line: Line):
-        self.cell, self.line = cell, line
-        self.over, self.finished, self.bought = threading.Event(), False, 0
-        self._seam, self._board = ledger.gateway, ledger.reporter
+    def __init__(self) -> None:
+        self._channels: list[Channel] = []
+        self._lock = threading.Lock()
+
+    def add(self, channel: Channel) -> None:
+        with self._lock:
+            self._channels.append(channel)
+        if len(self._channels) > STRANGERS_ALLOWED:
+            self.close_oldest()
+
+    def close_oldest(self) -> None:
+        with self._lock:
+            oldest = self._channels.pop(0) if self._channels else None
+        if oldest is not None:
+            oldest.close()
+
+    def remove(self, channel: Channel) -> None:
+        with self._lock:
+            if channel in self._channels:
+                self._channels.remove(channel)
+
+
+class _Attempt:
+    """One attempt at a cell: its calls under way here, each waiting for its turn or for the worker to send."""
+
+    def __init__(self, coordinator: Coordinator, cell: Cell, channel: Channel):
+        self.cell, self.channel = cell, channel
+        self.is_over, self.has_finished, self.new_answers = threading.Event(), False, 0
+        self._gateway, self._reporter = coordinator.gateway, coordinator.reporter
         self._meter = Meter(cell.cell_id)
-        self._sent: dict[int, SimpleQueue] = {}
-        self._asked = {"call": self._call, "check": self._check, "reporter": self._show}
+        self._outcomes: dict[int, SimpleQueue[Any]] = {}
 
     def follow(self) -> None:
-        """Serve the worker until its cell has ended; EOFError or OSError when it is gone before."""
-        while not self.finished:
-            number, kind, value = self.line.receive()
-            if kind == "end":
-                self.finished = True
-            elif kind == "sent":
-                self._sent[number].put(value)
-            else:
-                self._meter.rollouts.update(value[0])
-                threading.Thread(target=self._reply, args=(number, kind, value[1]), daemon=True).start()
+        """Serve the worker until its cell has ended. Raises ChannelClosed when it is gone before."""
+        while not self.has_finished:
+            match self.channel.receive():
+                case AttemptEnded():
+                    self.has_finished = True
+                case Sent(number, outcome):
+                    if (outcomes := self._outcomes.get(number)) is not None:  # else the attempt is over
+                        outcomes.put(outcome)
+                case Query() as query:
+                    self._meter.rollouts.update(query.rollouts)
+                    threading.Thread(target=self._reply, args=(query,), daemon=True).start()
+                case message:
+                    raise TypeError(f"a worker sent {message!r}, which is no message of the protocol")
 
     def end(self) -> None:
-        self.over.set()
-        self.line.close()
-        for sent in list(self._sent.values()):
-            sent.put(_Lost())
+        self.is_over.set()
+        self.channel.close()
+        for outcomes in list(self._outcomes.values()):
+            outcomes.put(_Lost())
 
-    def _reply(self, number: int, kind: str, value: Any) -> None:
+    def _reply(self, query: Query) -> None:
         try:
-            reply = ("answer", self._asked[kind](number, value))
+            value = self._answer(query)
         except BaseException as error:  # whatever it is, the worker raises it
-            reply = ("error", packed(error))
-        with suppress(OSError):
-            self.line.send((number, *reply))
+            value = PackedError.of(error)
+        with suppress(ChannelClosed):
+            self.channel.send(Reply(query.number, value))
 
-    def _call(self, number: int, request: dict[str, Any]) -> dict[str, Any]:
-        self._sent[number] = SimpleQueue()
+    def _answer(self, query: Query) -> Any:
+        match query.content:
+            case Call() as call:
+                return self._call(query.number, call)
+            case CheckModel(model):
+                return self._gateway.check(model)
+            case ShowProgress("start", _):
+                return self._reporter.start(self.cell, self._meter)
+            case ShowProgress(method, arguments):
+                return getattr(self._reporter, method)(self.cell, *arguments)
+
+    def _call(self, number: int, call: Call) -> Any:
+        self._outcomes[number] = SimpleQueue()
         try:
-            answer = self._seam.answer(Call(**request, send=lambda: self._send(number), wanted=self._wanted))
+            answer = self._gateway.answer(replace(call, send=lambda: self._send(number), wanted=self._wanted))
         finally:
-            del self._sent[number]
-        self.bought += not answer["cache_hit"]
+            del self._outcomes[number]
+        self.new_answers += not answer["cache_hit"]
         return answer
 
-    def _send(self, number: int) -> dict[str, Any]:
+    def _send(self, number: int) -> Any:
         """Let the worker send; its answer, or its error."""
         self._wanted()
         try:
-            self.line.send((number, "send", None))
-        except OSError:
+            self.channel.send(SendNow(number))
+        except ChannelClosed:
             raise _Lost() from None
-        outcome = self._sent[number].get()
-        if isinstance(outcome, list):
-            raise unpacked(outcome)
+        outcome = self._outcomes[number].get()
+        if isinstance(outcome, PackedError):
+            raise outcome.unpack()
         if isinstance(outcome, _Lost):
             raise outcome
         return outcome
 
     def _wanted(self) -> None:
-        if self.over.is_set():
+        if self.is_over.is_set():
             raise _Lost()
-
-    def _check(self, number: int, model: Model) -> None:
-        self._seam.check(model)
-
-    def _show(self, number: int, value: tuple[str, tuple]) -> None:
-        method, args = value
-        getattr(self._board, method)(self.cell, *((self._meter,) if method == "start" else args))
-
-
-def light(item: CellTask) -> CellTask:
-    """The work without what only the plan needs, so that little travels: the pool of rows and its loader."""
-    config = {name: value for name, value in item.bench.config.items() if name != "loader"}
-    files = CellFiles(item.files.folder.absolute())
-    return replace(item, bench=replace(item.bench, train=[], test=None, config=config), files=files)
-
-
-def travelling(work: list[CellTask]) -> list[bytes]:
-    """Each benchmark of the cells as it travels; UsageError for one that cannot."""
-    benches = {item.cell.benchmark: light(item).bench for item in work}
-    found = []
-    for name, bench in benches.items():
-        source_or_none(bench.signature)  # read while the user's script can be found
-        try:
-            found.append(cloudpickle.dumps(bench))
-        except Exception as error:  # pickling runs the user's own code
-            raise UsageError(
-                f"the benchmark '{name}' cannot be sent to workers ({type(error).__name__}: {error}). "
-                f"Open files, locks and connections inside its functions, or type --engine local."
-            ) from None
-    return found

@@ -1,4 +1,4 @@
-"""A cell in another process: its gateway and its reporter, which ask the coordinator, and where it runs."""
+"""A cell on a worker: its gateway and its progress reporter, which ask the coordinator, and where it runs."""
 
 from __future__ import annotations
 
@@ -13,24 +13,41 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
-from scaling.distributed.protocol import GIVE_UP, RUN, RUN_ALONE, Line, connected, packed, unpacked
+from scaling.distributed.protocol import (
+    Action,
+    Address,
+    AttemptEnded,
+    AttemptRequest,
+    Channel,
+    ChannelClosed,
+    CheckModel,
+    Order,
+    PackedError,
+    Query,
+    Reply,
+    SendNow,
+    Sent,
+    ShowProgress,
+    connected,
+)
+from scaling.distributed.tasks import WorkerTask
 from scaling.llm import local_server
-from scaling.llm.gateway import Call, Meter
+from scaling.llm.gateway import Call, Gateway, Meter
 from scaling.models import Model
 from scaling.run import dspy_optimizers
-from scaling.run.progress import quiet
+from scaling.run.progress import ProgressReporter, quiet
 from scaling.run.runner import CellTask, run_cell
 from scaling.run.source import remember_source
 from scaling.types import Cell
 
-# How the process of a cell exits; any other code means that it died.
-ENDED, REVOKED = 0, 42
+# How the process of a single cell exits; any other code means that it died. FAILED: its error is on standard output.
+ENDED, REVOKED, FAILED = 0, 42, 43
 
 
 class Revoked(BaseException):
-    """This try of a cell is over: a newer one is under way, or the command has ended.
+    """This attempt at a cell is over: a newer one is under way, or the command has ended.
 
     A BaseException, as optimizers swallow the others, and none that `run_cell` catches: no record is written.
     """
@@ -40,22 +57,25 @@ class WorkerDied(Exception):
     """The processes that ran a cell died so often that it is not tried again."""
 
 
-def try_cell(address: tuple[str, int], key: bytes, cell_id: str, alone: bool = False) -> bool:
-    """In a worker: run one cell as the ledger says, its files written here; whether it came to its end.
+def run_attempt(address: Address, key: bytes, cell_id: str, alone: bool = False) -> bool:
+    """On a worker: run one cell as the coordinator says, its files written here; whether it came to its end.
 
     Raises WorkerDied for a cell that is not to be tried again, Unreachable, and OSError where files cannot be written.
     """
-    with connected(address, key) as line:
-        line.send((cell_id, alone))
-        order, value = line.receive()
-        if order == RUN:
-            return _run(line, value)
-    if order == GIVE_UP:
-        raise WorkerDied(f"{value} processes in a row died while they ran this cell; the last ran nothing else")
-    if order == RUN_ALONE:
+    with connected(address, key) as channel:
+        try:
+            channel.send(AttemptRequest(cell_id, alone))
+            order: Order = channel.receive()
+        except ChannelClosed:
+            return False
+        if order.action == Action.RUN:
+            return _run(channel, order.task)
+    if order.action == Action.GIVE_UP:
+        raise WorkerDied(f"{order.losses} processes in a row died while they ran this cell; the last ran nothing else")
+    if order.action == Action.RUN_ALONE:
         with _ONE_ALONE:
-            ended = _in_a_process_of_its_own(address, key, cell_id)
-        return ended == ENDED if ended in (ENDED, REVOKED) else try_cell(address, key, cell_id)
+            exit_code = _run_in_subprocess(address, key, cell_id)
+        return exit_code == ENDED if exit_code in (ENDED, REVOKED) else run_attempt(address, key, cell_id)
     return False
 
 
@@ -67,10 +87,13 @@ def prepared(log: Path) -> Iterator[None]:
         yield
 
 
-def unfit(
-    benches: list[bytes], keys: list[str], embedded: bool, mark: Path, address: tuple[str, int], key: bytes
+def why_unfit(
+    benches: list[bytes], keys: list[str], embedded: bool, mark: Path, address: Address, key: bytes
 ) -> str | None:
-    """In a worker: why it cannot run cells; None if it can."""
+    """On a worker: why it cannot run cells; None if it can.
+
+    benches: pickled benchmarks; keys: environment variables that must be set; mark: a file in the results folder.
+    """
     if missing := [name for name in keys if not os.environ.get(name)]:
         return f"{', '.join(missing)} is not set there"
     if not mark.exists():
@@ -86,143 +109,168 @@ def unfit(
     return None
 
 
-def ping(address: tuple[str, int], key: bytes) -> None:
-    """Raises Unreachable when the ledger cannot be reached from here."""
+def ping(address: Address, key: bytes) -> None:
+    """Raises Unreachable when the coordinator cannot be reached from here."""
     with connected(address, key):
         pass
 
 
 class RemoteGateway:
-    """The gateway of a cell that runs elsewhere: what a program asks of it goes to the ledger."""
+    """The gateway of a cell on a worker: what a program asks of it goes to the coordinator."""
 
-    def __init__(self, line: Line, max_concurrency: int | None):
+    def __init__(self, channel: Channel, max_concurrency: int | None):
         self.max_concurrency = max_concurrency
         self.meter: Meter | None = None
-        self._line, self._numbers = line, itertools.count()
-        self._replies: dict[int, SimpleQueue] = {}
-        self._over = False
+        self._channel, self._numbers = channel, itertools.count()
+        self._messages: dict[int, SimpleQueue[Reply | SendNow]] = {}
+        self._ending: BaseException | None = None  # what every query raises from then on
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def __deepcopy__(self, memo: dict) -> RemoteGateway:
+    def __deepcopy__(self, memo: dict[int, Any]) -> RemoteGateway:
         return self
 
     def check(self, model: Model) -> None:
         """As `Gateway.check`."""
-        self.ask("check", model)
+        self.ask(CheckModel(model))
 
-    def answer(self, call: Call) -> dict[str, Any]:
-        """As `Gateway.answer`: the ledger answers, or says when to send, as often as it takes."""
-        request = {name: value for name, value in vars(call).items() if name not in ("send", "wanted")}
-        return self.ask("call", request, call.send)
+    def answer(self, call: Call) -> Any:
+        """As `Gateway.answer`: the coordinator answers, or says when to send, as often as it takes."""
+        return self.ask(replace(call, send=_on_the_worker, wanted=_on_the_worker), call.send)
 
-    def ask(self, kind: str, value: Any, send: Callable[[], Any] | None = None) -> Any:
-        """The ledger's answer to one question; raises what the ledger raises, and Revoked when this try is over."""
+    def ask(self, content: Call | CheckModel | ShowProgress, send: Callable[[], Any] | None = None) -> Any:
+        """The coordinator's answer to one query.
+
+        Raises what the coordinator raises, and Revoked when this attempt is over.
+        """
         number = next(self._numbers)
-        replies = self._replies[number] = SimpleQueue()
-        self.tell(number, kind, (dict(self.meter.rollouts) if self.meter else {}, value))
+        messages = self._messages[number] = SimpleQueue()
         try:
+            self._tell(Query(number, dict(self.meter.rollouts) if self.meter else {}, content))
             while True:
-                if self._over:
-                    raise Revoked()
-                kind, value = replies.get()
-                if kind == "error":
-                    raise unpacked(value)
-                if kind == "answer":
-                    return value
-                self.tell(number, "sent", _tried(send))
+                if self._ending is not None:
+                    raise self._ending
+                match messages.get():
+                    case Reply(_, PackedError() as error):
+                        raise error.unpack()
+                    case Reply(_, value):
+                        return value
+                    case SendNow() if send is not None:
+                        self._tell(Sent(number, _outcome(send)))
         finally:
-            del self._replies[number]
+            del self._messages[number]
 
-    def tell(self, *message: Any) -> None:
+    def _tell(self, message: Query | Sent) -> None:
         try:
-            self._line.send(message)
-        except OSError:
-            raise Revoked() from None
+            self._channel.send(message)
+        except ChannelClosed:
+            raise self._ending or Revoked() from None
 
     def _listen(self) -> None:
+        ending: BaseException = Revoked()
         try:
-            with suppress(EOFError, OSError):
-                while True:
-                    number, kind, value = self._line.receive()
-                    self._replies[number].put((kind, value))
-        finally:
-            self._over = True
-            for replies in list(self._replies.values()):
-                replies.put(("error", packed(Revoked())))
+            while True:
+                message = self._channel.receive()
+                if (messages := self._messages.get(message.number)) is not None:  # else nobody waits any more
+                    messages.put(message)
+        except ChannelClosed:
+            pass
+        except Exception as error:  # a mistake of ours is no revoked attempt
+            ending = error
+        self._ending = ending
+        self._channel.close()
+        for number, messages in list(self._messages.items()):
+            messages.put(Reply(number, PackedError.of(ending)))
 
 
 class RemoteReporter:
-    """The reporter as a cell elsewhere has it. Each method waits for the ledger, so a revoked try shows nothing."""
+    """The progress reporter of a cell on a worker. Each method waits for the coordinator, so a revoked attempt shows
+    nothing."""
 
     def __init__(self, gateway: RemoteGateway):
-        self._seam = gateway
+        self._gateway = gateway
 
     def start(self, cell: Cell, meter: Meter) -> None:
-        self._seam.meter = meter
-        self._show("start")
+        self._gateway.meter = meter
+        self._gateway.ask(ShowProgress("start"))
 
     def phase(self, cell: Cell, phase: str) -> None:
-        self._show("phase", phase)
+        self._gateway.ask(ShowProgress("phase", (phase,)))
 
     def best(self, cell: Cell, score: float | None) -> None:
-        self._show("best", score)
+        self._gateway.ask(ShowProgress("best", (score,)))
 
     def end(self, cell: Cell, status: str, text: str) -> None:
-        self._show("end", status, text)
-
-    def _show(self, method: str, *args: Any) -> None:
-        self._seam.ask("reporter", (method, args))
+        self._gateway.ask(ShowProgress("end", (status, text)))
 
 
-def _run(line: Line, parts: bytes) -> bool:
-    """One cell in this process. Without a record, and False, when the ledger has revoked the try."""
+def _run(channel: Channel, pickled: bytes) -> bool:
+    """One cell in this process. Without a record, and False, when the coordinator has revoked the attempt."""
     try:
-        item, source, settings, rank, max_concurrency = pickle.loads(parts)
-        remember_source(item.bench.signature, source)  # MIPROv2 shows it to its proposer
-        gateway = RemoteGateway(line, max_concurrency)
-        run_cell(_at_home(item), gateway, settings, RemoteReporter(gateway), rank)
+        work: WorkerTask = pickle.loads(pickled)
+        remember_source(work.task.bench.signature, work.signature_source)
+        gateway = RemoteGateway(channel, work.max_concurrency)
+        reporter = RemoteReporter(gateway)
+        run_cell(
+            _with_local_models(work.task), cast(Gateway, gateway), work.settings, cast(ProgressReporter, reporter),
+            work.rank,
+        )  # fmt: skip
         return True
     except Revoked:
         return False
     finally:
-        with suppress(OSError):
-            line.send((None, "end", None))
+        with suppress(ChannelClosed):
+            channel.send(AttemptEnded())
 
 
-def _at_home(item: CellTask) -> CellTask:
-    """The work with an embedded model at the server of this host."""
-    models = (item.model, item.optimizer_model)
+def _with_local_models(task: CellTask) -> CellTask:
+    """The task with an embedded model at the server of this host."""
+    models = (task.model, task.optimizer_model)
     if not any(model.embedded for model in models):
-        return item
+        return task
     address = local_server.shared()
-    here = [replace(model, api_base=address) if model.embedded else model for model in models]
-    return replace(item, model=here[0], optimizer_model=here[1])
+    model, optimizer_model = (replace(m, api_base=address) if m.embedded else m for m in models)
+    return replace(task, model=model, optimizer_model=optimizer_model)
 
 
-def _in_a_process_of_its_own(address: tuple[str, int], key: bytes, cell_id: str) -> int:
-    """ENDED, REVOKED, or anything else where the process died: what kills it takes nothing else along."""
-    code = "from scaling import elsewhere; elsewhere.main()"
+def _run_in_subprocess(address: Address, key: bytes, cell_id: str) -> int:
+    """The exit code of a process that runs one cell: what kills it takes nothing else along. Raises its error."""
+    code = "from scaling.distributed import worker; worker.main()"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], input=pickle.dumps((address, key, cell_id)), env=environment, check=False,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ).returncode  # fmt: skip
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    if process.returncode == FAILED:
+        raise pickle.loads(process.stdout).unpack()
+    return process.returncode
 
 
 def main() -> None:
     """The process of one cell: what to run comes by the standard input, so that the key is in no list of processes."""
     address, key, cell_id = pickle.load(sys.stdin.buffer)
-    dspy_optimizers.prepare()
-    ended = try_cell(address, key, cell_id, alone=True)
+    result = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what else is printed is no result
+    try:
+        dspy_optimizers.prepare()
+        ended = run_attempt(address, key, cell_id, alone=True)
+    except Exception as error:
+        with result:
+            pickle.dump(PackedError.of(error), result)
+        sys.exit(FAILED)
     sys.exit(ENDED if ended else REVOKED)
 
 
-def _tried(send: Callable[[], dict[str, Any]]) -> Any:
+def _outcome(send: Callable[[], Any]) -> Any:
     """The provider's answer, or its error as plain data."""
     try:
         return send()
     except Exception as error:
-        return packed(error)
+        return PackedError.of(error)
+
+
+def _on_the_worker() -> Any:
+    """Stands for the functions of a call that stay on the worker."""
+    raise AssertionError("this function of a call is for the worker only")
 
 
 _ONE_ALONE = threading.Lock()

@@ -1,11 +1,10 @@
-"""Cells in other processes: one ledger for all, lost and frozen workers, and the Dask engine at the command line."""
+"""Cells in other processes: the Dask engine at the command line, with workers that are killed and frozen."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,34 +12,26 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import dspy
 import pytest
 
 import run_scaling_experiment as script
-from scaling.distributed import coordinator as ledger
-from scaling.distributed import protocol as wire
-from scaling.distributed import worker as elsewhere
-from scaling.llm.cache import Cache
-from scaling.llm.gateway import Gateway, Meter, make_lm
-from scaling.models import Model
-from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, CellStopped
+from scaling.distributed.coordinator import Coordinator
+from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from tests.support.coordinators import billed
 from tests.support.files import read, tree
 from tests.support.server import ScriptedServer
 from tests.support.sweeps import ROOT, lasting, outcome, run, start, write_study
 
 Client = pytest.importorskip("distributed").Client
 psutil = pytest.importorskip("psutil")
-cluster = pytest.importorskip("scaling.distributed.engine")
+engine = pytest.importorskip("scaling.distributed.engine")
 
 # `make chaos` runs the kill test at full size: 12 cells, 10 kills, and compares 1, 2 and 4 workers.
 FULL = "CHAOS" in os.environ
 CHAIN, RUNS, KILLS, WORKERS = ([1, 2, 3], 2, 10, [1, 2, 4]) if FULL else ([1, 2], 1, 2, [2])
 DASK = ["--engine", "dask"]
-PRICED = {"input_usd_per_million": 3.0, "output_usd_per_million": 11.0, "max_output_tokens": 50}
-CELLS = ("a", "b")
 
 
 @dataclass(frozen=True)
@@ -50,206 +41,6 @@ class Local:
     outcome: dict[str, Any]
     calls: int
     usd: float
-
-
-@pytest.fixture
-def sweep_server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as running:
-        yield running
-
-
-class ProgressReporter:
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.said_something = threading.Event()
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-        self.said_something.set()
-
-    def phase(self, cell: Any, phase: str) -> None:
-        pass
-
-
-class Far:
-    """A worker's end of a try, in this process: its LM calls go to the ledger over a real socket."""
-
-    def __init__(self, book: ledger.Coordinator, model: Model, cell_id: str = "a", alone: bool = False):
-        end = socket.create_connection(book.address)
-        self.line = wire.Line(end)
-        wire.answer_challenge(self.line.pipe, book.key)
-        wire.deliver_challenge(self.line.pipe, book.key)
-        self.line.send((cell_id, alone))
-        self.order, _ = self.line.receive()
-        if self.order == wire.RUN:
-            self.gateway = elsewhere.RemoteGateway(self.line, None)
-            self.gateway.meter = self.meter = Meter(cell_id)
-            self.lm = make_lm(model, self.gateway, self.meter, 0, 0.7, phase="evaluate")
-
-    def ask(self, question: str) -> str:
-        return self.lm(messages=[{"role": "user", "content": question}])[0]
-
-    def die(self) -> None:
-        """As the kernel closes the sockets of a process that was killed."""
-        self.line.close()
-
-
-@contextmanager
-def a_ledger(path: Path, max_cost: float | None = None, places: int | None = None) -> Iterator[ledger.Coordinator]:
-    """A ledger of two made-up cells whose workers are played by the test."""
-    cache = Cache(path)
-    work = [SimpleNamespace(cell=SimpleNamespace(cell_id=name, label=name)) for name in CELLS]
-    book = ledger.Coordinator(work, Gateway(cache, max_cost, places), ProgressReporter(), None, "127.0.0.1")
-    book._parts = lambda cell_id: b""
-    try:
-        yield book
-    finally:
-        book.close()
-        cache.close()
-
-
-def a_model(server: ScriptedServer) -> Model:
-    return Model(id="toy/x", route="openai/scripted", api_base=server.url, **PRICED)
-
-
-def billed(server: ScriptedServer) -> float:
-    """USD of all that the server has answered."""
-    return server.prompt_tokens * 3e-6 + server.completion_tokens * 11e-6
-
-
-def test_a_worker_that_is_lost_leaves_its_place_and_a_bill_at_its_highest(
-    sweep_server: ScriptedServer, tmp_path: Path
-) -> None:
-    asked, go_on = threading.Event(), threading.Event()
-    sweep_server.fault = lambda n, body: asked.set() or go_on.wait(30) and None if n == 0 else None
-    with a_ledger(tmp_path / "c.sqlite", max_cost=1.0, places=1) as book:
-        first, second = Far(book, a_model(sweep_server)), Far(book, a_model(sweep_server), "b")
-        thread = threading.Thread(target=lambda: pytest.raises(elsewhere.Revoked, first.ask, "one"))
-        thread.start()
-        assert asked.wait(30)
-        reserved = book.gateway.cost_budget.reserved
-        assert reserved > 0
-        first.die()
-        assert second.ask("two")  # the one place is free again
-        go_on.set()
-        thread.join(30)
-        assert not thread.is_alive()
-        usage = second.meter.total()
-        assert book.gateway.cost_budget.reserved == 0
-        assert book.gateway.cost_budget.spent == pytest.approx(reserved + usage.billed_cost_usd)
-        assert book.gateway.cache.spent_usd() == pytest.approx(book.gateway.cost_budget.spent)
-        assert Far(book, a_model(sweep_server)).ask("one")  # its flight was released
-    assert len(sweep_server.requests) == 3
-
-
-def test_a_newer_try_of_a_cell_ends_the_older_one(sweep_server: ScriptedServer, tmp_path: Path) -> None:
-    with a_ledger(tmp_path / "c.sqlite") as book:
-        old = Far(book, a_model(sweep_server))
-        old.ask("one")
-        new = Far(book, a_model(sweep_server))
-        with pytest.raises(elsewhere.Revoked):
-            old.ask("two")
-        with pytest.raises(elsewhere.Revoked):
-            elsewhere.RemoteReporter(old.gateway).phase(None, "record")
-        assert new.ask("one") and new.meter.total().cache_hits == 1
-    assert len(sweep_server.requests) == 1
-
-
-def test_identical_requests_of_two_workers_are_sent_once(sweep_server: ScriptedServer, tmp_path: Path) -> None:
-    asked, go_on = threading.Event(), threading.Event()
-    sweep_server.fault = lambda n, body: asked.set() or go_on.wait(30) and None
-    answers: list[str] = []
-    with a_ledger(tmp_path / "c.sqlite") as book:
-        first, second = Far(book, a_model(sweep_server)), Far(book, a_model(sweep_server), "b")
-        threads = [threading.Thread(target=lambda far=far: answers.append(far.ask("same"))) for far in (first, second)]
-        threads[0].start()
-        assert asked.wait(30)
-        threads[1].start()
-        go_on.set()
-        for thread in threads:
-            thread.join(30)
-    assert len(answers) == 2 and len(set(answers)) == 1 and len(sweep_server.requests) == 1
-
-
-def test_caps_hold_over_workers_that_are_lost(sweep_server: ScriptedServer, tmp_path: Path) -> None:
-    rng = random.Random(7)
-    for trial in range(10):
-        before, cap = billed(sweep_server), rng.uniform(0.002, 0.02)
-        sweep_server.latency = 0.002
-        with a_ledger(tmp_path / f"{trial}.sqlite", max_cost=cap, places=8) as book:
-            dooms = {name: rng.sample(range(20), 3) for name in CELLS}
-
-            def work(cell_id: str, book=book, dooms=dooms) -> None:
-                far = Far(book, a_model(sweep_server), cell_id)
-                for i in range(20):
-                    if i in dooms[cell_id]:
-                        threading.Timer(0.001, far.die).start()
-                    try:
-                        far.ask(f"{cell_id} question {i} {'x' * 97 * (i % 4)}")
-                    except elsewhere.Revoked:
-                        far = Far(book, a_model(sweep_server), cell_id)
-                        if far.order != wire.RUN:
-                            return
-                    except CellStopped as stopped:
-                        assert stopped.status == "budget"
-                        return
-
-            threads = [threading.Thread(target=work, args=(name,)) for name in CELLS]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(60)
-            assert not any(thread.is_alive() for thread in threads)
-            assert billed(sweep_server) - before <= cap
-            assert (
-                billed(sweep_server) - before
-                <= book.gateway.cache.spent_usd() + book.gateway.cost_budget.reserved + 1e-9
-            )
-
-
-def test_a_cell_that_kills_its_workers_runs_alone_and_then_no_more(
-    sweep_server: ScriptedServer, tmp_path: Path
-) -> None:
-    def lose(far: Far) -> None:
-        book.reporter.said_something.clear()
-        far.die()
-        assert book.reporter.said_something.wait(30)
-
-    with a_ledger(tmp_path / "c.sqlite") as book:
-        lose(Far(book, a_model(sweep_server)))
-        came_further = Far(book, a_model(sweep_server))
-        came_further.ask("one")
-        lose(came_further)  # whatever took this worker, the cell was not stuck
-        lose(Far(book, a_model(sweep_server)))
-        assert Far(book, a_model(sweep_server)).order == wire.RUN_ALONE
-        lose(Far(book, a_model(sweep_server), alone=True))
-        assert Far(book, a_model(sweep_server)).order == wire.GIVE_UP
-        assert Far(book, a_model(sweep_server), "b").order == wire.RUN
-
-
-def test_nobody_without_the_key_is_heard(sweep_server: ScriptedServer, tmp_path: Path) -> None:
-    with a_ledger(tmp_path / "c.sqlite") as book:
-        with pytest.raises(wire.Unreachable), wire.connected(book.address, b"guessed"):
-            pass
-        elsewhere.ping(book.address, book.key)
-
-
-def test_an_error_travels_with_its_causes() -> None:
-    class Local(Exception):
-        """Of a class that does not pickle."""
-
-    refused = dspy.utils.exceptions.LMTransportError("no answer", model="m", status=429, retry_after=2.0)
-    refused.__cause__ = ConnectionRefusedError(111, "refused")
-    error = wire.unpacked(wire.packed(refused))
-    assert (type(error), str(error), error.status, error.retry_after) == (type(refused), "[m] no answer", 429, 2.0)
-    assert isinstance(error.__cause__, ConnectionRefusedError) and error.__cause__.errno == 111
-    stopped = wire.unpacked(wire.packed(CellStopped("budget", "enough")))
-    assert (stopped.status, str(stopped)) == ("budget", "enough")
-    too_long = dspy.utils.exceptions.ContextWindowExceededError(message="long", model="m")
-    assert isinstance(wire.unpacked(wire.packed(too_long)), dspy.utils.exceptions.ContextWindowExceededError)
-    assert "Local: unknown" in str(wire.unpacked(wire.packed(Local("unknown"))))
 
 
 @pytest.fixture(scope="module")
@@ -484,7 +275,7 @@ SMALL = [
 ]  # fmt: skip
 
 
-def test_a_benchmark_that_cannot_travel_is_told_before_anything_is_asked(
+def test_a_benchmark_that_cannot_be_sent_is_told_before_anything_is_asked(
     toy: Callable, server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     lock = threading.Lock()
@@ -493,6 +284,18 @@ def test_a_benchmark_that_cannot_travel_is_told_before_anything_is_asked(
     said = capsys.readouterr().err
     assert "'toy' cannot be sent to workers" in said and "lock" in said and said.count("\n") == 1
     assert not server.requests
+
+
+def test_a_mistake_of_the_coordinator_ends_the_sweep_loudly(
+    toy: Callable, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Coordinator, cell_id: str) -> bytes:
+        raise KeyError("a mistake of ours")
+
+    monkeypatch.setattr(Coordinator, "pickled_task", fail)
+    with pytest.raises(KeyError, match="a mistake of ours"):
+        script.main([*SMALL, *DASK, "--workers", "1", "--api-base", server.url, "--output-dir", str(tmp_path)])
+    assert not list(tmp_path.rglob("results.json")) and not server.requests
 
 
 @pytest.mark.parametrize(
@@ -510,7 +313,7 @@ def test_what_cannot_be_is_one_line(
     toy: Callable, server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch, flags: list[str], why: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(engine, "CONNECT_SECONDS", 0.5)
     assert script.main([*SMALL, *flags, "--api-base", server.url, "--output-dir", str(tmp_path)]) == EXIT_USAGE
     said = capsys.readouterr().err
     assert why in said and said.count("\n") == 1 and not server.requests
@@ -528,18 +331,3 @@ def test_without_dask_or_without_its_module_only_that_engine_is_missing(
     assert script.main([*command, *DASK]) == EXIT_USAGE
     assert "pip install 'dask[distributed]'" in capsys.readouterr().err
     assert script.main(command) == EXIT_OK
-
-
-def test_a_worker_without_a_key_or_the_folder_cannot_run_cells(tmp_path: Path) -> None:
-    with a_ledger(tmp_path / "c.sqlite") as book:
-        said = [
-            elsewhere.unfit([], keys, False, mark, book.address, key)
-            for keys, mark, key in (
-                (["NO_SUCH_KEY"], tmp_path, book.key),
-                ([], tmp_path / "elsewhere" / "mark", book.key),
-                ([], tmp_path, b"another sweep's"),
-                ([], tmp_path, book.key),
-            )
-        ]
-    assert "NO_SUCH_KEY is not set" in said[0] and "results folder" in said[1] and "Unreachable" in said[2]
-    assert said[3] is None
