@@ -28,9 +28,7 @@ def scores(f: Findings) -> Table:
     adopted = int((changed["adopt"] == "yes").sum())
     half = ((f.summary["final_high"] - f.summary["final_low"]) / 2).median()
     runs = f.summary["runs"]
-    level = (
-        "Numbers from several runs are about the optimizer; those from one run are about that program on these rows."
-    )
+    level = "Numbers from several runs are about the pipeline and its optimizer, those from one run about one program."
     if (runs == 1).all():
         level = "All cells have one run: the numbers are about these programs on these rows, not about the optimizers."
     adopt = (

@@ -132,7 +132,7 @@ def _optimized_row(results: Results, entry: Entry, pooled: Mapping[str, RunVaria
     return NOTHING | named | scored | changed | _used(results, entry, ends) | size
 
 
-def _named(fields: dict[str, Any], program: str) -> dict[str, str]:
+def _named(fields: dict[str, Any] | pd.Series, program: str) -> dict[str, str]:
     return {
         "benchmark": fields["benchmark"], "cell": folder_name(fields), "model": fields["model"], "program": program,
     }  # fmt: skip
@@ -187,7 +187,7 @@ def _without_score(results: Results) -> Iterator[pd.Series]:
 def _missing(cell: pd.Series) -> dict[str, str]:
     """A hosted cell that has no score, with the reason beside its name."""
     reason = f"{cell['status']} ({str(cell['error'])[:LONGEST_REASON]})"
-    return NOTHING | _named(cell.to_dict(), f"{name_of(cell)}, run{cell['run']}: {reason}")
+    return NOTHING | _named(cell, f"{name_of(cell)}, run{cell['run']}: {reason}")
 
 
 def _where(entry: Entry) -> tuple[str, ...]:

@@ -187,8 +187,8 @@ def size_line_of(gains: pd.DataFrame, statuses: tuple[str, ...] = ("published",)
     by_model = _by_model(sized)
     if len(by_model) < 3 or by_model["size"].nunique() < 3:
         return by_model, None
-    x, gain, variance = (by_model[name].to_numpy(float) for name in ("size", "gain", "variance"))
-    return by_model, regression(np.log10(x), gain, variance)
+    gain, variance = by_model["gain"].tolist(), by_model["variance"].tolist()
+    return by_model, regression(np.log10(by_model["size"]).tolist(), gain, variance)
 
 
 def _by_model(gains: pd.DataFrame) -> pd.DataFrame:
@@ -219,7 +219,7 @@ def threshold(gains: pd.DataFrame, value: float) -> tuple[str, str]:
         return "cannot tell", f"not run: {len(by_model)} models of published size and known price, 3 are needed"
     x = np.log10(by_model["size"].to_numpy(float))
     net = value * by_model["gain"].to_numpy() - by_model["extra_usd"].to_numpy(float)
-    line = regression(x, net, value**2 * by_model["variance"].to_numpy())
+    line = regression(x.tolist(), net.tolist(), (value**2 * by_model["variance"]).tolist())
     parts = zero_set(line, float(x.min()), float(x.max()))
     said = " or ".join(f"{10**low:.3g} to {10**high:.3g} billion" for low, high in parts)
     bounded = len(parts) == 1 and parts[0][0] > x.min() and parts[0][1] < x.max()
@@ -297,7 +297,7 @@ def _unit_ranks(values: np.ndarray) -> np.ndarray:
     ranks = distributions.rankdata(values)
     centred = ranks - ranks.mean()
     length = np.linalg.norm(centred)
-    return centred / length if length else centred
+    return np.asarray(centred / length if length else centred)
 
 
 def _rq3(gains: pd.DataFrame) -> dict[str, Any]:
@@ -336,10 +336,8 @@ def _task_slopes(gains: pd.DataFrame) -> list[TaskSlope]:
     for first, second in itertools.combinations(sorted(by_task), 2):
         both = by_task[first].join(by_task[second], how="inner", rsuffix="_b")
         if len(both) >= FEWEST_MODELS and both["size"].nunique() >= 3:
-            variance = (both["variance"] + both["variance_b"]).to_numpy(float)
-            line = regression(
-                np.log10(both["size"].to_numpy(float)), (both["gain"] - both["gain_b"]).to_numpy(), variance
-            )
+            variance = (both["variance"] + both["variance_b"]).tolist()
+            line = regression(np.log10(both["size"]).tolist(), (both["gain"] - both["gain_b"]).tolist(), variance)
             slopes.append(TaskSlope(first, second, line, len(both)))
     return slopes
 

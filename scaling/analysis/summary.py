@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
@@ -155,18 +155,19 @@ def recommended(summary: pd.DataFrame, per_dollar: bool) -> pd.DataFrame:
     priced = summary["usd_per_example"].where(summary["usd_per_example"] > 0, summary["tokens_per_example"])
     cells = summary[usable].assign(cost=priced, effort=summary["optimizer"] != "none")  # of equals, the plain one
     choices = [part for _, part in cells.groupby("benchmark") if len(part) > 1]
-    chosen = [_best(part, per_dollar).name for part in choices]
+    chosen = [_best(part, per_dollar) for part in choices]
     return summary.loc[chosen].assign(of=[len(part) for part in choices])
 
 
-def _best(cells: pd.DataFrame, per_dollar: bool) -> pd.Series:
-    """One benchmark's recommended row."""
-    best = cells.sort_values(["check_score", "cost", "effort"], ascending=[False, True, True]).iloc[0]
+def _best(cells: pd.DataFrame, per_dollar: bool) -> Hashable:
+    """The index of one benchmark's recommended row."""
+    ordered = cells.sort_values(["check_score", "cost", "effort"], ascending=[False, True, True])
     if not per_dollar:
-        return best
+        return ordered.index[0]
+    best = ordered.iloc[0]
     score, rows = best["check_score"], (best["val_size"] - best["select_size"]) * best["runs"]
     near = cells[cells["check_score"] >= score - np.sqrt(score * (1 - score) / rows)]
-    return near.sort_values(["cost", "effort"]).iloc[0]
+    return near.sort_values(["cost", "effort"]).index[0]
 
 
 def _row(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -20,6 +21,7 @@ from scaling.analysis.figure_style import (
     panels,
     shared_legend,
 )
+from scaling.analysis.fits import power_law
 from scaling.analysis.research import TurnedCell, size_line_of
 
 
@@ -62,11 +64,21 @@ def gain_against_size(gains: pd.DataFrame) -> Figure:
     if line is not None:
         x = np.linspace(np.log10(published["size"].min()), np.log10(published["size"].max()), 60)
         ax.plot(10**x, POINTS * (line.intercept + line.slope * x), color="0.4", linewidth=0.8, label="line, published")
+        _draw_power_law(published, 10**x, ax)
     ax.axhline(0, color="0.6", linewidth=0.6)
     ax.set(xlabel="parameters (billions, log scale)", ylabel="gain by self-correction (points)")
     log_axis(ax)
     shared_legend(figure, [ax])
     return figure
+
+
+def _draw_power_law(published: pd.DataFrame, sizes: np.ndarray, ax: Axes) -> None:
+    """A size^alpha over the published sizes, where an exponent may be named at all."""
+    law = power_law(published["size"].tolist(), published["gain"].tolist())
+    if not law.refused:
+        unit = np.exp(np.log(published["size"].to_numpy(float)).mean())  # the amplitude is that at the mean size
+        curve = law.amplitude * (sizes / unit) ** law.alpha
+        ax.plot(sizes, POINTS * curve, color=COLOURS[1], linestyle="--", linewidth=0.8, label=f"A size^{law.alpha:.2f}")
 
 
 def _turn_line(entry: Entry, several: bool) -> str:

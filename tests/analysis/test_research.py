@@ -10,12 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as distributions
+from statsmodels.stats.proportion import proportion_confint
 
 import analyze_results
 import run_scaling_experiment as script
+from scaling.analysis.findings import Findings
 from scaling.analysis.fits import power_law, regression, zero_set
 from scaling.analysis.research import FIRST_TURN, size_line_of, spearman, threshold
 from scaling.analysis.research import test_research as research_rows
+from scaling.analysis.turn_figures import gain_against_size, turn_curves
 from tests.support import toy
 from tests.support.server import Body, ScriptedServer, whole_prompt
 
@@ -74,13 +77,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield home
 
 
-def found_gains(folder: Path) -> pd.DataFrame:
-    findings = analyze_results.find([folder / "results"], 0.001, False)
-    return findings.gains
+@pytest.fixture(scope="module")
+def findings(folder: Path) -> Findings:
+    return analyze_results.find([folder / "results"], 0.001, False)
 
 
-def test_the_planted_exponent_is_in_its_set(folder: Path) -> None:
-    gains = found_gains(folder)
+def test_figures_draw_the_intervals_that_they_are_given(findings: Findings) -> None:
+    """Of each turn, Wilson's; of a model's mean gain, t on the degrees of freedom of its items."""
+    (ax,) = turn_curves(findings.turned).axes
+    for cell, drawn in zip(findings.turned, ax.containers, strict=True):
+        right = cell.turns.sum(axis=(0, 2))
+        wilson = [proportion_confint(int(count), 500, method="wilson") for count in right]
+        bars = [tuple(segment[:, 1] / 100) for segment in drawn[2][0].get_segments()]
+        assert bars == [pytest.approx(ends) for ends in wilson]
+    by_model, _ = size_line_of(findings.gains)
+    half = distributions.t.ppf(0.975, 499) * np.sqrt(by_model["variance"])
+    (ax,) = gain_against_size(findings.gains).axes
+    bars = [segment[:, 1] / 100 for segment in ax.containers[0][2][0].get_segments()]
+    assert np.allclose(bars, np.column_stack([by_model["gain"] - half, by_model["gain"] + half]))
+
+
+def test_the_planted_exponent_is_in_its_set(folder: Path, findings: Findings) -> None:
+    gains = findings.gains
     assert len(gains) == len(SIZES) and set(gains["status"]) == {"published"}
     law = power_law(gains["size"], gains["gain"])
     assert law.refused == "" and law.low <= ALPHA <= law.high
@@ -92,8 +110,8 @@ def test_the_planted_exponent_is_in_its_set(folder: Path) -> None:
     assert all(float(row["ci_low"]) <= ALPHA <= float(row["ci_high"]) for row in rows)
 
 
-def test_gain_grows_with_size_and_pays_from_some_size_on(folder: Path) -> None:
-    gains = found_gains(folder)
+def test_gain_grows_with_size_and_pays_from_some_size_on(findings: Findings) -> None:
+    gains = findings.gains
     one, *_, four = research_rows(gains, 0.001)
     assert one["question"].startswith("RQ1") and one["verdict"] == "supported"
     by_model, _ = size_line_of(gains)
