@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sqlite3
 import threading
 import time
@@ -23,15 +22,19 @@ from typing import Any
 import dspy
 import pydantic
 import tenacity
+from dspy.clients.capabilities import Capabilities, capabilities
 from dspy.utils import exceptions as lm_errors
 
 from scaling.llm.cache import Cache
+from scaling.llm.client import ModelClient, ModelClients
 from scaling.llm.limits import ConcurrencyLimiter, CostBudget
 from scaling.models import Model
 from scaling.types import CellStopped, digest
 
 MAX_ATTEMPTS = 8
 LONGEST_PAUSE_SECONDS = 300.0
+# Answers of a provider that refuses a request, and so cannot have billed it.
+FREE_STATUSES = (400, 401, 403, 404, 413, 422, 429)
 PROPOSING_ROLES = ("reflection", "proposer")
 # After so many calls in a row that failed every attempt, the provider counts as down.
 PROVIDER_DOWN_AFTER = 5
@@ -150,6 +153,7 @@ class Gateway:
         self.max_concurrency = max_concurrency
         self.answered = 0
         self.errors = 0
+        self.clients = ModelClients()
         self._lock = threading.Lock()
         self._flights: dict[str, _Flight] = {}
         self._places: dict[str, ConcurrencyLimiter] = {}
@@ -198,7 +202,8 @@ class Gateway:
                 continue  # the one we waited for failed: ask ourselves
             try:
                 # It may have landed between our look into the cache and our take-off.
-                flight.answer = self.cache.get(call.key) or self._send(call)
+                landed = self.cache.get(call.key)
+                flight.answer = self._send(call) if landed is None else landed | {"cache_hit": True}
                 return flight.answer
             finally:
                 with self._lock:
@@ -352,13 +357,32 @@ class MeteredLM(dspy.LM):
         )
 
     @property
+    def supports_function_calling(self) -> bool:
+        return self._capabilities.function_calling
+
+    @property
+    def supports_reasoning(self) -> bool:
+        return self._capabilities.reasoning
+
+    @property
     def supports_response_schema(self) -> bool:
-        return True if self.spec.adapter == "json" else super().supports_response_schema
+        return self.spec.adapter == "json" or self._capabilities.response_schema
 
     @property
     def supported_params(self) -> set[str]:
         extra = {"response_format"} if self.spec.adapter == "json" else set()
-        return super().supported_params | extra
+        return set(self._capabilities.params) | extra
+
+    @property
+    def _client(self) -> ModelClient | None:
+        """The model's own client; None where only LiteLLM can reach it."""
+        connections = self.spec.places(self.gateway.max_concurrency)
+        return self.gateway.clients.get(self, self.spec, self.timeout_seconds, connections)
+
+    @property
+    def _capabilities(self) -> Capabilities:
+        client = self._client
+        return capabilities(self) if client is None else client.capabilities
 
     def __deepcopy__(self, memo: dict) -> MeteredLM:
         return self.copy()
@@ -410,9 +434,9 @@ class MeteredLM(dspy.LM):
         return self.spec.highest_cost(prompt_bytes, max_tokens)
 
     def _send(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        with dspy.context(disable_history=True), dspy.track_usage() as tracker:
-            outputs = super().__call__(prompt, messages=messages, **kwargs)
-        used = next(iter(tracker.get_total_tokens().values()), {})
+        client = self._client
+        sent = client.send(self, prompt, messages, kwargs) if client else None
+        outputs, used = sent or self._send_by_dspy(prompt, messages, kwargs)
         prompt_tokens, completion_tokens = used.get("prompt_tokens"), used.get("completion_tokens")
         known = prompt_tokens is not None and completion_tokens is not None
         cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens")
@@ -425,6 +449,11 @@ class MeteredLM(dspy.LM):
             "reasoning_tokens": reasoning,  # part of completion_tokens
             "list_cost_usd": self.spec.cost(prompt_tokens, completion_tokens, cached or 0) if known else None,
         }
+
+    def _send_by_dspy(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        with dspy.context(disable_history=True), dspy.track_usage() as tracker:
+            outputs = super().__call__(prompt, messages=messages, **kwargs)
+        return outputs, next(iter(tracker.get_total_tokens().values()), {})
 
     def _note(self, answer: dict[str, Any] | None, error: str | None) -> None:
         """Write the call down: in the cell's meter and, while an example is scored, in its own record."""
@@ -469,12 +498,16 @@ def _is_too_long(error: BaseException) -> bool:
 
 
 def _never_billed(error: BaseException | None) -> bool:
-    """The provider refused the request in so many words, or was never reached."""
-    refused = isinstance(error, lm_errors.LMProviderError) and (getattr(error, "status", None) or 0) >= 400
-    while error is not None and not refused:
-        refused = isinstance(error, (ConnectionRefusedError, socket.gaierror))
-        error = error.__cause__ or error.__context__
-    return refused
+    """The provider refused the request, or was never reached. A 5xx may come from a proxy after the model answered."""
+    status = getattr(error, "status", None)
+    if status is not None:
+        return status in FREE_STATUSES
+    while error is not None:
+        # The native engine's and httpx's names for a connection that was not made.
+        if type(error).__name__ in ("ConnectError", "ConnectTimeout"):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _is_fatal(error: BaseException) -> bool:

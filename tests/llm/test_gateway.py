@@ -59,13 +59,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, int]:
 
 
 def mixed_faults(seed: int) -> Callable:
-    """5 % 429, 3 % 500, 2 % hang, 2 % cut, 2 % garbage, drawn for each received request."""
+    """5 % 429, 3 % 500, 502 and 504, 2 % hang, 2 % cut, 2 % garbage, drawn for each received request."""
     rng = random.Random(seed)
 
     def fault(n: int, body: dict) -> tuple | None:
         x = rng.random()
         for limit, what in (
-            (0.05, ("status", 429, {"Retry-After": "0"})), (0.08, ("status", 500)), (0.10, ("hang", 3.0)),
+            (0.05, ("status", 429, {"Retry-After": "0"})), (0.06, ("status", 500)), (0.07, ("status", 502)),
+            (0.08, ("status", 504)), (0.10, ("hang", 3.0)),
             (0.12, ("cut",)), (0.14, ("garbage",)),
         ):  # fmt: skip
             if x < limit:
@@ -149,14 +150,28 @@ def test_the_cap_stops_the_sweep_and_a_higher_one_goes_on(sweep_server: Scripted
     assert outcome(tmp_path / "capped") == outcome(tmp_path / "free")
 
 
-def test_50_random_caps_are_never_passed(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("faulty", [False, True], ids=["well", "faulty"])
+def test_50_random_caps_are_never_passed(sweep_server: ScriptedServer, tmp_path: Path, faulty: bool) -> None:
+    """By the strictest reading: a request that was neither answered nor refused was billed in full."""
     rng = random.Random(11)
     model = a_model(sweep_server)
+    lost: list[float] = []
+
+    def fault(n: int, body: dict) -> tuple | None:
+        what = rng.choices([None, ("status", 502), ("status", 504), ("cut",), ("status", 429)], [70, 10, 10, 5, 5])[0]
+        if what is not None and what != ("status", 429):
+            prompt = json.dumps([body["messages"], None]).encode()
+            lost.append(model.highest_cost(len(prompt), 50))
+        return what
+
+    sweep_server.fault = fault if faulty else None
     for trial in range(50):
         cap = rng.uniform(0.0, 0.02)
         gateway = Gateway(Cache(tmp_path / f"{trial}.sqlite"), max_cost=cap, max_concurrency=16)
+        gateway.sleep = lambda seconds: None
         lm = make_lm(model, gateway, Meter("c"), 0, 0.7, phase="evaluate")
         before = (sweep_server.prompt_tokens, sweep_server.completion_tokens)
+        lost.clear()
 
         def call(i: int, lm=lm) -> bool:
             try:
@@ -164,14 +179,56 @@ def test_50_random_caps_are_never_passed(sweep_server: ScriptedServer, tmp_path:
             except CellStopped as stopped:
                 assert stopped.status == "budget"
                 return False
+            except CallFailed:
+                return False
             return True
 
         with ThreadPoolExecutor(16) as pool:
             answered = list(pool.map(call, range(40)))
         billed = (sweep_server.prompt_tokens - before[0]) * 3e-6 + (sweep_server.completion_tokens - before[1]) * 11e-6
+        billed += sum(lost)
         assert billed <= cap
         assert gateway.cost_budget.spent == pytest.approx(billed)
-        assert all(answered) or gateway.cost_budget.spent + model.highest_cost(700, 50) > cap / 2
+        # Refused only where the rest of the cap does not hold one more call of the longest question.
+        assert all(answered) or gateway.cost_budget.spent + model.highest_cost(500, 50) > cap
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 429])
+def test_a_refused_request_is_not_billed(sweep_server: ScriptedServer, tmp_path: Path, status: int) -> None:
+    gateway = Gateway(Cache(tmp_path / "c.sqlite"), max_cost=1.0)
+    gateway.sleep = lambda seconds: None
+    sweep_server.fault = lambda n, body: ("status", status)
+    with pytest.raises((CallFailed, CellStopped)):
+        ask(make_lm(a_model(sweep_server), gateway, Meter("c"), 0, 0.7, phase="evaluate"), "one")
+    assert gateway.cost_budget.spent == 0
+
+
+@pytest.mark.parametrize("status", [402, 408, 409, 500, 502, 503, 504, 529])
+def test_a_status_that_may_have_been_billed_counts_in_full(
+    sweep_server: ScriptedServer, tmp_path: Path, status: int
+) -> None:
+    gateway = Gateway(Cache(tmp_path / "c.sqlite"), max_cost=1.0)
+    gateway.sleep = lambda seconds: None
+    sweep_server.fault = lambda n, body: ("status", status)
+    with pytest.raises((CallFailed, CellStopped)):
+        ask(make_lm(a_model(sweep_server), gateway, Meter("c"), 0, 0.7, phase="evaluate"), "one")
+    each = a_model(sweep_server).highest_cost(len(json.dumps([sweep_server.requests[0]["messages"], None])), 50)
+    assert gateway.cost_budget.spent == pytest.approx(each * len(sweep_server.requests))
+
+
+def test_an_answer_that_lands_between_two_looks_is_a_cache_hit(sweep_server: ScriptedServer, gateway: Gateway) -> None:
+    model, meter = a_model(sweep_server), Meter("c")
+    ask(make_lm(model, gateway, Meter("c"), 0, 0.7), "one")
+    look, looks = gateway.cache.get, []
+
+    def late(key: str) -> dict | None:
+        looks.append(key)
+        return look(key) if len(looks) > 1 else None
+
+    gateway.cache.get = late
+    ask(make_lm(model, gateway, meter, 0, 0.7), "one")
+    assert len(sweep_server.requests) == 1
+    assert meter.total().cache_hits == 1 and meter.total().billed_cost_usd == 0
 
 
 def test_what_may_have_been_billed_counts_for_the_cap_until_it_is_known(

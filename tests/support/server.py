@@ -47,6 +47,7 @@ class ScriptedServer:
         self.usage_details: dict[str, Any] = {}  # what a provider adds to `usage`: cached and reasoning tokens
         self.in_flight = self.max_in_flight = 0
         self._received: list[Body] = []
+        self.raw_requests: list[tuple[dict[str, str], bytes]] = []  # headers and body as they came
         self._lock = threading.Lock()
         self._closing = threading.Event()
 
@@ -223,7 +224,9 @@ def _handler_of(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True  # else each answer on a kept connection waits 40 ms
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            raw = self.rfile.read(int(self.headers["Content-Length"]))
+            server.raw_requests.append((dict(self.headers), raw))
+            body = json.loads(raw)
             number = server.arrived(body)
             try:
                 server.wait(server.latency)

@@ -1,0 +1,115 @@
+"""The shared clients of models: requests and answers are those of `dspy.LM`, and URLs may carry credentials."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any, Literal
+
+import dspy
+import pydantic
+import pytest
+
+from scaling.llm.adapters import make_adapter
+from scaling.llm.cache import Cache
+from scaling.llm.client import split_credentials
+from scaling.llm.gateway import Gateway, Meter, make_lm
+from scaling.models import Model
+from tests.support.server import ScriptedServer
+
+PRICED = {"input_usd_per_million": 3.0, "output_usd_per_million": 11.0}
+
+
+class Sort(dspy.Signature):
+    """Sort the text."""
+
+    text: str = dspy.InputField()
+    reason: str = dspy.OutputField()
+    label: Literal["good", "bad"] = dspy.OutputField()
+
+
+class Answer(pydantic.BaseModel):
+    label: Literal["good", "bad"]
+    reason: str | None = None
+
+
+@pytest.fixture
+def server():
+    with ScriptedServer() as running:
+        yield running
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Gateway:
+    return Gateway(Cache(tmp_path / "cache.sqlite"))
+
+
+QUESTION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Wie geht's? 你好 \u2028 “q”"}]
+KEYWORDS = {
+    "plain": {},
+    "settings": {"temperature": 0.25, "top_p": 0.5, "stop": ["x"], "seed": 7, "presence_penalty": 0.5},
+    "rollout": {"rollout_id": 3, "max_tokens": 17},
+    "schema": {"response_format": Answer},
+    "json object": {"response_format": {"type": "json_object"}},
+}
+
+
+@pytest.mark.parametrize("route", ["openai/scripted", "groq/scripted", "deepseek/scripted", "openrouter/meta/scripted"])
+@pytest.mark.parametrize("keywords", KEYWORDS.values(), ids=KEYWORDS)
+def test_requests_and_answers_are_those_of_dspy_byte_for_byte(
+    server: ScriptedServer, gateway: Gateway, route: str, keywords: dict[str, Any]
+) -> None:
+    ours = make_lm(Model("toy/x", route, api_base=server.url, **PRICED), gateway, Meter("c"), 0, 0.7)
+    assert ours._client is not None, "the test would compare DSPy with itself"
+    theirs = dspy.LM(
+        route, temperature=0.7, max_tokens=1024, api_base=server.url, api_key="none", timeout=120.0, cache=False
+    )
+    answers = [lm(messages=QUESTION, **keywords) for lm in (theirs, ours)]
+    assert answers[0] == answers[1]
+    (headers, body), (our_headers, our_body) = server.raw_requests
+    assert our_body == body
+    assert our_headers == headers
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+def test_programs_send_what_they_send_through_dspy(server: ScriptedServer, gateway: Gateway, adapter: str) -> None:
+    model = Model("toy/x", "openai/scripted", api_base=server.url, adapter=adapter, **PRICED)
+    ours = make_lm(model, gateway, Meter("c"), 0, 0.7)
+    theirs = ours.copy(draw=1)
+    gateway.clients.get = lambda lm, *_: client if lm is ours else None  # as for a model that only LiteLLM reaches
+    client = type(gateway.clients)().get(ours, model, 120.0, 8)
+    for lm in (theirs, ours):
+        with dspy.context(lm=lm, adapter=make_adapter(model)):
+            dspy.Predict(Sort)(text="some text")
+    (_, body), (_, our_body) = server.raw_requests
+    assert our_body == body
+    assert [lm.supports_response_schema for lm in (ours, theirs)] == [adapter == "json"] * 2
+    assert ours.supported_params == theirs.supported_params
+    usage = ours.meter.total()
+    assert (usage.prompt_tokens, usage.completion_tokens) == (server.prompt_tokens, server.completion_tokens)
+
+
+@pytest.mark.parametrize(
+    ("url", "plain", "decoded"),
+    [
+        ("http://user:pa%40ss@127.0.0.1:80/v1", "http://127.0.0.1:80/v1", "user:pa@ss"),
+        ("https://us@er:p:w@host/v1?x=1", "https://host/v1?x=1", "us@er:p:w"),
+        ("https://token@host", "https://host", "token:"),
+    ],
+)
+def test_credentials_leave_the_url_for_a_header(url: str, plain: str, decoded: str) -> None:
+    without, header = split_credentials(url)
+    assert without == plain
+    assert base64.b64decode((header or "").removeprefix("Basic ")).decode() == decoded
+
+
+def test_a_url_without_credentials_stays() -> None:
+    assert split_credentials("http://host/@v1") == ("http://host/@v1", None)
+
+
+def test_an_api_base_with_a_password_connects(server: ScriptedServer, gateway: Gateway) -> None:
+    address = server.url.replace("http://", "http://user:pa%40ss@")
+    lm = make_lm(Model("toy/x", "openai/scripted", api_base=address, **PRICED), gateway, Meter("c"), 0, 0.7)
+    lm(messages=QUESTION)
+    headers, _ = server.raw_requests[0]
+    assert headers["Authorization"] == "Basic " + base64.b64encode(b"user:pa@ss").decode()
