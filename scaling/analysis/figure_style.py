@@ -48,6 +48,7 @@ def theme() -> None:
         "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5, "legend.fontsize": 7.5, "xtick.labelsize": 7.5,
         "ytick.labelsize": 7.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "grid.linewidth": 0.4,
         "lines.linewidth": 1.2, "lines.markersize": 4.5,
+        "text.parse_math": False,  # a dollar sign in a name is a dollar sign
         # Fonts inside the file, and no random names in it: the same records give the same bytes.
         "pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "figures",
     }  # fmt: skip

@@ -46,7 +46,9 @@ def learning_curves(results: Results, cells: pd.DataFrame, axis: str = "rollouts
         ax.set_xlabel(CURVE_AXES[axis])
     if len(places) > len(names):
         figure.suptitle(f"the first {len(names)} of {len(places)}; all points are in learning_curve.json", fontsize=7)
-    figure.supylabel("score on select rows (points):\nselected on these rows; hollow: train", fontsize=8)
+    figure.supylabel(
+        "score on select rows (points), selected on these rows\nband: range over runs; hollow: train rows", fontsize=8
+    )
     shared_legend(figure, list(axes.values()))
     return figure
 

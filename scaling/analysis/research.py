@@ -22,6 +22,7 @@ from scaling.analysis.hypotheses import TEST_COLUMNS
 from scaling.analysis.results import Results
 from scaling.analysis.self_correction import Correction, correction, labels
 from scaling.analysis.stats import SIGNIFICANCE, Arm, holm, run_variances, score_interval
+from scaling.analysis.text import plural
 from scaling.intervals import LEVEL, Interval
 from scaling.store import CALLS, read_lines
 
@@ -216,7 +217,10 @@ def threshold(gains: pd.DataFrame, value: float) -> tuple[str, str]:
     by_model, _ = size_line_of(gains)
     by_model = by_model.dropna(subset=["extra_usd"])
     if len(by_model) < 3 or by_model["size"].nunique() < 3:
-        return "cannot tell", f"not run: {len(by_model)} models of published size and known price, 3 are needed"
+        return (
+            "cannot tell",
+            f"not run: {plural(len(by_model), 'model')} of published size and known price, 3 are needed",
+        )
     x = np.log10(by_model["size"].to_numpy(float))
     net = value * by_model["gain"].to_numpy() - by_model["extra_usd"].to_numpy(float)
     line = regression(x.tolist(), net.tolist(), (value**2 * by_model["variance"]).tolist())
@@ -238,7 +242,9 @@ def _rq1(gains: pd.DataFrame) -> tuple[dict[str, Any], float]:
     row = _row("RQ1, RQ3", "RQ1: Does gain grow with the model's size?", "slope of mean gain a tenfold of size")
     by_model, line = size_line_of(gains)
     if len(by_model) < FEWEST_MODELS or line is None:
-        return row | {"reason": f"not run: {len(by_model)} models of published size, 4 are needed"}, 1.0
+        return row | {
+            "reason": f"not run: {plural(len(by_model), 'model')} of published size, {FEWEST_MODELS} are needed"
+        }, 1.0
     return row | _of_line(line, len(by_model)), line.p_at_least(SMALLEST_SLOPE)
 
 
@@ -260,8 +266,10 @@ def _property_row(by_model: pd.DataFrame, name: str) -> dict[str, Any]:
     having = by_model[list({column for pair in columns for column in pair})].astype(float).dropna()
     if name == FIRST_TURN and having.empty:
         return row | {"reason": "not run: one run, and its first turn shares its noise with its gain"}
-    if len(having) < FEWEST_MODELS or min(having[prop].nunique() for _, prop in columns) < 2:
-        return row | {"reason": f"not run: {len(having)} models have it, and their values must differ"}
+    if len(having) < FEWEST_MODELS:
+        return row | {"reason": f"not run: {plural(len(having), 'model')} with it, {FEWEST_MODELS} are needed"}
+    if min(having[prop].nunique() for _, prop in columns) < 2:
+        return row | {"reason": "not run: it is the same for all models"}
     rho, p = correlation([(having[gain].to_numpy(), having[prop].to_numpy()) for gain, prop in columns])
     note = "models of one family are not independent"
     return row | {"effect": rho, "p": p, "n": len(having), "note": note}

@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from scaling.analysis.figure_kind import FigureKind, once
@@ -46,7 +47,8 @@ def scaling_curve(summary: pd.DataFrame, ax: Axes, curves: Curves | None = None)
             x = np.linspace(part["steps"].min(), part["steps"].max(), 60)
             if not family.rejected:
                 ax.plot(x, POINTS * family.curve(x), color=colour, linewidth=0.5, alpha=0.7)
-    base = summary[summary["optimizer"] != "none"].groupby("steps")["baseline_score"].mean()
+    chain = summary[(summary["optimizer"] != "none") & (summary["pipeline"] == "chain")]
+    base = chain.groupby("steps")["baseline_score"].mean()
     if len(base):
         ax.plot(base.index, POINTS * base, color="0.55", marker="_", markersize=10, linestyle="none",
                 label="not optimized")  # fmt: skip
@@ -87,14 +89,22 @@ def improvement_heatmap(summary: pd.DataFrame, optimizer: str) -> Figure:
     limit = max(5.0, float(np.nanmax(np.abs(values.to_numpy()))) if values.notna().any().any() else 5.0)
     sns.heatmap(
         values, ax=ax, annot=texts, fmt="", cmap="PuOr_r", vmin=-limit, vmax=limit, linewidths=1,
-        annot_kws={"fontsize": 6.5}, cbar_kws={"label": "points"},
+        annot_kws={"fontsize": 6.5}, cbar_kws={"label": "points; hatched: the interval holds 0"},
     )  # fmt: skip
+    _hatch(part, list(values.index), list(values.columns), ax)
     for row, column in zip(*np.where(values.isna().to_numpy()), strict=True):
         ax.text(column + 0.5, row + 0.5, "not run", ha="center", va="center", fontsize=6.5, color="0.4")
     ax.grid(False)
     ax.set(xlabel="steps", ylabel="", title=f"change on test rows by\n{OPTIMIZER_NAMES.get(optimizer, optimizer)}")
     ax.tick_params(axis="y", rotation=0)
     return figure
+
+
+def _hatch(part: pd.DataFrame, names: list[str], steps: list[int], ax: Axes) -> None:
+    """Hatch the cells whose interval holds 0: their colour shows no change that is known."""
+    for _, row in part[(part["improvement_low"] <= 0) & (part["improvement_high"] >= 0)].iterrows():
+        corner = (steps.index(row["steps"]), names.index(row["row_name"]))
+        ax.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="////", edgecolor="white", linewidth=0, alpha=0.45))
 
 
 def optimizer_comparison(summary: pd.DataFrame) -> Figure:

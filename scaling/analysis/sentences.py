@@ -108,11 +108,11 @@ def _hypotheses(tests: pd.DataFrame) -> str:
         whose = f"{str(family).removeprefix(HYPOTHESES).strip()}: " if len(families) > 1 else ""
         decided, undecided = four[four["verdict"] != "cannot tell"], four[four["verdict"] == "cannot tell"]
         sentences += [f"{whose}{row['question'].split(':')[0]}: {row['verdict']}." for _, row in decided.iterrows()]
-        if len(undecided):
-            names = ", ".join(question.split()[0] for question in undecided["question"])
-            reasons = dict.fromkeys(reason.split(":")[0] for reason in undecided["reason"].fillna("") if reason)
-            why = "; ".join(reasons).replace("not run", "not run, see the table") or "the interval holds both answers"
-            sentences.append(f"{whose}{names}: cannot tell ({why}).")
+        names_by_reason: dict[str, list[str]] = {}
+        for _, row in undecided.iterrows():
+            reason = (row["reason"] or "").split(":")[0] or "the interval holds both answers"
+            names_by_reason.setdefault(reason, []).append(row["question"].split()[0])
+        sentences += [f"{whose}{', '.join(names)}: cannot tell ({why})." for why, names in names_by_reason.items()]
     return " ".join(sentences)
 
 

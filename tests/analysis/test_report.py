@@ -326,7 +326,7 @@ def test_the_latex_tables_are_those_of_the_report(folder: Path) -> None:
         assert {len(row) for row in rows} == {len(rows[0])}, title
 
 
-HOSTILE = "to|y <img src=x onerror=alert(1)> [go](http://x) 50% ^a_b{c}~ \x1b[31mred"
+HOSTILE = "to|y <img src=x onerror=alert(1)> [go](http://x) 50% $^a_b{c}$~ \x1b[31mred"
 
 
 def test_names_and_errors_from_outside_have_no_power_over_the_report(folder: Path, tmp_path: Path) -> None:
