@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,8 +17,7 @@ from scaling.analysis.figure_style import (
     shared_legend,
 )
 from scaling.analysis.findings import Findings
-from scaling.analysis.results import Results
-from scaling.analysis.summary import OPTIMIZER_NAMES
+from scaling.analysis.text import plural
 
 MOST_PANELS = 24
 CURVE_AXES = {
@@ -25,27 +26,51 @@ CURVE_AXES = {
     "list_cost_usd": "list cost (USD)",
 }
 
+Curve = dict[str, np.ndarray]  # arrays by field, one value a point
 
-def learning_curves(results: Results, cells: pd.DataFrame, axis: str = "rollouts") -> Figure:
+
+@dataclass(frozen=True)
+class LearningLine:
+    """A series at one number of steps, as it learnt: its name in the summary and the curves of its runs."""
+
+    benchmark: str
+    steps: int
+    line: str
+    curves: list[Curve]
+
+    @property
+    def panel(self) -> str:
+        return f"{self.benchmark}, {plural(self.steps, 'step')}"
+
+
+def learning_lines(f: Findings, axis: str) -> list[LearningLine]:
+    """The series that have learning curves on this axis (rollouts, lm_calls or list_cost_usd)."""
+    lines = []
+    for entry, (_, row) in zip(f.entries, f.summary.iterrows(), strict=True):
+        curves = [_known(curve, axis) for key in entry.keys if (curve := f.results.curve(key))]
+        curves = [curve for curve in curves if len(curve[axis])]
+        if row["optimizer"] != "none" and curves:
+            lines.append(LearningLine(row["benchmark"], row["steps"], row["line"], curves))
+    return sorted(lines, key=lambda line: (line.benchmark, line.steps))
+
+
+def learning_curves(lines: list[LearningLine], axis: str) -> Figure:
     """Best selection score so far, a panel a benchmark and steps: the mean over runs, the range over runs as a band.
 
-    axis: rollouts, lm_calls or list_cost_usd. Marks are the candidates.
+    Marks are the candidates.
     """
-    places = {(r["benchmark"], r["steps"]): None for _, r in cells.sort_values(["benchmark", "steps"]).iterrows()}
-    names = {f"{b}, {k} {'step' if k == 1 else 'steps'}": (b, k) for b, k in list(places)[:MOST_PANELS]}
-    figure, axes = panels(list(names), height=1.9, per_row=4)
-    optimizers = sorted(cells["optimizer"].unique())
+    names = list(dict.fromkeys(line.panel for line in lines))
+    figure, axes = panels(names[:MOST_PANELS], height=1.9, per_row=4)
+    order = sorted({line.line for line in lines})
+    for line in lines:
+        if line.panel in axes:
+            _one_learning_curve(line, axis, order.index(line.line), axes[line.panel])
     for name, ax in axes.items():
-        benchmark, steps = names[name]
-        here = cells[(cells["benchmark"] == benchmark) & (cells["steps"] == steps)]
-        for optimizer, runs in here.groupby("optimizer"):
-            curves = [curve for key in runs.index if (curve := results.curve(key))]
-            _one_learning_curve(curves, axis, optimizers.index(optimizer), optimizer, ax)
         ax.set(title=name, ylim=(-2, 102))
     for ax in list(axes.values())[-4:]:  # the lowest of each column
         ax.set_xlabel(CURVE_AXES[axis])
-    if len(places) > len(names):
-        figure.suptitle(f"the first {len(names)} of {len(places)}; all points are in learning_curve.json", fontsize=7)
+    if len(names) > len(axes):
+        figure.suptitle(f"the first {len(axes)} of {len(names)}; all points are in learning_curve.json", fontsize=7)
     figure.supylabel(
         "score on select rows (points), selected on these rows\nband: range over runs; hollow: train rows", fontsize=8
     )
@@ -53,22 +78,23 @@ def learning_curves(results: Results, cells: pd.DataFrame, axis: str = "rollouts
     return figure
 
 
-def _one_learning_curve(curves: list[dict[str, np.ndarray]], axis: str, index: int, optimizer: str, ax: Axes) -> None:
-    if not curves:
-        return
+def _known(curve: Curve, axis: str) -> Curve:
+    """The curve's points at which the axis and the best score so far are known."""
+    known = ~np.isnan(curve["best_val_score"]) & ~np.isnan(curve[axis])
+    return {name: values[known] for name, values in curve.items()}
+
+
+def _one_learning_curve(line: LearningLine, axis: str, index: int, ax: Axes) -> None:
     colour, marker, dash = look(index)
-    lines = []
-    for curve in curves:
-        known = ~np.isnan(curve["best_val_score"])
-        lines.append((curve[axis][known], curve["best_val_score"][known]))
-    x = np.unique(np.concatenate([at for at, _ in lines]))
-    x = x[x >= max(at.min() for at, _ in lines)]  # from where every run has a score
-    best = np.array([_step(at, score, x) for at, score in lines])
-    name = OPTIMIZER_NAMES.get(optimizer, optimizer)
-    ax.step(x, POINTS * best.mean(axis=0), where="post", color=colour, linestyle=dash, label=name)
-    if len(curves) > 1:
+    x = np.unique(np.concatenate([curve[axis] for curve in line.curves]))
+    x = x[x >= max(curve[axis].min() for curve in line.curves)]  # from where every run has a score
+    best = np.array([_step(curve[axis], curve["best_val_score"], x) for curve in line.curves])
+    ax.step(x, POINTS * best.mean(axis=0), where="post", color=colour, linestyle=dash, label=line.line)
+    if len(line.curves) > 1:
         ax.fill_between(x, POINTS * best.min(axis=0), POINTS * best.max(axis=0), step="post", color=colour, alpha=0.15)
-    at, score, on_train = (np.concatenate([c[n] for c in curves]) for n in (axis, "candidate_val_score", "on_train"))
+    at, score, on_train = (
+        np.concatenate([curve[name] for curve in line.curves]) for name in (axis, "candidate_val_score", "on_train")
+    )
     for chosen, face in ((~on_train, colour), (on_train, "none")):
         ax.plot(
             at[chosen], POINTS * score[chosen], linestyle="none", color=colour, alpha=0.6, marker=marker,
@@ -81,29 +107,24 @@ def _step(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
     return y[np.searchsorted(x, at, side="right") - 1]
 
 
-def _curves_of(f: Findings) -> pd.DataFrame:
-    """Cells that have a learning curve: optimized, and with a score."""
-    cells = f.results.cells
-    return cells[(cells["status"] == "ok") & (cells["optimizer"] != "none")]
-
-
 def _has_dollars(f: Findings) -> bool:
-    curves = _curves_of(f)
-    return not curves.empty and bool((curves["optimize_list_cost_usd"].astype(float) > 0).all())
+    """Whether every optimization has a price that is known and not 0."""
+    cells = f.results.cells
+    usd = cells[(cells["status"] == "ok") & (cells["optimizer"] != "none")]["optimize_list_cost_usd"].astype(float)
+    return bool((usd > 0).all())
 
 
-_LEARNING = "Best score so far on the rows that candidates are selected on, against {}; these are no test scores"
+def _kind(name: str, axis: str, against: str, applies: Callable[[Findings], bool] = lambda f: True) -> FigureKind:
+    return FigureKind(
+        name,
+        f"Best score so far on the rows that candidates are selected on, against {against}; these are no test scores",
+        lambda f, _: learning_curves(learning_lines(f, axis), axis),
+        lambda f: once(applies(f) and bool(learning_lines(f, axis))),
+    )
+
+
 KINDS: list[FigureKind] = [
-    FigureKind(
-        "learning_curves", _LEARNING.format("rollouts"),
-        lambda f, _: learning_curves(f.results, _curves_of(f), "rollouts"), lambda f: once(not _curves_of(f).empty),
-    ),
-    FigureKind(
-        "learning_curves_calls", _LEARNING.format("LM calls"),
-        lambda f, _: learning_curves(f.results, _curves_of(f), "lm_calls"), lambda f: once(not _curves_of(f).empty),
-    ),
-    FigureKind(
-        "learning_curves_usd", _LEARNING.format("list cost"),
-        lambda f, _: learning_curves(f.results, _curves_of(f), "list_cost_usd"), lambda f: once(_has_dollars(f)),
-    ),
-]  # fmt: skip
+    _kind("learning_curves", "rollouts", "rollouts"),
+    _kind("learning_curves_calls", "lm_calls", "LM calls"),
+    _kind("learning_curves_usd", "list_cost_usd", "list cost", _has_dollars),
+]

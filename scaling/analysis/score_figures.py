@@ -89,7 +89,7 @@ def improvement_heatmap(summary: pd.DataFrame, optimizer: str) -> Figure:
     limit = max(5.0, float(np.nanmax(np.abs(values.to_numpy()))) if values.notna().any().any() else 5.0)
     sns.heatmap(
         values, ax=ax, annot=texts, fmt="", cmap="PuOr_r", vmin=-limit, vmax=limit, linewidths=1,
-        annot_kws={"fontsize": 6.5}, cbar_kws={"label": "points; hatched: the interval holds 0"},
+        annot_kws={"fontsize": 6.5}, cbar_kws={"label": "points\n(hatched: the interval holds 0)"},
     )  # fmt: skip
     _hatch(part, list(values.index), list(values.columns), ax)
     for row, column in zip(*np.where(values.isna().to_numpy()), strict=True):

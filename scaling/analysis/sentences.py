@@ -86,7 +86,11 @@ def _found(f: Findings) -> str:
         kept = f" {_unchanged(same)}" if same else ""
         return f"A cell's score is known to about ±{100 * half:.0f} points (half a 95 % interval, median).{kept}"
     told = changes["verdict"].value_counts()
-    shown = [f"{told[word]} {word}" for word in told.index if word not in UNDECIDED]
+    shown = [
+        f"{told[word]} {'is' if told[word] == 1 else 'are'} called '{word}'"
+        for word in told.index
+        if word not in UNDECIDED
+    ]
     return (
         f"These records can show that an optimized program differs from its baseline by about "
         f"{100 * changes['detectable'].median():.0f} points or more (80 % power). Of "
