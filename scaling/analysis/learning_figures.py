@@ -72,7 +72,7 @@ def learning_curves(lines: list[LearningLine], axis: str) -> Figure:
     if len(names) > len(axes):
         figure.suptitle(f"the first {len(axes)} of {len(names)}; all points are in learning_curve.json", fontsize=7)
     figure.supylabel(
-        "score on select rows (points), selected on these rows\nband: range over runs; hollow: train rows", fontsize=8
+        "score on select rows (points),\nselected on these rows\n(band: all runs; hollow: train)", fontsize=7.5
     )
     shared_legend(figure, list(axes.values()))
     return figure
