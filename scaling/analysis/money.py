@@ -82,7 +82,9 @@ def costs(results: Results, entries: list[Entry], summary: pd.DataFrame, value: 
     if not frame.empty:
         more = frame["extra_tokens"] > LEAST_EXTRA_SHARE * frame["tokens_per_example"]
         frame["points_per_1000_tokens"] = (100 * frame["gain"] / (frame["extra_tokens"] / 1000)).where(more)
-        frame["points_per_usd"] = (100 * frame["gain"] / (1000 * frame["extra_usd"])).where(more)
+        frame["points_per_usd"] = (100 * frame["gain"] / (1000 * frame["extra_usd"])).where(
+            more & (frame["extra_usd"] > 0)
+        )
         frame["best_for_the_money"] = _fronts(frame, summary)
     return frame
 
@@ -152,7 +154,7 @@ def usd_per_answer(results: Results, keys: list[str], program: str) -> tuple[flo
     usd = float(cells["evaluate_list_cost_usd"].astype(float).sum(skipna=False))
     tokens = float((cells["evaluate_prompt_tokens"] + cells["evaluate_completion_tokens"]).astype(float).sum())
     shared = usd * mean_of(answers, "tokens") / tokens if tokens else math.nan
-    return shared, not math.isnan(shared)
+    return shared, shared > 0
 
 
 def mean_of(answers: list[Answers], number: str) -> float:

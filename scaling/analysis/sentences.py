@@ -23,15 +23,23 @@ def headline(f: Findings) -> str:
 
 def recommendations(f: Findings) -> list[str]:
     """A sentence a benchmark: the cell chosen on rows that no optimizer saw, and its test score."""
-    rule = "has the best score on check rows, which no optimizer saw"
-    if f.per_dollar:
-        rule = "is the cheapest cell within one standard error of the best on check rows, which no optimizer saw"
     return [
-        f"{row['benchmark']}: of {row['of']} cells, '{folder_name(row)}, {row['line']}' {rule}. Its test score is "
+        f"{row['benchmark']}: of {row['of']} cells, '{folder_name(row)}, {row['line']}'{_as_it_was(row)} "
+        f"{_rule(row, f.per_dollar)} on check rows, which no optimizer saw. Its test score is "
         f"{percent(row['final_score'])} points, 95 % interval {interval_text(row['final_low'], row['final_high'])} "
         f"({row['n']} rows, {plural(row['runs'], 'run')}). This choice is no test: another cell may be as good."
         for _, row in recommended(f.summary, f.per_dollar).iterrows()
     ]
+
+
+def _rule(row: pd.Series, per_dollar: bool) -> str:
+    if per_dollar:
+        return "is the cheapest cell within one standard error of the best"
+    return f"is the cheapest of {row['tied']} with the best score" if row["tied"] > 1 else "has the best score"
+
+
+def _as_it_was(row: pd.Series) -> str:
+    return " (left unchanged by its optimizer)" if row["unchanged"] and row["optimizer"] != "none" else ""
 
 
 def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:

@@ -144,7 +144,7 @@ def labels_of(summary: pd.DataFrame) -> pd.Series:
 
 
 def recommended(summary: pd.DataFrame, per_dollar: bool) -> pd.DataFrame:
-    """The summary's rows that are recommended, one a benchmark, with `of`: the number of cells chosen among.
+    """The summary's rows that are recommended, one a benchmark; `of` cells were chosen among, `tied` are as good.
 
     The best on check rows; per dollar, the cheapest within one standard error of it. The test score takes no part in
     the choice (STATISTICS 7); the second is the rule of Breiman et al. 1984 (CART, 3.4.3). Benchmarks whose final
@@ -156,7 +156,11 @@ def recommended(summary: pd.DataFrame, per_dollar: bool) -> pd.DataFrame:
     cells = summary[usable].assign(cost=priced, effort=summary["optimizer"] != "none")  # of equals, the plain one
     choices = [part for _, part in cells.groupby("benchmark") if len(part) > 1]
     chosen = [_best(part, per_dollar) for part in choices]
-    return summary.loc[chosen].assign(of=[len(part) for part in choices])
+    tied = [
+        int((part["check_score"] == part["check_score"].loc[best]).sum())
+        for part, best in zip(choices, chosen, strict=True)
+    ]
+    return summary.loc[chosen].assign(of=[len(part) for part in choices], tied=tied)
 
 
 def _best(cells: pd.DataFrame, per_dollar: bool) -> Hashable:

@@ -16,6 +16,7 @@ import pytest
 
 import analyze_results
 import run_scaling_experiment as script
+from scaling.analysis.learning_figures import learning_curves, learning_lines
 from scaling.analysis.summary import recommended
 from scaling.types import EXIT_OK, EXIT_USAGE
 from tests.conftest import SMALL
@@ -102,9 +103,15 @@ def test_cells_on_other_terms_are_refused_and_the_field_is_named(results: Path, 
     other = results / "other"
     other.mkdir()
     (other / "results.json").write_text(json.dumps(record))
-    (other / "predictions.jsonl").write_bytes((results / "mipro1" / "predictions.jsonl").read_bytes())
+    for name in ("predictions.jsonl", "learning_curve.json"):
+        shutil.copy(results / "mipro1" / name, other)
     out = tmp_path / "out"
     assert analyze_results.main(["--results-dir", str(results), "--output-dir", str(out)]) == EXIT_OK
+    findings = analyze_results.find([results], None, False)
+    lines = [line.line for line in learning_lines(findings, "rollouts") if line.steps == 1]
+    assert lines == ["GEPA, openai/scripted", "MIPROv2, openai/another", "MIPROv2, openai/scripted"]  # never one line
+    figure = learning_curves(learning_lines(findings, "rollouts"), "rollouts")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["toy, 1 step", "toy, 2 steps"]
     text = (out / "summary_results.md").read_text()
     assert "Not compared" in text and "model openai/another against openai/scripted" in text
 
