@@ -9,7 +9,13 @@ from pathlib import Path
 
 import jinja2
 
-from scaling.analysis.examples import ChangedProgram, TurnedAnswers, changed_programs, turned_answers
+from scaling.analysis.examples import (
+    CELLS_WITH_EXAMPLES,
+    ChangedProgram,
+    TurnedAnswers,
+    changed_programs,
+    turned_answers,
+)
 from scaling.analysis.findings import Findings
 from scaling.analysis.sentences import headline, notes_of, recommendations
 from scaling.analysis.tables import tables_of
@@ -86,6 +92,7 @@ def write_html(path: Path, report: Report, f: Findings, pictures: dict[Path, str
         ],
         programs=programs,
         answers=answers,
+        most_cells=CELLS_WITH_EXAMPLES if len(answers) >= CELLS_WITH_EXAMPLES else None,
         environment=_environment(f),
     )
     path.write_text(text, encoding="utf-8")
