@@ -76,10 +76,9 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
     """Everything that the records support."""
     import pandas as pd
 
-    from scaling.analysis import comparisons, findings, fit_table, money, research, summary
-    from scaling.analysis import results as tables
+    from scaling.analysis import comparisons, findings, fit_table, loading, money, research, summary
 
-    results = tables.load(folders)
+    results = loading.load(folders)
     entries = comparisons.entries_of(results)
     frame = summary.summarise(results, entries)
     tests, refused = comparisons.tests_frame(results, entries)

@@ -41,6 +41,7 @@ from scaling.llm.cache import Cache
 from scaling.llm.check import print_check
 from scaling.llm.gateway import Gateway
 from scaling.models import Model, find_model, load_registry, require_key
+from scaling.record import Record, as_plain
 from scaling.run.estimate import Estimate, estimate, figures, minutes, print_estimates, seconds
 from scaling.run.pipelines import MultiStepClassifier
 from scaling.run.progress import ProgressReporter, quiet
@@ -135,14 +136,14 @@ def _alone_in_its_folder(study: plan.Study, options: argparse.Namespace) -> dict
     with _FOLDERS_LOCK:
         folder = _FOLDERS.setdefault(options.output_dir.resolve(), threading.Lock())
     with folder:
-        return run_sweep(study, options)[0]
+        return as_plain(run_sweep(study, options)[0])
 
 
 _FOLDERS: dict[Path, threading.Lock] = {}
 _FOLDERS_LOCK = threading.Lock()
 
 
-def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[dict[str, Any]]:
+def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[Record]:
     """Run the cells of a study that are not settled, and return the records of all of them.
 
     Everything a user can get wrong raises UsageError before the first call. options: the command line's.
@@ -319,7 +320,7 @@ def print_plan(
     for note in _size_notes(study, waiting):
         print(f"note: {note}")
     estimates = {
-        item.cell.cell_id: estimate(item.cell, item.bench, item.deal, item.model, item.optimizer_model)
+        item.cell.cell_id: estimate(item.cell, item.bench, item.splits, item.model, item.optimizer_model)
         for item in waiting
     }
     print_estimates([item.cell for item in waiting], estimates)
@@ -392,13 +393,13 @@ def check(study: plan.Study, options: argparse.Namespace) -> bool:
         return print_check([_placed(model, address) for model in models], options.timeout)
 
 
-def report(records: list[dict[str, Any]], options: argparse.Namespace) -> int:
+def report(records: list[Record], options: argparse.Namespace) -> int:
     """Say how the sweep ended, and what to type next; returns the exit code."""
     if options.dry_run:
         return EXIT_OK
     by_status: dict[str, int] = {}
     for record in records:
-        by_status[record["status"]] = by_status.get(record["status"], 0) + 1
+        by_status[record.status] = by_status.get(record.status, 0) + 1
     print(f"{len(records)} cells: " + ", ".join(f"{count} {status}" for status, count in sorted(by_status.items())))
     if by_status.get("interrupted"):
         print("the same command goes on where it stopped")
@@ -562,7 +563,7 @@ def _models_of(cells: list[Cell], registry: dict[str, Model], options: argparse.
 def _skip(item: CellTask, options: argparse.Namespace, without: bool) -> bool:
     """Whether the cell is left as it is; one that was skipped is, as long as it is still without what it needs."""
     record = item.files.read_record()
-    if record is not None and record["status"] == "skipped":
+    if record is not None and record.status == "skipped":
         return without
     return not options.fresh and is_settled(record, options.retry_failed)
 
@@ -582,7 +583,7 @@ def _size_notes(study: plan.Study, work: list[CellTask]) -> list[str]:
     asked = [(part.train_size, part.val_size, part.test_size) for part in plan.phases_of(study)]
     for item in work:
         cell = item.cell
-        if item.deal.split == "check":
+        if item.splits.split == "check":
             notes[cell.benchmark] = (
                 f"{cell.benchmark} has no test_seeds: the final score is on its {cell.test_size} check rows"
             )

@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
+from scaling.record import BadLine, Record, RecordError, Versioned, decode, decode_lines, encode
 from scaling.types import PIPELINE_SUFFIX, SCHEMA_VERSION, SETTLED, Cell, UsageError
+
+T = TypeVar("T")
 
 RECORD, CURVE, PREDICTIONS, PROGRAM, CALLS, CLAIM, HOSTED_JOB = (
     "results.json", "learning_curve.json", "predictions.jsonl", "program.json", "calls.jsonl", "cell.json",
@@ -40,9 +43,10 @@ class CellFiles:
 
     def owner(self) -> str | None:
         """The cell_id that this folder belongs to; None for a free one."""
-        for path, keys in ((self.claim, ("cell_id",)), (self.record, ("cell_id",))):
+        for path in (self.claim, self.record):
             if path.exists():
-                return read_json(path).get(keys[0])
+                owner = read_json(path).get("cell_id")
+                return owner if isinstance(owner, str) else None
         return None
 
     def take(self, cell: Cell) -> None:
@@ -50,9 +54,9 @@ class CellFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.claim, {"schema_version": SCHEMA_VERSION, "cell_id": cell.cell_id, "cell": asdict(cell)})
 
-    def read_record(self) -> dict[str, Any] | None:
-        """The cell's record, checked; None when there is none. Raises UsageError for a damaged or foreign one."""
-        return read_record(self.record) if self.record.exists() else None
+    def read_record(self) -> Record | None:
+        """The cell's record, checked; None when there is none. Raises UsageError for one that cannot be used."""
+        return read_settled(self.record) if self.record.exists() else None
 
 
 def files_of(cell: Cell, results: Path, taken: Container[Path] = ()) -> CellFiles:
@@ -68,31 +72,61 @@ def files_of(cell: Cell, results: Path, taken: Container[Path] = ()) -> CellFile
     return CellFiles(parent / f"run{cell.run}-{cell.cell_id[:6]}")
 
 
-def is_settled(record: dict[str, Any] | None, retry_failed: bool = False) -> bool:
+def is_settled(record: Record | None, retry_failed: bool = False) -> bool:
     """Whether the same command skips the cell: settled, and not a failure that is to be tried again."""
-    if record is None or record["status"] not in SETTLED:
+    if record is None or record.status not in SETTLED:
         return False
-    return not (retry_failed and record["status"] in ("error", "invalid"))
+    return not (retry_failed and record.status in ("error", "invalid"))
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """One results.json; UsageError when it is damaged or written by another schema version."""
-    record = read_json(path)
-    version = record.get("schema_version")
+def record_paths(folders: Iterable[Path]) -> list[Path]:
+    """Where the records under the folders are, in a stable order; each once, also where folders overlap."""
+    paths = {path.resolve(): path for folder in folders for path in sorted(Path(folder).rglob(RECORD), reverse=True)}
+    return sorted(paths.values())
+
+
+def read_record(path: Path) -> Record:
+    """One results.json. Raises RecordError when it is damaged or written by another schema version."""
+    version = read_checked(path, Versioned).schema_version
     if version != SCHEMA_VERSION:
-        raise UsageError(
-            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}. "
-            f"Use another --output-dir, or analyse it with the version that wrote it."
+        raise RecordError(
+            f"it has schema version {version!s:.40}, this program reads {SCHEMA_VERSION}: use another --output-dir, or "
+            f"analyse it with the version that wrote it"
         )
-    if not isinstance(record.get("cell"), dict) or "status" not in record:
-        raise UsageError(f"{path} is not a record (no cell or status). Move it away; its cell will run again.")
-    return record
+    return read_checked(path, Record)
 
 
-def read_records(folders: Iterable[Path]) -> list[tuple[Path, dict[str, Any]]]:
-    """All records under the folders, with where they are, in a stable order."""
-    paths = sorted({path for folder in folders for path in Path(folder).rglob(RECORD)})
-    return [(path, read_record(path)) for path in paths]
+def read_settled(path: Path) -> Record:
+    """As `read_record`, for a sweep: raises UsageError with the file, the reason and what to do."""
+    try:
+        return read_record(path)
+    except RecordError as error:
+        raise UsageError(f"{path} cannot be used ({error}). Move it away; its cell will run again.") from None
+
+
+def read_records(folders: Iterable[Path]) -> list[tuple[Path, Record]]:
+    """All records under the folders with their paths, in a stable order. Raises UsageError for the first bad one."""
+    return [(path, read_settled(path)) for path in record_paths(folders)]
+
+
+def read_checked(path: Path, kind: type[T]) -> T:
+    """A file that holds one object of this kind. Raises RecordError with the reason alone when it does not."""
+    try:
+        return decode(path.read_bytes(), kind)
+    except FileNotFoundError:
+        raise RecordError("the file is missing") from None
+    except OSError as error:
+        raise RecordError(str(error.strerror)) from None
+
+
+def read_objects(path: Path, kind: type[T]) -> tuple[list[T], list[BadLine]]:
+    """The lines of a .jsonl file that are of this kind, and the others with the reason; none where there is no file."""
+    try:
+        return decode_lines(path.read_bytes(), kind)
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        return [], [BadLine(0, str(error.strerror))]
 
 
 def read_json(path: Path) -> Any:
@@ -106,36 +140,38 @@ def read_json(path: Path) -> Any:
     raise UsageError(f"{path} is damaged (no JSON object). Move it away; its cell will run again.")
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file; [] when it is not there. Raises UsageError for a damaged one."""
-    if not path.exists():
-        return []
-    try:
-        with path.open("rb") as lines:
-            return [orjson.loads(line) for line in lines if line.strip()]
-    except ValueError:
-        raise UsageError(
-            f"{path} is damaged (a line is no JSON). Move its cell's folder away; it will run again."
-        ) from None
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write beside and rename: a reader sees the old file or the new one, never half of one."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
-def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+def write_record(files: CellFiles, record: Record) -> None:
+    """A cell's record, last of its files."""
+    write_object(files.record, record)
+
+
+def write_object(path: Path, value: Any) -> None:
+    """One object of `scaling.record` as indented JSON, written atomically."""
+    write_bytes(path, encode(value, indent=2))
+
+
+def write_lines(path: Path, lines: Iterable[Any]) -> None:
     """A .jsonl file, written atomically."""
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines))
+    write_bytes(path, b"".join(encode(line) + b"\n" for line in lines))
 
 
 def write_text(path: Path, text: str) -> None:
     """Write beside and rename."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write beside and rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
         os.chmod(beside, 0o644)
         os.replace(beside, path)
     except BaseException:
@@ -144,10 +180,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_aggregate(results: Path) -> None:
-    """Rebuild aggregate_results.json from the cells' records."""
-    records = [{"path": str(path.parent.relative_to(results)), **record} for path, record in read_records([results])]
-    whole = {"schema_version": SCHEMA_VERSION, "cells": len(records), "records": records}
-    write_text(results / AGGREGATE, orjson.dumps(whole, option=orjson.OPT_INDENT_2).decode() + "\n")
+    """Rebuild aggregate_results.json from the cells' records, and name those that cannot be used."""
+    records: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    for path in record_paths([results]):
+        try:
+            read_record(path)
+            records.append({"path": str(path.parent.relative_to(results))} | read_json(path))
+        except RecordError as error:
+            left_out.append(f"{path.relative_to(results)}: {error}")
+    whole = {"schema_version": SCHEMA_VERSION, "cells": len(records), "records": records, "left_out": left_out}
+    write_bytes(results / AGGREGATE, orjson.dumps(whole, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def aggregating(results: Path) -> Callable[[], None]:
@@ -171,10 +214,7 @@ def write_plan(results: Path, estimates: dict[str, dict[str, Any]]) -> None:
     write_json(path, known | estimates)
 
 
-def read_plans(folders: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Estimates by cell_id from all results folders that have them."""
-    found: dict[str, dict[str, Any]] = {}
-    for folder in folders:
-        for path in sorted(Path(folder).rglob(PLAN)):
-            found |= read_json(path)
-    return found
+def plan_paths(folders: Iterable[Path]) -> list[Path]:
+    """Where the plans under the folders are: what each cell was estimated at before it ran."""
+    paths = {path.resolve(): path for folder in folders for path in sorted(Path(folder).rglob(PLAN), reverse=True)}
+    return sorted(paths.values())

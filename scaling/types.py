@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 SCHEMA_VERSION = 1
 # Raised when the meaning of a cell's fields changes, so that old records are not mistaken for new ones.
@@ -49,9 +49,9 @@ class CellStopped(BaseException):
     GEPA and MIPROv2 running for dozens of calls). Raised by the LM gateway, caught only in `run_cell`.
     """
 
-    def __init__(self, status: str, message: str):
+    def __init__(self, status: Literal["budget", "interrupted", "error"], message: str):
         super().__init__(message)
-        self.status = status  # budget | interrupted | error
+        self.status = status
 
 
 @dataclass(frozen=True)

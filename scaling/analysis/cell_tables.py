@@ -9,9 +9,10 @@ import pandas as pd
 
 from scaling.analysis.findings import Findings
 from scaling.analysis.research import TurnedCell
-from scaling.analysis.results import TOKEN_KINDS, Results, folder_name
+from scaling.analysis.results import Results, folder_name
 from scaling.analysis.stats import Estimate
 from scaling.analysis.text import UNKNOWN, Table, count, interval_text, percent, plural, table_of, usd
+from scaling.record import TOKEN_KINDS
 
 ADOPTED_BY_LUCK = 0.05
 # What an estimate is held against: columns of the cells' table, both phases together.
@@ -238,6 +239,16 @@ def missing(results: Results) -> Table:
     return table_of("Cells without a score", "They are missing above, never 0.", rows)
 
 
+def left_out(results: Results) -> Table:
+    """What could not be used: the unit, its file, how many, and why."""
+    note = "What could not be used, by the smallest unit that holds it; everything else is analysed."
+    rows = [
+        {"unit": unit.unit, "file": str(unit.file), "how many": str(unit.count), "why": unit.reason}
+        for unit in results.left_out
+    ]
+    return table_of("Left out", note, rows)
+
+
 def against_estimate(results: Results) -> Table:
     """Calls, tokens and dollars of each settled cell beside what was estimated before it ran."""
     return table_of("Estimate against actual", "", list(_estimates(results)))
@@ -247,9 +258,10 @@ def _estimates(results: Results) -> Iterator[dict[str, str]]:
     several = results.cells["model"].nunique() > 1
     plans, used_by_all = [], []
     for _, row in results.cells[results.cells["status"] == "ok"].iterrows():
-        planned = results.estimates.get(row["cell_id"])
-        if planned is None:
+        estimate = results.estimates.get(row["cell_id"])
+        if estimate is None:
             continue
+        planned = {what: getattr(estimate, what) for what in USED}
         used = {what: float(row[parts].astype(float).sum(skipna=False)) for what, parts in USED.items()}
         plans.append(planned)
         used_by_all.append(used)

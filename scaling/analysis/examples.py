@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaling.analysis.results import Results
-from scaling.store import PROGRAM, read_json
+from scaling.record import PredictionLine
 
 EXAMPLES_A_CELL, CELLS_WITH_EXAMPLES, LONGEST_TEXT = 3, 30, 300
 Words = list[tuple[str, str]]  # (kept | removed | added, text)
@@ -45,13 +45,7 @@ class TurnedAnswers:
 def changed_programs(results: Results) -> Iterator[ChangedProgram]:
     """Programs whose instructions changed."""
     for key in results.cells[results.cells["status"] == "ok"].index:
-        path = results.folders[key] / PROGRAM
-        roles = read_json(path).get("instructions", {}) if path.exists() else {}
-        changed = {
-            role: _difference(text["before"], text["after"])
-            for role, text in roles.items()
-            if text["before"] != text["after"]
-        }
+        changed = {role: _difference(text.before, text.after) for role, text in results.instructions(key).items()}
         if changed:
             yield ChangedProgram(results.name(key), changed)
 
@@ -63,8 +57,8 @@ def turned_answers(results: Results) -> Iterator[TurnedAnswers]:
     for key in changed.index[:CELLS_WITH_EXAMPLES]:
         pairs = list(_pairs(results, key))
         turned = {
-            "wrong to right": [pair for pair in pairs if pair[0]["score"] < pair[1]["score"]],
-            "right to wrong": [pair for pair in pairs if pair[0]["score"] > pair[1]["score"]],
+            "wrong to right": [pair for pair in pairs if _gain(*pair) > 0],
+            "right to wrong": [pair for pair in pairs if _gain(*pair) < 0],
         }
         if any(turned.values()):
             counts = ", ".join(f"{len(some)} {name}" for name, some in turned.items())
@@ -72,15 +66,19 @@ def turned_answers(results: Results) -> Iterator[TurnedAnswers]:
             yield TurnedAnswers(results.name(key), counts, shown)
 
 
-def _pairs(results: Results, key: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def _pairs(results: Results, key: str) -> Iterator[tuple[PredictionLine, PredictionLine]]:
     """Prediction lines of the same item before and after optimization, both with a score."""
-    by_program: dict[str, dict[str, Any]] = {"baseline": {}, "final": {}}
+    by_program: dict[str, dict[str | int, PredictionLine]] = {"baseline": {}, "final": {}}
     for line in results.lines(key):
-        if line["program"] in by_program and line["score"] is not None:
-            by_program[line["program"]][line["id"]] = line
+        if line.program in by_program and line.score is not None:
+            by_program[line.program][line.id] = line
     for item, before in by_program["baseline"].items():
         if item in by_program["final"]:
             yield before, by_program["final"][item]
+
+
+def _gain(before: PredictionLine, after: PredictionLine) -> float:
+    return (after.score or 0.0) - (before.score or 0.0)
 
 
 def _difference(before: str, after: str) -> Words:
@@ -97,13 +95,13 @@ def _difference(before: str, after: str) -> Words:
     return pieces
 
 
-def _answer(before: dict[str, Any], after: dict[str, Any]) -> Answer:
-    return Answer(str(before["id"]), _short(before["gold"]), _shown(before), _shown(after))
+def _answer(before: PredictionLine, after: PredictionLine) -> Answer:
+    return Answer(str(before.id), _short(before.gold), _shown(before), _shown(after))
 
 
-def _shown(line: dict[str, Any]) -> str:
-    notes = "; ".join(f"{role}: {_short(text)}" for role, text in (line.get("notes") or {}).items())
-    return f"{_short(line['prediction'])} (score {line['score']:g})" + (f" — {notes}" if notes else "")
+def _shown(line: PredictionLine) -> str:
+    notes = "; ".join(f"{role}: {_short(text)}" for role, text in (line.notes or {}).items())
+    return f"{_short(line.prediction)} (score {line.score:g})" + (f" — {notes}" if notes else "")
 
 
 def _short(value: Any) -> str:

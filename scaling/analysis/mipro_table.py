@@ -16,11 +16,13 @@ from statsmodels.stats.proportion import proportion_confint
 
 from scaling.analysis.comparisons import Entry, entries_of, mipro_tests
 from scaling.analysis.findings import Findings
-from scaling.analysis.results import Results, folder_name, load
+from scaling.analysis.loading import load
+from scaling.analysis.results import Results, folder_name
 from scaling.analysis.stats import RunVariance, difference, run_variances, score_interval
 from scaling.analysis.summary import OPTIMIZER_NAMES
 from scaling.analysis.text import UNKNOWN, Table, count, interval_text, markdown_table, percent, table_of
 from scaling.intervals import Interval
+from scaling.record import Record, as_plain
 from scaling.store import read_json, write_json
 from scaling.types import HOSTED, SCHEMA_VERSION
 
@@ -68,10 +70,10 @@ def name_of(fields: Any) -> str:
     return name + more.get(fields["optimizer"], "")
 
 
-def finish(folder: Path, records: list[dict[str, Any]]) -> Iterator[str]:
+def finish(folder: Path, records: list[Record]) -> Iterator[str]:
     """What a study of MIPRO ends with, in lines: the table, the differences, and the files that were written."""
     results = load([folder])
-    mine = {record["cell_id"] for record in records}
+    mine = {record.cell_id for record in records}
     results.cells = results.cells[results.cells["cell_id"].isin(mine)]
     entries = entries_of(results)
     shown = side_by_side(results, entries)
@@ -88,14 +90,15 @@ def finish(folder: Path, records: list[dict[str, Any]]) -> Iterator[str]:
         yield f"wrote {path}"
 
 
-def write_exports(folder: Path, records: list[dict[str, Any]]) -> list[Path]:
+def write_exports(folder: Path, records: list[Record]) -> list[Path]:
     """The records of each implementation and benchmark in one file named by the time; none that would say the same
     as the last one. Returns the paths written."""
     stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
     written = []
     for implementation, optimizers in IMPLEMENTATIONS.items():
-        for benchmark in sorted({record["cell"]["benchmark"] for record in records}):
-            cells = [r for r in records if r["cell"]["optimizer"] in optimizers and r["cell"]["benchmark"] == benchmark]
+        for benchmark in sorted({record.cell.benchmark for record in records}):
+            mine = [r for r in records if r.cell.optimizer in optimizers and r.cell.benchmark == benchmark]
+            cells = [as_plain(record) for record in mine]
             stem = f"{benchmark.replace('/', '-')}_{implementation}"
             known = sorted(folder.glob(f"{stem}_[0-9]*.json"))
             if not cells or (known and read_json(known[-1])["records"] == cells):

@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from scaling.analysis.comparisons import Entry
-from scaling.analysis.results import TOKEN_KINDS, Answers, Results
+from scaling.analysis.reading import Answers
+from scaling.analysis.results import Results
 from scaling.analysis.stats import Arm, Estimate, RunVariance, contrast, difference, run_variances
+from scaling.record import TOKEN_KINDS
 
 LEAST_EXTRA_SHARE = 0.05  # of a cell's tokens: below it, points for more tokens are noise
 VALUES = (0.001, 0.01, 0.1, 1.0, 10.0)  # dollars a right answer, for the curve where the user names none

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.sentences import headline, notes_of, recommendations
 from scaling.analysis.tables import tables_of
 from scaling.analysis.text import Table, latex, markdown, markdown_table, plain
-from scaling.store import RECORD, read_json
+from scaling.record import encode
 
 TEMPLATE = Path(__file__).parent / "report.html"
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".pdf": "application/pdf"}
@@ -116,5 +115,4 @@ def _plain_text(value: object) -> object:
 
 
 def _environment(f: Findings) -> str:
-    first = next(iter(f.results.folders.values()), None)
-    return json.dumps(read_json(first / RECORD).get("environment") if first else None, indent=2)
+    return encode(f.results.environment, indent=2).decode()

@@ -19,12 +19,11 @@ from scipy import stats as distributions
 from scaling.analysis.comparisons import Entry
 from scaling.analysis.fits import Line, regression, zero_set
 from scaling.analysis.hypotheses import TEST_COLUMNS
-from scaling.analysis.results import Results
+from scaling.analysis.results import Results, Turns
 from scaling.analysis.self_correction import Correction, correction, labels
 from scaling.analysis.stats import SIGNIFICANCE, Arm, holm, run_variances, score_interval
 from scaling.analysis.text import plural
 from scaling.intervals import LEVEL, Interval
-from scaling.store import CALLS, read_lines
 
 SMALLEST_SLOPE = 0.01  # of gain a tenfold of size
 FEWEST_MODELS = 4
@@ -86,7 +85,7 @@ def turned_cells(results: Results, entries: list[Entry]) -> list[TurnedCell]:
             measured.append((entry, turns, _correction(results, entry, turns, redraws.get(_terms(entry)))))
     told = labels([correction for _, _, correction in measured])
     return [
-        TurnedCell(entry, turns, _turn_intervals(results, entry, turns), correction, label)
+        TurnedCell(entry, turns.scores, _turn_intervals(entry, turns), correction, label)
         for (entry, turns, correction), label in zip(measured, told, strict=True)
     ]
 
@@ -103,18 +102,22 @@ def gains_of(results: Results, entries: list[Entry], turned: list[TurnedCell]) -
     return pd.DataFrame([row for row in rows if row.turns == most], columns=[field.name for field in fields(Gain)])
 
 
-def _correction(results: Results, entry: Entry, turns: np.ndarray, control: Entry | None) -> Correction:
+def _correction(results: Results, entry: Entry, turns: Turns, control: Entry | None) -> Correction:
+    """What the turns did, on the items that the control has as well where there is one with as many runs."""
     again = results.turns(control.keys) if control else None
-    pair = (again[:, 0], again[:, 1]) if again is not None and again.shape[::2] == turns.shape[::2] else None
-    groups = results.answers(entry.keys[0])["final"].groups
-    return correction(turns[:, 0], turns[:, -1], pair, groups, entry.fields["optimizer"])
+    pair = None
+    if again is not None and again.scores.shape[2] == turns.scores.shape[2]:
+        shared = turns.items[np.isin(turns.items, again.items)]
+        if len(shared):
+            turns, again = turns.at(shared), again.at(shared)
+            pair = again.scores[:, 0], again.scores[:, 1]
+    return correction(turns.scores[:, 0], turns.scores[:, -1], pair, turns.groups, entry.fields["optimizer"])
 
 
-def _turn_intervals(results: Results, entry: Entry, turns: np.ndarray) -> list[Interval | None]:
-    answers = results.answers(entry.keys[0])["final"]
+def _turn_intervals(entry: Entry, turns: Turns) -> list[Interval | None]:
     arms = [
-        Arm(entry.fields["benchmark"], entry.fields["optimizer"], answers.items, answers.groups, turns[:, turn])
-        for turn in range(turns.shape[1])
+        Arm(entry.fields["benchmark"], entry.fields["optimizer"], turns.items, turns.groups, turns.scores[:, turn])
+        for turn in range(turns.scores.shape[1])
     ]
     return [score_interval(arm, run_variances([arm])) for arm in arms]
 
@@ -156,9 +159,9 @@ def extra_usd(results: Results, entry: Entry) -> float:
     """List cost of the later turns of one example, from the calls of the evaluation."""
     dollars = examples = 0.0
     for key in entry.keys:
-        calls = [c for c in read_lines(results.folders[key] / CALLS) if c["phase"] == "evaluate"]
-        dollars += sum(c["list_cost_usd"] or 0.0 for c in calls if c["role"] == "review")
-        examples += sum(c["role"] == "answer" for c in calls)
+        calls = [call for call in results.calls(key) if call.phase == "evaluate"]
+        dollars += sum(call.list_cost_usd or 0.0 for call in calls if call.role == "review")
+        examples += sum(call.role == "answer" for call in calls)
     return dollars / examples if examples else float("nan")
 
 

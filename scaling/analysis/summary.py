@@ -11,7 +11,7 @@ import pandas as pd
 
 from scaling.analysis.comparisons import Entry
 from scaling.analysis.money import mean_of, usd_per_answer
-from scaling.analysis.results import SHARED, SHARED_IN_BENCHMARK, TOKEN_KINDS, Results
+from scaling.analysis.results import SHARED, SHARED_IN_BENCHMARK, Results
 from scaling.analysis.stats import (
     Estimate,
     RunVariance,
@@ -21,6 +21,7 @@ from scaling.analysis.stats import (
     run_variances,
     score_interval,
 )
+from scaling.record import TOKEN_KINDS
 
 ADOPTION_LEVEL = 0.05
 NORMAL = 1.96  # 97.5 % point of the normal distribution

@@ -21,7 +21,12 @@ def tables_of(f: Findings) -> list[Table]:
     """All tables of the report in their order; empty ones are left out, but never the verdicts."""
     about_scores = [] if f.summary.empty else [build(f) for build in OF_SCORES]
     families = [] if f.summary.empty else [_family(f, name) for name in FAMILIES]
-    last = [_fits(f), cell_tables.missing(f.results), cell_tables.against_estimate(f.results)]
+    last = [
+        _fits(f),
+        cell_tables.left_out(f.results),
+        cell_tables.missing(f.results),
+        cell_tables.against_estimate(f.results),
+    ]
     return [verdicts(f), *(table for table in (*about_scores, *families, *last) if table.rows)]
 
 

@@ -118,7 +118,7 @@ def settle(
             raise error  # a full disk ends the sweep
         elif error is not None:
             record = write_failure(tasks[rank], error)
-            reporter.end(tasks[rank].cell, record["status"], record["error"]["message"])
+            reporter.end(tasks[rank].cell, record.status, str(error))
         rebuild()
     write_aggregate(results)
 

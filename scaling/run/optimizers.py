@@ -18,6 +18,7 @@ from dspy.utils.callback import BaseCallback
 
 from scaling.llm.gateway import Meter, MeteredLM
 from scaling.models import Model
+from scaling.record import CurvePoint
 from scaling.run import dspy_optimizers
 from scaling.run.scoring import safe_metric
 from scaling.store import CellFiles
@@ -214,8 +215,8 @@ class Curve(BaseCallback):
     `incumbents` holds (rollouts, program) each time a full pass was the best so far.
     """
 
-    def __init__(self, meter: Meter, select_ids: list[str], on_point: Callable[[list[dict]], None]):
-        self.points: list[dict[str, Any]] = []
+    def __init__(self, meter: Meter, select_ids: list[str], on_point: Callable[[list[CurvePoint]], None]):
+        self.points: list[CurvePoint] = []
         self.incumbents: list[tuple[int, dspy.Module]] = []
         self.accepted = 0
         self._meter, self._ids, self._on_point = meter, set(select_ids), on_point
@@ -233,7 +234,7 @@ class Curve(BaseCallback):
         on_select = {example.get("id") for example in devset} <= self._ids
         scores = [float(getattr(score, "score", score)) for *_, score in outputs.results]
         score, full = sum(scores) / len(scores), on_select and len(devset) == len(self._ids)
-        best = self.points[-1]["best_val_score"] if self.points else None
+        best = self.points[-1].best_val_score if self.points else None
         rollouts = self._meter.rollouts["optimize"]
         if full and (best is None or score > best):
             incumbent = program.deepcopy()
@@ -243,18 +244,17 @@ class Curve(BaseCallback):
             best = score
         used = self._meter.total()
         self.points.append(
-            {
-                "rollouts": rollouts,
-                "lm_calls": used.calls,
-                "tokens": used.prompt_tokens + used.completion_tokens,
-                "list_cost_usd": used.list_cost_usd,
-                "elapsed_seconds": time.monotonic() - self._started,
-                "rows": "select" if on_select else "train",
-                "val_n": len(devset),
-                "candidate_val_score": score,
-                "best_val_score": best,
-                "test_score": None,
-            }
+            CurvePoint(
+                rollouts=rollouts,
+                lm_calls=used.calls,
+                tokens=used.prompt_tokens + used.completion_tokens,
+                list_cost_usd=used.list_cost_usd,
+                elapsed_seconds=time.monotonic() - self._started,
+                rows="select" if on_select else "train",
+                val_n=len(devset),
+                candidate_val_score=score,
+                best_val_score=best,
+            )
         )
         self._on_point(self.points)
 

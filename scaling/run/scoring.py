@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dspy
 
 from scaling.llm.gateway import CallFailed, variant
-from scaling.types import Benchmark, Row
+from scaling.record import TOKEN_KINDS, PredictionLine
+from scaling.types import Benchmark, CellStopped, Metric, Row
 
-Line = dict[str, Any]
-TOKEN_KINDS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+TOLERANCE = 1e-9  # beyond 0 and 1, where a metric's sums were rounded
 
 
 def as_example(row: Row, bench: Benchmark) -> dspy.Example:
@@ -23,7 +23,7 @@ def as_example(row: Row, bench: Benchmark) -> dspy.Example:
 
 def score_programs(
     programs: dict[str, dspy.Module], rows: list[Row], bench: Benchmark, threads: int
-) -> dict[str, list[Line]]:
+) -> dict[str, list[PredictionLine]]:
     """Prediction lines of each program on the rows, in the order of the rows, `threads` examples at a time.
 
     Runs in the caller's `dspy.context`. A line's score is None only where the infrastructure failed; an
@@ -44,53 +44,65 @@ def score_programs(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def safe_metric(bench: Benchmark, gold: dspy.Example, pred: Any, metric: Callable | None = None) -> float:
-    """The benchmark's metric as a float 0 to 1; an answer that is not there scores 0 without asking it."""
+def safe_metric(bench: Benchmark, gold: dspy.Example, pred: Any, metric: Metric | None = None) -> float:
+    """The benchmark's metric as a float 0 to 1; an answer that is not there scores 0 without asking it.
+
+    Raises CellStopped for anything else than a score: optimizers would take another exception for a wrong answer.
+    """
     if getattr(pred, "failure", None) is not None:
         return 0.0
     value = (metric or bench.metric)(gold, pred)
-    return float(getattr(value, "score", value))
+    value = getattr(value, "score", value)
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        score = math.nan
+    if not -TOLERANCE <= score <= 1 + TOLERANCE:
+        where = f"the metric of '{bench.name}' gave {value!r:.80} for the example '{gold.get('id')}'"
+        raise CellStopped("error", f"{where}: a score is a number from 0 to 1")
+    return min(max(score, 0.0), 1.0)
 
 
-def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench: Benchmark) -> Line:
+def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench: Benchmark) -> PredictionLine:
     calls: list[dict[str, Any]] = []
-    error = prediction = score = None
-    extras: dict[str, float | None] = dict.fromkeys(bench.config.get("extra_metrics") or {})
-    kind = None
+    line = PredictionLine(
+        program=name, id=example["id"], group=example["group"], gold=_outputs(example, bench), notes={},
+        extra_scores=dict.fromkeys(bench.config.get("extra_metrics") or {}),
+    )  # fmt: skip
     try:
         with dspy.context(**variant(record=calls)):
             prediction = program(**example.inputs())
     except CallFailed:
-        error = "infrastructure"
+        line.error = "infrastructure"
     else:
-        error = prediction.get("failure")
-        score = safe_metric(bench, example, prediction)
-        for extra, metric in (bench.config.get("extra_metrics") or {}).items():
-            extras[extra] = safe_metric(bench, example, prediction, metric)
-        if score < 1.0 and error is None and "failure_kind" in bench.config:
-            kind = bench.config["failure_kind"](example, prediction)
-    turns = prediction.get("turns") if prediction is not None else None
-    return {
-        "program": name,
-        "id": example["id"],
-        "group": example["group"],
-        "draw": 0,
-        "gold": _outputs(example, bench),
-        "prediction": _outputs(prediction, bench) if prediction is not None else None,
-        "score": score,
-        "extra_scores": extras,
-        "turn_scores": turns and [_score_turn(bench, example, turn) for turn in turns],
-        "first_turn_failed": bool(turns and turns[0]["failure"]),
-        "notes": dict(prediction.get("step_notes") or {}) if prediction is not None else {},
-        "tool_calls": prediction.get("tool_calls") if prediction is not None else None,
-        "calls": len(calls),
-        "tokens": sum((call["prompt_tokens"] or 0) + (call["completion_tokens"] or 0) for call in calls),
-        **{name: _total(calls, name) for name in TOKEN_KINDS},
-        "list_cost_usd": _total(calls, "list_cost_usd"),
-        "latency_seconds": sum(call["latency_seconds"] or 0.0 for call in calls),
-        "error": error,
-        "failure_kind": kind,
+        _score_prediction(line, prediction, example, bench)
+    line.calls = len(calls)
+    line.tokens = sum((call["prompt_tokens"] or 0) + (call["completion_tokens"] or 0) for call in calls)
+    for name in (*TOKEN_KINDS, "list_cost_usd"):
+        setattr(line, name, _total(calls, name))
+    line.latency_seconds = sum(call["latency_seconds"] or 0.0 for call in calls)
+    return line
+
+
+def _score_prediction(
+    line: PredictionLine, prediction: dspy.Prediction, example: dspy.Example, bench: Benchmark
+) -> None:
+    """What the program answered, and how well."""
+    extra_metrics = bench.config.get("extra_metrics") or {}
+    line.error = prediction.get("failure")
+    line.prediction = _outputs(prediction, bench)
+    line.score = safe_metric(bench, example, prediction)
+    line.extra_scores = {
+        name: safe_metric(bench, example, prediction, metric) for name, metric in extra_metrics.items()
     }
+    if line.score < 1.0 and line.error is None and "failure_kind" in bench.config:
+        line.failure_kind = bench.config["failure_kind"](example, prediction)
+    turns = prediction.get("turns")
+    if turns:
+        line.turn_scores = [_score_turn(bench, example, turn) for turn in turns]
+        line.first_turn_failed = bool(turns[0]["failure"])
+    line.notes = dict(prediction.get("step_notes") or {})
+    line.tool_calls = prediction.get("tool_calls")
 
 
 def _total(calls: list[dict[str, Any]], name: str) -> float | None:

@@ -1,0 +1,238 @@
+"""One cell's files as arrays, and what in them cannot be used.
+
+What cannot be used is left out by the smallest unit that holds it: a row, a row of the turn table, a program, a
+learning curve, a cell. Each is counted and named with its file and the reason, and the rest is analysed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from scaling.record import (
+    TOKEN_KINDS,
+    BadLine,
+    CurvePoint,
+    Instruction,
+    LearningCurve,
+    PredictionLine,
+    ProgramText,
+    Record,
+    RecordError,
+)
+from scaling.store import CURVE, PREDICTIONS, PROGRAM, read_checked, read_objects
+
+PAIR = ("baseline", "final")  # the programs that a cell cannot do without
+SCORE_TOLERANCE = 1e-6  # between a score in the record and the mean of its predictions
+CURVE_FIELDS = ("rollouts", "lm_calls", "list_cost_usd", "candidate_val_score", "best_val_score")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Something that the analysis does not use: how many of which unit, in which file, and why."""
+
+    unit: str
+    file: Path
+    reason: str
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One program's scored answers in one cell: ids and groups (n,), scores (n,) with NaN where there is none.
+
+    extra: scores by other metrics, (n,) each. turns: scores of each turn or draw, (n, turns), NaN in rows without;
+    None where no row has any. calls and tokens are means: of an answered example, and of an example. usd and
+    tokens_by_kind are means of an example that the infrastructure did not lose, NaN where a row does not say: list
+    cost with every kind of token at its own price, and tokens by TOKEN_KINDS.
+    """
+
+    items: np.ndarray
+    groups: np.ndarray
+    scores: np.ndarray
+    extra: dict[str, np.ndarray]
+    turns: np.ndarray | None
+    calls: float
+    tokens: float
+    usd: float
+    tokens_by_kind: dict[str, float]
+
+
+@dataclass(frozen=True)
+class CellData:
+    """What lies beside one record: answers by program, the learning curve by field, changed instructions by role.
+
+    unusable: why the cell as a whole cannot be analysed; None for one that can.
+    """
+
+    answers: dict[str, Answers]
+    curve: dict[str, np.ndarray]
+    instructions: dict[str, Instruction]
+    left_out: list[LeftOut]
+    unusable: str | None
+
+
+@dataclass
+class CellReader:
+    """Reads the files of cells; cells that have the same rows share one array of ids and one of groups."""
+
+    _shared: dict[tuple[str, ...], tuple[np.ndarray, str | None]] = field(default_factory=dict)
+
+    def read(self, folder: Path, record: Record) -> CellData:
+        """Everything beside the record of a cell that is ok."""
+        lines, bad = read_objects(folder / PREDICTIONS, PredictionLine)
+        left_out = bad_rows(folder / PREDICTIONS, bad)
+        answers: dict[str, Answers] = {}
+        for program, own in _by_program(lines).items():
+            repeated = self._array(own)[1]
+            if repeated:
+                left_out.append(LeftOut(f"program {program}", folder / PREDICTIONS, repeated))
+            else:
+                answers[program] = self._answers(own)
+        left_out += _lost_turns(folder / PREDICTIONS, answers)
+        unusable = _unusable(folder, record, answers, len(bad))
+        if unusable:
+            left_out.append(LeftOut("cell", folder / PREDICTIONS, unusable))
+        curve = _curve(folder, record, left_out)
+        return CellData(answers, curve, _instructions(folder, left_out), left_out, unusable)
+
+    def _answers(self, lines: list[PredictionLine]) -> Answers:
+        groups = tuple(str(line.id if line.group is None else line.group) for line in lines)
+        names = next((line.extra_scores for line in lines if line.extra_scores), {})
+        extra = {name: _floats([(line.extra_scores or {}).get(name) for line in lines]) for name in names}
+        answered = [line for line in lines if line.error is None] or lines
+        reached = [line for line in lines if line.error != "infrastructure"] or lines
+        return Answers(
+            self._array(lines)[0],
+            self._shared.setdefault(groups, (np.array(groups), None))[0],
+            _floats([line.score for line in lines]),
+            extra,
+            _turn_table(lines),
+            calls=sum(line.calls or 0 for line in answered) / len(answered),
+            tokens=sum(line.tokens or 0 for line in lines) / len(lines),
+            usd=_mean([line.list_cost_usd for line in reached]),
+            tokens_by_kind={kind: _mean([getattr(line, kind) for line in reached]) for kind in TOKEN_KINDS},
+        )
+
+    def _array(self, lines: list[PredictionLine]) -> tuple[np.ndarray, str | None]:
+        """The ids of the lines, and what is said of those that come more than once."""
+        ids = tuple([str(line.id) for line in lines])
+        if ids not in self._shared:
+            array = np.array(ids)
+            values, counts = np.unique(array, return_counts=True)
+            again = values[counts > 1]
+            said = f"{len(again)} of its ids come more than once (first: '{again[0]}')" if len(again) else None
+            self._shared[ids] = array, said
+        return self._shared[ids]
+
+
+def bad_rows(path: Path, bad: Iterable[BadLine]) -> list[LeftOut]:
+    """Lines that cannot be used, those with the same reason together."""
+    left_out = []
+    for reason, lines in groupby(sorted(bad, key=lambda line: line.reason), key=lambda line: line.reason):
+        numbers = [line.number for line in lines]
+        left_out.append(LeftOut("row", path, f"{reason} (first: line {min(numbers)})", len(numbers)))
+    return left_out
+
+
+def places(where: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Index of each item in `where`, which holds all of them."""
+    if where is items:
+        return np.arange(len(items))
+    place = {item: i for i, item in enumerate(where)}
+    return np.array([place[item] for item in items], dtype=int)
+
+
+def _by_program(lines: list[PredictionLine]) -> dict[str, list[PredictionLine]]:
+    by_program: dict[str, list[PredictionLine]] = {}
+    for line in lines:
+        by_program.setdefault(line.program, []).append(line)
+    return by_program
+
+
+def _turn_table(lines: list[PredictionLine]) -> np.ndarray | None:
+    """Turn scores (n, turns), where turns is their commonest number; a row with another number is NaN."""
+    lengths = [len(line.turn_scores or ()) for line in lines]
+    if not any(lengths):
+        return None
+    counts = np.bincount(lengths)
+    counts[0] = 0
+    turns = int(counts.argmax())
+    missing = [np.nan] * turns
+    return np.array([line.turn_scores if n == turns else missing for line, n in zip(lines, lengths, strict=True)])
+
+
+def _lost_turns(path: Path, answers: dict[str, Answers]) -> list[LeftOut]:
+    left_out = []
+    for program, found in answers.items():
+        lost = 0 if found.turns is None else int(np.isnan(found.turns).any(axis=1).sum())
+        if lost:
+            reason = f"{program}: no score of every turn"
+            left_out.append(LeftOut("row of the turn table", path, reason, lost))
+    return left_out
+
+
+def _unusable(folder: Path, record: Record, answers: dict[str, Answers], bad: int) -> str | None:
+    """Why the predictions are not those of the record; None when they are. bad: lines that cannot be used."""
+    if not (folder / PREDICTIONS).exists():
+        return f"{PREDICTIONS} is missing"
+    for program in PAIR:
+        if program not in answers:
+            return f"no usable lines of the program '{program}'"
+    baseline, final = answers["baseline"], answers["final"]
+    items = np.intersect1d(baseline.items, final.items) if baseline.items is not final.items else final.items
+    before = baseline.scores[places(baseline.items, items)]
+    after = final.scores[places(final.items, items)]
+    both = ~np.isnan(before) & ~np.isnan(after)
+    paired = int(both.sum())
+    if not paired:
+        return "no row has a score of both programs"
+    if record.n is not None and not paired <= record.n <= paired + bad:
+        return f"the record says n = {record.n}, and {paired} rows have the scores of both programs"
+    for program, score, scores in (("baseline", record.baseline_score, before), ("final", record.final_score, after)):
+        if score is not None and not bad and abs(scores[both].mean() - score) > SCORE_TOLERANCE:
+            return f"the record says {program}_score = {score:.4f}, and the rows give {scores[both].mean():.4f}"
+    return None
+
+
+def _curve(folder: Path, record: Record, left_out: list[LeftOut]) -> dict[str, np.ndarray]:
+    """The learning curve as arrays by field; {} when it has no point or cannot be used."""
+    path = folder / CURVE
+    if not path.exists() and record.cell.optimizer == "none":
+        return {}
+    try:
+        points: list[CurvePoint] = read_checked(path, LearningCurve).points
+    except RecordError as error:
+        left_out.append(LeftOut("learning curve", path, str(error)))
+        return {}
+    if not points:
+        return {}
+    numbers = {name: _floats([getattr(point, name) for point in points]) for name in CURVE_FIELDS}
+    return numbers | {"on_train": np.array([point.rows == "train" for point in points])}
+
+
+def _instructions(folder: Path, left_out: list[LeftOut]) -> dict[str, Instruction]:
+    """The instructions that optimization changed, by role."""
+    path = folder / PROGRAM
+    if not path.exists():
+        return {}
+    try:
+        roles = read_checked(path, ProgramText).instructions
+    except RecordError as error:
+        left_out.append(LeftOut("text of the program", path, str(error)))
+        return {}
+    return {role: text for role, text in roles.items() if text.before != text.after}
+
+
+def _mean(values: list[float | None] | list[int | None]) -> float:
+    """Mean of values that are all known; NaN where one is not."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else float("nan")
+
+
+def _floats(values: list[float | None]) -> np.ndarray:
+    return np.array(values, dtype=float)

@@ -1,0 +1,383 @@
+"""What a cell leaves on disk, as types: its record, learning curve, prediction lines and call lines.
+
+The types are the schema. `decode` and `decode_lines` read a file against them, `encode` writes one, and
+`json_schema` exports them (`python -m scaling.record > docs/record.schema.json`). A field that a file lacks reads as
+its default, which is null where nothing is known; a field that a type does not name is ignored; a wrong type or a
+number out of bounds is one clear line. Scores are fractions from 0 to 1, costs are US dollars, times are seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from scaling.types import Cell
+
+# cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens.
+TOKEN_KINDS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
+MOST = 10**12  # of any number of a cell
+
+Score = Annotated[float, Meta(ge=0, le=1, description="a fraction from 0 to 1")]
+Change = Annotated[float, Meta(ge=-1, le=1, description="a difference of two fractions")]
+Count = Annotated[int, Meta(ge=0, le=10**15)]
+Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
+Dollars = Annotated[float, Meta(ge=0, le=1e15, description="US dollars")]
+Seconds = Annotated[float, Meta(ge=0, le=1e15)]
+Interval = tuple[Change, Change]
+CellId = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="16 hex digits over all fields of the cell")]
+Status = Literal["ok", "error", "invalid", "skipped", "budget", "interrupted"]
+
+T = TypeVar("T")
+
+
+class RecordError(ValueError):
+    """A file, or a line of one, that does not fit its type; the message is one line and names the field."""
+
+
+class Usage(Struct):
+    """Sums over the calls of one phase. A sum is null once a call whose share is not known is in it."""
+
+    calls: Count = 0
+    cache_hits: Count = 0
+    failed_calls: Count = 0
+    prompt_tokens: Count | None = 0
+    completion_tokens: Count | None = 0
+    list_cost_usd: Dollars | None = 0.0
+    billed_cost_usd: Dollars | None = 0.0
+
+
+class PhaseUsage(Struct):
+    """Usage by phase: optimize (all calls until the program is chosen) and evaluate (scoring it)."""
+
+    optimize: Usage | None = None
+    evaluate: Usage | None = None
+
+
+class Proposals(Struct):
+    """Proposals of an optimizer: tried, without a usable answer, and accepted."""
+
+    tried: Count | None = None
+    unparsed: Count | None = None
+    accepted: Count | None = None
+
+
+class TurnSummary(Struct):
+    """Mean score of each turn, the gain from the first to the last, and the sums that add up to it.
+
+    wrong_to_right minus right_to_wrong is gain times examples; format_repairs is the part of wrong_to_right whose
+    first turn had no usable answer.
+    """
+
+    scores: list[Score]
+    gain: Change
+    wrong_to_right: Number
+    right_to_wrong: Number
+    format_repairs: Number
+
+
+class ErrorRates(Struct):
+    """Shares of test examples lost to the infrastructure, and without a usable answer."""
+
+    infrastructure: Score | None = None
+    parse: Score | None = None
+
+
+class HostedJob(Struct, omit_defaults=True):
+    """Facts of a job at a hosted optimizer. best_score is the service's own and may have any scale."""
+
+    mode: str | None = None
+    backend: str | None = None
+    job_id: str | int | None = None
+    job_status: str | None = None
+    best_score: Number | None = None
+    best_prompt: Any = None
+    note: str | None = None
+    max_cost_usd: Dollars | None = None
+    rollouts_list_cost_usd: Dollars | None = None
+    elapsed_seconds: Seconds | None = None
+
+
+class Environment(Struct):
+    """Versions and platform; no host name, no user name, no path."""
+
+    python: str | None = None
+    packages: dict[str, str | None] = {}
+    git: str | None = None
+    platform: str | None = None
+
+
+class DataFacts(Struct):
+    """Where the rows came from, and digests of all rows of the cell and of its test rows."""
+
+    source: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+    test_sha256: str | None = None
+    dropped_near_copies: Count | None = None
+
+
+class ModelFacts(Struct):
+    """What was known of the task model when the cell ran."""
+
+    parameters_billions: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    parameters_status: str | None = None
+    price_date: str | None = None
+    output_usd_per_million: Dollars | None = None
+    context_length: Count | None = None
+
+
+class Failure(Struct, omit_defaults=True):
+    """Why a cell has no score. The traceback names files without the folders of the machine."""
+
+    kind: str
+    message: str
+    traceback: str | None = None
+
+
+class Versioned(Struct):
+    """The one field that is looked at first."""
+
+    schema_version: Any = None
+
+
+class Record(Struct, kw_only=True):
+    """results.json: one cell with its outcome. Written last, so that a record means a cell that has ended."""
+
+    schema_version: int
+    status: Status
+    cell_id: CellId
+    cell: Cell
+    task_class: str | None = None
+    split: str | None = None
+    n: Count | None = None
+    level: str | None = "this program"
+    sample: bool | None = None
+    note: str | None = None
+    unchanged: bool | None = None
+    proposals: Proposals | None = None
+    baseline_score: Score | None = None
+    final_score: Score | None = None
+    improvement: Change | None = None
+    baseline_ci95: Interval | None = None
+    final_ci95: Interval | None = None
+    improvement_ci95: Interval | None = None
+    at_equal_calls_score: Score | None = None
+    check_score: Score | None = None
+    check_n: Count | None = None
+    turns: TurnSummary | None = None
+    failure_kinds: dict[str, dict[str, Count]] | None = None
+    extra_scores: dict[str, dict[str, Score | None]] | None = None
+    val_baseline_score: Score | None = None
+    val_final_score: Score | None = None
+    rollouts_used: Count | None = None
+    hosted: HostedJob | None = None
+    optimize_seconds: Seconds | None = None
+    lm_calls_per_example: Annotated[float, Meta(ge=0, le=1e9)] | None = None
+    usage: PhaseUsage | None = None
+    proposal_usage: Usage | None = None
+    error_rates: ErrorRates | None = None
+    elapsed_seconds: Seconds | None = None
+    environment: Environment | None = None
+    data: DataFacts | None = None
+    model: ModelFacts | None = None
+    error: Failure | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which `decode` turns into a RecordError, for numbers of the cell that none can have."""
+        for name, value in asdict(self.cell).items():
+            lowest = {"seed": -MOST, "steps": 1}.get(name, 0)
+            if isinstance(value, int | float) and not lowest <= value <= MOST:
+                raise ValueError(f"cell.{name} is {value}, outside {lowest} to {MOST}")
+
+
+class PredictionLine(Struct, kw_only=True, gc=False):
+    """One line of predictions.jsonl: one example under one program.
+
+    A score is null only where the infrastructure failed; an answer without a usable form scores 0 with its kind in
+    `error`. turn_scores has the score of each turn or draw. `group` (default: the id) is what intervals resample.
+    Tokens and dollars are sums over the example's calls, null where a call does not say; `tokens` counts what is said.
+    """
+
+    program: str
+    id: str | int
+    group: str | int | None = None
+    draw: Count = 0
+    gold: Any = None
+    prediction: Any = None
+    score: Score | None = None
+    extra_scores: dict[str, Score | None] | None = None
+    turn_scores: list[Score] | None = None
+    first_turn_failed: bool = False
+    notes: dict[str, Any] | None = None
+    tool_calls: Any = None
+    calls: Count | None = None
+    tokens: Count | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    cached_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
+    list_cost_usd: Dollars | None = None
+    latency_seconds: Seconds | None = None
+    error: str | None = None
+    failure_kind: str | None = None
+
+
+class CallRecord(Struct, kw_only=True):
+    """One line of calls.jsonl: one LM call. It holds no prompt and no key.
+
+    cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens.
+    """
+
+    phase: str
+    role: str
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    cached_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
+    list_cost_usd: Dollars | None = None
+    billed_cost_usd: Dollars | None = None
+    latency_seconds: Seconds | None = None
+    attempts: Count | None = None
+    cache_hit: bool = False
+    error: str | None = None
+
+
+class CurvePoint(Struct, kw_only=True):
+    """One evaluation of a candidate, as it ended: what had been used by then, and its score on `val_n` rows.
+
+    rows: select or train. Only full passes over select move best_val_score. test_score is filled after optimization.
+    """
+
+    rollouts: Count
+    lm_calls: Count | None = None
+    tokens: Count | None = None
+    list_cost_usd: Dollars | None = None
+    elapsed_seconds: Seconds | None = None
+    rows: str | None = None
+    val_n: Count | None = None
+    candidate_val_score: Score | None = None
+    best_val_score: Score | None = None
+    test_score: Score | None = None
+
+
+class LearningCurve(Struct):
+    """learning_curve.json: the points of one cell in the order in which they were made."""
+
+    points: list[CurvePoint]
+    cell_id: str | None = None
+
+
+class Instruction(Struct):
+    """A role's instruction before and after optimization."""
+
+    before: str
+    after: str
+
+
+class ProgramText(Struct):
+    """What is read of program.json: the instructions by role. The rest of that file is DSPy's."""
+
+    instructions: dict[str, Instruction] = {}
+
+
+class CellClaim(Struct):
+    """cell.json: the cell that a folder belongs to, written before anything else."""
+
+    cell_id: CellId
+    cell: Cell
+
+
+class CellPlan(Struct):
+    """What a cell was estimated at before it ran, in plan.json: (low, high) of each figure."""
+
+    calls: tuple[Number, Number]
+    tokens: tuple[Number, Number]
+    cell: Cell
+    usd: tuple[Number, Number] | None = None
+    chain: tuple[Number, Number] | None = None
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that cannot be used: its number, counted from 1, and why."""
+
+    number: int
+    reason: str
+
+
+def encode(value: Any, indent: int = 0) -> bytes:
+    """A value as JSON in UTF-8, on one line or indented: NaN as null, what JSON does not know as its text."""
+    try:
+        data: bytes = msgspec.json.encode(value, enc_hook=_plain)
+    except UnicodeEncodeError:  # half a surrogate pair, as models write them: a question mark takes its place
+        text = json.dumps(msgspec.to_builtins(value, enc_hook=_plain), ensure_ascii=False)
+        data = text.encode("utf-8", "replace")
+    return msgspec.json.format(data, indent=indent) + b"\n" if indent else data
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """One object of this kind. Raises RecordError for anything else."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(_reason(error)) from None
+
+
+def decode_lines(data: bytes, kind: type[T]) -> tuple[list[T], list[BadLine]]:
+    """The lines of a .jsonl file that are of this kind, and the others with the reason. Empty lines count as none."""
+    decoder = msgspec.json.Decoder(kind)
+    try:
+        return decoder.decode_lines(data), []
+    except (ValueError, RecursionError):
+        pass  # found out line by line which one it was
+    good: list[T] = []
+    bad: list[BadLine] = []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.strip():
+            try:
+                good.append(decoder.decode(line))
+            except (ValueError, RecursionError) as error:
+                bad.append(BadLine(number, _reason(error)))
+    return good, bad
+
+
+def as_plain(record: Struct) -> dict[str, Any]:
+    """A record as the plain data that its file holds."""
+    plain: dict[str, Any] = msgspec.to_builtins(record, enc_hook=_plain)
+    return plain
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of all files of a cell: the record itself, and the others among the definitions."""
+    _, definitions = msgspec.json.schema_components(
+        [Record, LearningCurve, PredictionLine, CallRecord], ref_template="#/$defs/{name}"
+    )
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Files of a cell"}
+    return head | {"$ref": "#/$defs/Record", "$defs": definitions}
+
+
+def _plain(value: Any) -> Any:
+    """A value of a type that JSON does not know: numpy's floats are floats, everything else is its text."""
+    return float(value) if isinstance(value, float) else str(value)
+
+
+def _reason(error: BaseException) -> str:
+    """msgspec's error in one line: the field first, where there is one."""
+    if isinstance(error, msgspec.ValidationError):
+        text, _, place = str(error).partition(" - at `$")
+        field = place.rstrip("`").lstrip(".")
+        text = re.sub("`", "", text[0].lower() + text[1:])
+        return f"field '{field}': {text}" if field else text
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return "no JSON"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")

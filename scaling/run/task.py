@@ -1,0 +1,34 @@
+"""What a cell needs to run: its task, and the choices of a sweep that change no answer. Plain data that can travel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaling.models import Model
+from scaling.store import CellFiles
+from scaling.types import Benchmark, Cell, Splits
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Choices of a sweep that change no answer: how fast, how patient, what counts as broken."""
+
+    timeout: float = 120.0
+    max_error_rate: float = 0.02
+    log: Path | None = None  # where the optimizers' own output goes; None drops it
+    hosted: Any = None  # where hosted jobs are sent (hosted.client.Hosted)
+
+
+@dataclass(frozen=True)
+class CellTask:
+    """Everything one cell needs: plain data, the loaded benchmark, the models it calls, where it writes."""
+
+    cell: Cell
+    bench: Benchmark
+    splits: Splits
+    model: Model
+    optimizer_model: Model
+    files: CellFiles
+    phase: int = 0  # the cells of a study's earlier phase start first
