@@ -349,7 +349,7 @@ def decode_lines(data: bytes, kind: type[T]) -> tuple[list[T], list[BadLine]]:
 
 def as_plain(record: Struct) -> dict[str, Any]:
     """A record as the plain data that its file holds."""
-    plain: dict[str, Any] = msgspec.to_builtins(record, enc_hook=_plain)
+    plain: dict[str, Any] = msgspec.json.decode(encode(record))
     return plain
 
 

@@ -14,8 +14,8 @@ import run_scaling_experiment as script
 from benchmarks import toolqa
 from benchmarks.toolqa.data import load
 from benchmarks.toolqa.tools import SAMPLE, calculate, look_up, make_tools
+from scaling.analysis.loading import load as load_results
 from scaling.analysis.report import notes_of
-from scaling.analysis.results import load as load_results
 from scaling.data import load_benchmark
 from scaling.run.pipelines import MAX_TOOL_TURNS, MultiStepClassifier
 from scaling.types import UsageError
