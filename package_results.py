@@ -17,11 +17,14 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import analyze_results
-from scaling.store import AGGREGATE, CACHE, LOG, RECORD, SWEEP, read_records
+from scaling.record import Record, RecordError, as_plain
+from scaling.store import AGGREGATE, CACHE, LOG, SWEEP, read_record, record_paths
 from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
 
 ROOT = Path(__file__).parent
@@ -31,7 +34,7 @@ LEFT_OUT = {Path(CACHE).parts[0], Path(LOG).name, Path(SWEEP).name, Path(AGGREGA
 AXES = {"benchmark": "benchmarks", "pipeline": "pipelines", "steps": "steps", "optimizer": "optimizers",
         "model": "models", "run": "run_list"}  # fmt: skip
 COPIED = ("optimizer_model", "seed", "temperature", "rollout_budget", "train_size", "val_size", "test_size", "labels",
-          "feedback", "synth_mode", "synth_rollouts")  # fmt: skip
+          "feedback", "closed_book", "synth_mode", "synth_rollouts")  # fmt: skip
 HOW_TO = """To run any of these cells again: Python 3.11 to 3.13, `pip install -r requirements.lock`, then
 
     python run_scaling_experiment.py --config configs/<cell_id>.toml --data hub
@@ -80,18 +83,31 @@ def write_package(results: Path, output: Path) -> int:
 
 def stage_results(results: Path, stage: Path) -> int:
     """Copy everything that is a result, without what names this machine; returns the number of cells."""
-    records = read_records([results])
+    records = usable_records(results)
     if not records:
         raise UsageError(f"no results in {results}. Run: python run_scaling_experiment.py --quick")
     for path in sorted(results.rglob("*")):
         inside = path.relative_to(results)
         if path.is_file() and not LEFT_OUT & set(inside.parts):
-            text = path.read_text(encoding="utf-8")
-            if path.name == RECORD or path.suffix == ".json":
-                text = json.dumps(without_places(json.loads(text)), indent=2, ensure_ascii=False) + "\n"
+            try:
+                text = path.read_text(encoding="utf-8")
+                if path.suffix == ".json":
+                    text = json.dumps(without_places(json.loads(text)), indent=2, ensure_ascii=False) + "\n"
+            except (ValueError, RecursionError):  # what names this machine could not be taken out of it
+                print(f"left out: {path} is damaged", file=sys.stderr)
+                continue
             _refuse_keys(text, path)
             _write(stage / inside, text)
     return len(records)
+
+
+def usable_records(results: Path) -> list[Record]:
+    """The records under a folder that can be read."""
+    records = []
+    for path in record_paths([results]):
+        with suppress(RecordError):
+            records.append(read_record(path))
+    return records
 
 
 def without_places(value: Any, name: str = "") -> Any:
@@ -109,17 +125,17 @@ def without_places(value: Any, name: str = "") -> Any:
 
 def configs(results: Path) -> Iterator[tuple[str, str]]:
     """(cell_id, TOML text) of each cell, to be run with --config."""
-    for _, record in read_records([results]):
-        cell = record["cell"]
-        fields = {"name": record["cell_id"]} | {axis: [cell[name]] for name, axis in AXES.items()}
-        fields |= {name: cell[name] for name in COPIED if cell.get(name) is not None}
+    for record in usable_records(results):
+        cell = asdict(record.cell)
+        fields = {"name": record.cell_id} | {axis: [cell[name]] for name, axis in AXES.items()}
+        fields |= {name: cell[name] for name in COPIED if cell[name] is not None}
         fields["data"] = cell["data"] if cell["data"] in ("hub", "sample") else "hub"
-        yield record["cell_id"], "".join(f"{name} = {json.dumps(value)}\n" for name, value in fields.items())
+        yield record.cell_id, "".join(f"{name} = {json.dumps(value)}\n" for name, value in fields.items())
 
 
 def digests(results: Path) -> dict[str, Any]:
     """cell_id -> source, revision and digests of the rows that it was dealt."""
-    return {record["cell_id"]: record.get("data") for _, record in read_records([results])}
+    return {record.cell_id: as_plain(record.data) if record.data else None for record in usable_records(results)}
 
 
 def lock() -> str:

@@ -59,7 +59,7 @@ def write_cells(results: Path) -> int:
                     test_size=ITEMS, data_sha256=f"{b}{run}")  # fmt: skip
         lines, base, final = files[b, number % 12]
         one = files_of(cell, results)
-        write_json(one.record, record(cell, base, final if optimizer != "none" else base))
+        write_json(one.record, record(cell, base, final))
         write_json(one.curve, {"cell_id": cell.cell_id, "points": curve(rng) if optimizer != "none" else []})
         one.predictions.write_bytes(lines)
     return number + 1

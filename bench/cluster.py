@@ -13,9 +13,10 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+
+from msgspec.structs import replace
 
 import run_scaling_experiment as script
 from bench.gateway import LATENCY, PLACES, serving
@@ -28,7 +29,7 @@ from scaling.llm.cache import Cache
 from scaling.llm.gateway import Call, Gateway, Meter
 from scaling.models import Model, load_registry
 from scaling.run.runner import CellTask, Settings
-from scaling.store import RECORD, read_records, write_aggregate, write_json
+from scaling.store import RECORD, read_records, write_aggregate, write_record
 from scaling.types import digest
 
 CELLS, LEFT = 10_000, 10
@@ -205,11 +206,10 @@ def settle_all(results: Path) -> None:
     with serving(0.0) as (url, _):
         few = [*command(url, results), "--runs", "1"]
         subprocess.run(few, check=True, stdout=subprocess.DEVNULL)
-        made = {record["cell"]["steps"]: record for _, record in read_records([results])}
+        made = {record.cell.steps: record for _, record in read_records([results])}
         for item in planned(command(url, results)[2:]):
             item.files.take(item.cell)
-            own = {"cell_id": item.cell.cell_id, "cell": asdict(item.cell)}
-            write_json(item.files.record, made[item.cell.steps] | own)
+            write_record(item.files, replace(made[item.cell.steps], cell_id=item.cell.cell_id, cell=item.cell))
 
 
 def planned(argv: list[str]) -> list[CellTask]:

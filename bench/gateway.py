@@ -30,6 +30,7 @@ from scaling.llm.gateway import Gateway, Meter, make_lm
 from scaling.models import Model
 from scaling.plan import Study
 from scaling.store import PLAN, read_json, read_records
+from scaling.types import Cell
 from tests.support import toy
 from tests.support.server import ScriptedServer
 
@@ -94,18 +95,20 @@ def run_sweep(axes: dict[str, Any], url: str, output: Path, places: int) -> tupl
     started = time.perf_counter()
     records = script.run_sweep(study, options)
     wall = time.perf_counter() - started
-    bad = [record["error"] for record in records if record["status"] != "ok"]
+    bad = [record.error for record in records if record.status != "ok"]
     if bad:
         raise RuntimeError(f"a cell of the benchmark failed: {bad[0]}")
-    used = [part for record in records for part in record["usage"].values()]
+    used = [
+        part for record in records if record.usage for part in (record.usage.optimize, record.usage.evaluate) if part
+    ]
     planned = read_json(output / PLAN)
-    longest = max(records, key=lambda record: planned[record["cell_id"]]["chain"][1])
-    return wall, sum(part["calls"] - part["cache_hits"] for part in used), longest["cell"]
+    longest = max(records, key=lambda record: planned[record.cell_id]["chain"][1])
+    return wall, sum(part.calls - part.cache_hits for part in used), longest.cell
 
 
-def chain_of(cell: dict[str, Any], axes: dict[str, Any], output: Path) -> int:
+def chain_of(cell: Cell, axes: dict[str, Any], output: Path) -> int:
     """Calls of a cell that wait for one another: run alone, the most requests of which no two overlap."""
-    alone = {"steps": [cell["steps"]], "optimizers": [cell["optimizer"]], "runs": 1, "run_list": [cell["run"]]}
+    alone = {"steps": [cell.steps], "optimizers": [cell.optimizer], "runs": 1, "run_list": [cell.run]}
     with serving(LATENCY) as (url, ask):
         run_sweep(axes | alone, url, output, places=512)
         requests = ask("requests")

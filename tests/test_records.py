@@ -222,9 +222,10 @@ def analyse(folder: Path) -> Results | None:
     except UsageError as error:
         assert "\n" not in str(error) and str(folder) in str(error)
         return None
+    written = report.report_of(findings)
     for write in (report.write_markdown, report.write_latex):
-        write(folder / "written", findings)
-    report.write_html(folder / "report.html", findings, {})
+        write(folder / "written", written)
+    report.write_html(folder / "report.html", written, findings, {})
     return findings.results
 
 

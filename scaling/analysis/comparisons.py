@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from scaling.analysis.hypotheses import TEST_COLUMNS, Grid, Key, judge
@@ -38,7 +39,11 @@ def entries_of(results: Results) -> list[Entry]:
         for steps, keys in by_steps.items():
             final, base = results.arm(keys), results.arm(keys, "baseline")
             if final is not None and base is not None:
-                base = Arm(base.benchmark, "none", base.items, base.groups, base.scores)
+                both = final.items[np.isin(final.items, base.items)]  # a lost call takes the row from both
+                if not len(both):
+                    continue
+                base = Arm(base.benchmark, "none", base.items, base.groups, base.scores).at(both)
+                final = final.at(both)
                 row = results.cells.loc[keys[0]]
                 size = None if pd.isna(row["parameters_billions"]) else float(row["parameters_billions"])
                 found.append(Entry(name_of(series), steps, keys, final, base, (size, str(row["parameters_status"]))))

@@ -107,8 +107,8 @@ def _score_prediction(
 
 def _total(calls: list[dict[str, Any]], name: str) -> float | None:
     """The sum of a number over an example's calls; None where a call does not know it."""
-    values = [call.get(name) for call in calls]
-    return None if None in values else round(sum(values), 12)
+    known = [value for call in calls if (value := call.get(name)) is not None]
+    return round(sum(known), 12) if len(known) == len(calls) else None
 
 
 def _score_turn(bench: Benchmark, example: dspy.Example, turn: dict[str, Any]) -> float:
