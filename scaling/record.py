@@ -30,7 +30,7 @@ Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
 Dollars = Annotated[float, Meta(ge=0, le=1e15, description="US dollars")]
 Seconds = Annotated[float, Meta(ge=0, le=1e15)]
 Interval = tuple[Change, Change]
-CellId = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="16 hex digits over all fields of the cell")]
+CellId = Annotated[str, Meta(pattern="^[0-9A-Za-z_-]{1,64}$", description="a digest of all fields of the cell")]
 Status = Literal["ok", "error", "invalid", "skipped", "budget", "interrupted"]
 
 T = TypeVar("T")

@@ -14,10 +14,13 @@ import pytest
 
 import package_results
 import run_scaling_experiment as script
-from scaling.types import EXIT_OK, EXIT_USAGE
+from scaling import plan
+from scaling.types import EXIT_OK, EXIT_USAGE, Cell
 from tests.conftest import SMALL
 from tests.support import toy
+from tests.support.damaged import content, made
 from tests.support.files import read
+from tests.support.made_up import write_cell
 from tests.support.server import ScriptedServer
 
 
@@ -108,6 +111,26 @@ def test_a_key_in_the_records_is_refused(
     assert package_results.main(["--results-dir", str(tmp_path / "results"), "--output", str(target)]) == EXIT_USAGE
     error = capsys.readouterr().err
     assert "TOY_API_KEY" in error and "sk-planted" not in error and not target.exists()
+
+
+def test_its_configs_keep_every_choice_of_a_cell(tmp_path: Path) -> None:
+    cell = Cell("toolqa", "chain", 2, "none", "made/up", "made/up", run=3, seed=7, feedback="oracle", closed_book=True,
+                labels=4, data_sha256="0")  # fmt: skip
+    write_cell(tmp_path, cell, 0.5)
+    ((_, text),) = package_results.configs(tmp_path)
+    (tmp_path / "cell.toml").write_text(text)
+    study = plan.load_study(str(tmp_path / "cell.toml"))
+    assert (study.closed_book, study.feedback, study.seed, study.labels) == (True, "oracle", 7, 4)
+    assert study.run_list == [3]
+
+
+def test_damaged_files_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for number, damage in enumerate([content("results.json", b"{"), content("learning_curve.json", b"\xff")]):
+        damage(write_cell(tmp_path / "results", made("toy", 1, "gepa", number), 0.5))
+    assert package_results.stage_results(tmp_path / "results", tmp_path / "stage") == 1
+    told = capsys.readouterr().err.splitlines()
+    assert [Path(line.split()[2]).name for line in told] == ["results.json", "learning_curve.json"]
+    assert len(list((tmp_path / "stage").rglob("predictions.jsonl"))) == 2
 
 
 def test_without_results_there_is_nothing_to_pack(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
