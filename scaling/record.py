@@ -228,6 +228,23 @@ class PredictionLine(Struct, kw_only=True, gc=False):
     failure_kind: str | None = None
 
 
+class Answer(Struct, kw_only=True):
+    """The answer to one LM call: what the cache keeps of it, and how it came (attempts, cache_hit).
+
+    cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens.
+    """
+
+    outputs: list[Any]
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    cached_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
+    list_cost_usd: Dollars | None = None
+    latency_seconds: Seconds | None = None
+    attempts: Count | None = None
+    cache_hit: bool = False
+
+
 class CallRecord(Struct, kw_only=True):
     """One line of calls.jsonl: one LM call. It holds no prompt and no key.
 

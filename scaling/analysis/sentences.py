@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pandas as pd
 
 from scaling.analysis.comparisons import FAMILIES
@@ -71,6 +73,11 @@ def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:
         notes.append(
             "Each cell has one run. Its numbers are about these programs on these rows, and not about an optimizer, a "
             "number of steps or a model: a second run may come out differently."
+        )
+    if results.left_out:
+        units = ", ".join(f"{count} x {unit}" for unit, count in Counter(u.unit for u in results.left_out).items())
+        notes.append(
+            f"Left out because it could not be used: {units}. The table 'Left out' names each file and reason."
         )
     without = int((cells["status"] != "ok").sum())
     if without:
