@@ -191,9 +191,11 @@ class Record(Struct, kw_only=True):
     def __post_init__(self) -> None:
         """Raises ValueError, which `decode` turns into a RecordError, for numbers of the cell that none can have."""
         for name, value in asdict(self.cell).items():
-            lowest = {"seed": -MOST, "steps": 1}.get(name, 0)
+            lowest = {"seed": -MOST, "steps": 1, "select_size": 1}.get(name, 0)
             if isinstance(value, int | float) and not lowest <= value <= MOST:
                 raise ValueError(f"cell.{name} is {value}, outside {lowest} to {MOST}")
+        if self.cell.select_size > self.cell.val_size:
+            raise ValueError(f"cell.select_size is {self.cell.select_size} of {self.cell.val_size} rows (cell.val_size)")
 
 
 class PredictionLine(Struct, kw_only=True, gc=False):
