@@ -195,7 +195,7 @@ class Record(Struct, kw_only=True):
             if isinstance(value, int | float) and not lowest <= value <= MOST:
                 raise ValueError(f"cell.{name} is {value}, outside {lowest} to {MOST}")
         if self.cell.select_size > self.cell.val_size:
-            raise ValueError(f"cell.select_size is {self.cell.select_size} of {self.cell.val_size} rows (cell.val_size)")
+            raise ValueError(f"cell.select_size is {self.cell.select_size}, more than cell.val_size")
 
 
 class PredictionLine(Struct, kw_only=True, gc=False):
