@@ -23,13 +23,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
+from scaling.analysis.text import plain
+
 Dash = str | tuple[int, tuple[int, ...]]
 # Okabe and Ito's colour-blind safe palette, darkest first so that it also orders in grey.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]
 DASHES: list[Dash] = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 POINTS = 100.0
-MOST_IN_LEGEND = 15
+MOST_IN_LEGEND, LONGEST_NAME = 15, 40
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its two
 LETTER_WIDTH, HANDLE_WIDTH, LEGEND_ROW = 0.055, 0.45, 0.15  # inches, of a legend
 
@@ -65,7 +67,7 @@ def save(figure: Figure, path: Path, formats: list[str]) -> None:
 def footer(figure: Figure, text: str) -> Figure:
     """What the reader must know of the data, in small print under the picture."""
     width, height = figure.get_size_inches()
-    lines = textwrap.fill(text, int(width * 22))
+    lines = textwrap.fill(plain(text), int(width * 22))
     share = (0.1 * (lines.count("\n") + 1) + 0.05) / height
     figure.set_layout_engine("constrained", rect=(0, share, 1, 1 - share))
     figure.text(0.01, share, lines, fontsize=5.5, color="0.35", va="top")
@@ -119,7 +121,13 @@ def shared_legend(figure: Figure, axes: list[Axes], columns: int = 3) -> None:
     figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncol=columns, frameon=False)
 
 
+def shown(name: str) -> str:
+    """A name as a figure can show it: without control characters, and not so long that the axes have no place."""
+    text = plain(name)
+    return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
+
+
 def _short(labels: list[str]) -> list[str]:
     """Labels without the folders in models' names, where they still differ then."""
     shorter = [re.sub(r"[\w.-]+/(?=[\w.-])", "", label) for label in labels]
-    return shorter if len(set(shorter)) == len(labels) else labels
+    return [shown(label) for label in (shorter if len(set(shorter)) == len(labels) else labels)]

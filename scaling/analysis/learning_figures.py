@@ -15,6 +15,7 @@ from scaling.analysis.figure_style import (
     look,
     panels,
     shared_legend,
+    shown,
 )
 from scaling.analysis.findings import Findings
 from scaling.analysis.text import plural
@@ -66,7 +67,7 @@ def learning_curves(lines: list[LearningLine], axis: str) -> Figure:
         if line.panel in axes:
             _one_learning_curve(line, axis, order.index(line.line), axes[line.panel])
     for name, ax in axes.items():
-        ax.set(title=name, ylim=(-2, 102))
+        ax.set(title=shown(name), ylim=(-2, 102))
     for ax in list(axes.values())[-4:]:  # the lowest of each column
         ax.set_xlabel(CURVE_AXES[axis])
     if len(names) > len(axes):

@@ -22,10 +22,12 @@ from scaling.analysis.figure_style import (
     look,
     panels,
     shared_legend,
+    shown,
 )
 from scaling.analysis.findings import Curves, Findings
 from scaling.analysis.money import cost_column, pareto
 from scaling.analysis.summary import OPTIMIZER_NAMES
+from scaling.analysis.text import plural
 
 
 def scaling_curve(summary: pd.DataFrame, ax: Axes, curves: Curves | None = None) -> Axes:
@@ -63,7 +65,7 @@ def scaling_curves_overall(summary: pd.DataFrame, curves: Curves | None = None) 
     figure, axes = panels(sorted(summary["benchmark"].unique()), height=2.3)
     for name, ax in axes.items():
         part = summary[summary["benchmark"] == name]
-        scaling_curve(part, ax, curves).set_title(f"{name}\n{_rows(part)}")
+        scaling_curve(part, ax, curves).set_title(f"{shown(name)}\n{_rows(part)}")
         ax.label_outer()
     shared_legend(figure, list(axes.values()))
     return figure
@@ -73,7 +75,7 @@ def one_scaling_curve(summary: pd.DataFrame, benchmark: str, curves: Curves | No
     """One benchmark alone, one column wide."""
     figure, ax = plt.subplots(figsize=(COLUMN, 2.9))
     part = summary[summary["benchmark"] == benchmark]
-    scaling_curve(part, ax, curves).set_title(f"{benchmark} ({_rows(part)})")
+    scaling_curve(part, ax, curves).set_title(f"{shown(benchmark)} ({_rows(part)})")
     shared_legend(figure, [ax], columns=2)
     return figure
 
@@ -91,12 +93,12 @@ def improvement_heatmap(summary: pd.DataFrame, optimizer: str) -> Figure:
         values, ax=ax, annot=texts, fmt="", cmap="PuOr_r", vmin=-limit, vmax=limit, linewidths=1,
         annot_kws={"fontsize": 6.5}, cbar_kws={"label": "points\n(hatched: the interval holds 0)"},
     )  # fmt: skip
-    _hatch(part, list(values.index), list(values.columns), ax)
+    _hatch(part, list(values.index), [int(steps) for steps in values.columns], ax)
     for row, column in zip(*np.where(values.isna().to_numpy()), strict=True):
         ax.text(column + 0.5, row + 0.5, "not run", ha="center", va="center", fontsize=6.5, color="0.4")
     ax.grid(False)
     ax.set(xlabel="steps", ylabel="", title=f"change on test rows by\n{OPTIMIZER_NAMES.get(optimizer, optimizer)}")
-    ax.tick_params(axis="y", rotation=0)
+    ax.set_yticklabels(["\n".join(map(shown, name.split("\n"))) for name in values.index], rotation=0)
     return figure
 
 
@@ -121,7 +123,7 @@ def optimizer_comparison(summary: pd.DataFrame) -> Figure:
             POINTS * mine["final_score"], np.array(y) + offset, xerr=error_bars(mine), linestyle="none", capsize=3,
             color=colour, marker=marker, label=line,
         )  # fmt: skip
-    ax.set_yticks(range(len(rows)), [f"{b}, {s} {'step' if s == 1 else 'steps'}" for b, s in rows])
+    ax.set_yticks(range(len(rows)), [f"{shown(benchmark)}, {plural(steps, 'step')}" for benchmark, steps in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set(xlabel="test score (points)", title="optimizers side by side")
     shared_legend(figure, [ax])
@@ -149,7 +151,7 @@ def cost_quality(summary: pd.DataFrame) -> Figure:
         ax.plot(cost[front], POINTS * score[front], color="0.5", linewidth=0.8, drawstyle="steps-post",
                 label="no cheaper cell scores as high")  # fmt: skip
         wide = part[column].max() > 10 * part[column].min()
-        ax.set(title=name, xlabel=f"{unit} (log scale)" if wide else unit, ylim=(-2, 102))
+        ax.set(title=shown(name), xlabel=f"{unit} (log scale)" if wide else unit, ylim=(-2, 102))
         log_axis(ax) if wide else ax.set_xlim(0, 1.15 * part[column].max())
     next(iter(axes.values())).set_ylabel("test score (points), number: steps")
     shared_legend(figure, list(axes.values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
@@ -21,6 +21,7 @@ from scaling.analysis.stats import (
     run_variances,
     score_interval,
 )
+from scaling.analysis.text import plain
 from scaling.record import TOKEN_KINDS
 
 ADOPTION_LEVEL = 0.05
@@ -129,8 +130,8 @@ def summarise(results: Results, entries: list[Entry]) -> pd.DataFrame:
     summary = pd.DataFrame([_row(results, entry, between, numbers.loc[entry.keys]) for entry in entries])
     if not summary.empty:
         summary["terms"] = _differing_terms(summary)
-        summary["line"] = labels_of(summary)
-        summary["row_name"] = _row_names(summary)
+        summary["line"] = labels_of(summary).map(plain)
+        summary["row_name"] = _row_names(summary).map(plain)
     return summary
 
 
@@ -164,15 +165,15 @@ def recommended(summary: pd.DataFrame, per_dollar: bool) -> pd.DataFrame:
     return summary.loc[chosen].assign(of=[len(part) for part in choices], tied=tied)
 
 
-def _best(cells: pd.DataFrame, per_dollar: bool) -> Hashable:
+def _best(cells: pd.DataFrame, per_dollar: bool) -> int:
     """The index of one benchmark's recommended row."""
     ordered = cells.sort_values(["check_score", "cost", "effort"], ascending=[False, True, True])
     if not per_dollar:
-        return ordered.index[0]
+        return int(ordered.index[0])
     best = ordered.iloc[0]
     score, rows = best["check_score"], (best["val_size"] - best["select_size"]) * best["runs"]
     near = cells[cells["check_score"] >= score - np.sqrt(score * (1 - score) / rows)]
-    return near.sort_values(["cost", "effort"]).index[0]
+    return int(near.sort_values(["cost", "effort"]).index[0])
 
 
 def _row(

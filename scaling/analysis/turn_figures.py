@@ -20,6 +20,7 @@ from scaling.analysis.figure_style import (
     look,
     panels,
     shared_legend,
+    shown,
 )
 from scaling.analysis.fits import power_law
 from scaling.analysis.research import TurnedCell, size_line_of
@@ -41,7 +42,7 @@ def turn_curves(turned: list[TurnedCell]) -> Figure:
             capsize=2,
         )  # fmt: skip
     for name, ax in axes.items():
-        ax.set(title=name, xlabel="turn", ylim=(-2, 102))
+        ax.set(title=shown(name), xlabel="turn", ylim=(-2, 102))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     next(iter(axes.values())).set_ylabel("test score (points)")
     shared_legend(figure, list(axes.values()))
