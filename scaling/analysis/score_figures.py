@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from scaling.analysis.figure_kind import FigureKind, once
 from scaling.analysis.figure_style import (
     COLUMN,
+    LETTER_WIDTH,
     MOST_IN_LEGEND,
     PAGE,
     POINTS,
@@ -86,19 +87,21 @@ def improvement_heatmap(summary: pd.DataFrame, optimizer: str) -> Figure:
     part = part.drop_duplicates(["row_name", "steps"])
     values = part.pivot(index="row_name", columns="steps", values="improvement") * POINTS
     texts = part.assign(text=part.apply(_heat_text, axis=1)).pivot(index="row_name", columns="steps", values="text")
-    size = (min(PAGE, 0.95 * values.shape[1] + 2.0), 0.55 * values.shape[0] + 1.1)
+    names = ["\n".join(map(shown, name.split("\n"))) for name in values.index]
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    size = (min(PAGE, 0.95 * values.shape[1] + 1.4 + LETTER_WIDTH * longest), 0.55 * values.shape[0] + 1.1)
     figure, ax = plt.subplots(figsize=size)
     limit = max(5.0, float(np.nanmax(np.abs(values.to_numpy()))) if values.notna().any().any() else 5.0)
     sns.heatmap(
         values, ax=ax, annot=texts, fmt="", cmap="PuOr_r", vmin=-limit, vmax=limit, linewidths=1,
-        annot_kws={"fontsize": 6.5}, cbar_kws={"label": "points\n(hatched: the interval holds 0)"},
+        yticklabels=names, annot_kws={"fontsize": 6.5}, cbar_kws={"label": "points\n(hatched: the interval holds 0)"},
     )  # fmt: skip
     _hatch(part, list(values.index), [int(steps) for steps in values.columns], ax)
     for row, column in zip(*np.where(values.isna().to_numpy()), strict=True):
         ax.text(column + 0.5, row + 0.5, "not run", ha="center", va="center", fontsize=6.5, color="0.4")
     ax.grid(False)
     ax.set(xlabel="steps", ylabel="", title=f"change on test rows by\n{OPTIMIZER_NAMES.get(optimizer, optimizer)}")
-    ax.set_yticklabels(["\n".join(map(shown, name.split("\n"))) for name in values.index], rotation=0)
+    ax.tick_params(axis="y", rotation=0)
     return figure
 
 
