@@ -156,13 +156,12 @@ def _number(value: float | None) -> float:
 
 
 def extra_usd(results: Results, entry: Entry) -> float:
-    """List cost of the later turns of one example, from the calls of the evaluation."""
-    dollars = examples = 0.0
-    for key in entry.keys:
-        calls = [call for call in results.calls(key) if call.phase == "evaluate"]
-        dollars += sum(call.list_cost_usd or 0.0 for call in calls if call.role == "review")
-        examples += sum(call.role == "answer" for call in calls)
-    return dollars / examples if examples else float("nan")
+    """List cost of the later turns of one example, from the calls of the evaluation; NaN where a price is unknown."""
+    calls = [call for key in entry.keys for call in results.calls(key) if call.phase == "evaluate"]
+    costs = [call.list_cost_usd for call in calls if call.role == "review"]
+    examples = sum(call.role == "answer" for call in calls)
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) / examples if examples and len(known) == len(costs) else math.nan
 
 
 def test_research(gains: pd.DataFrame, value: float | None) -> list[dict[str, Any]]:
