@@ -88,7 +88,7 @@ class ErrorRates(Struct):
     parse: Score | None = None
 
 
-class HostedJob(Struct, omit_defaults=True):
+class HostedJob(Struct):
     """Facts of a job at a hosted optimizer. best_score is the service's own and may have any scale."""
 
     mode: str | None = None

@@ -8,7 +8,9 @@ import json
 import platform
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,15 +115,35 @@ def test_a_key_in_the_records_is_refused(
     assert "TOY_API_KEY" in error and "sk-planted" not in error and not target.exists()
 
 
-def test_its_configs_keep_every_choice_of_a_cell(tmp_path: Path) -> None:
-    cell = Cell("toolqa", "chain", 2, "none", "made/up", "made/up", run=3, seed=7, feedback="oracle", closed_book=True,
-                labels=4, data_sha256="0")  # fmt: skip
+CHANGES = [
+    {"benchmark": "other"}, {"pipeline": "vote"}, {"steps": 3}, {"optimizer": "gepa"}, {"model": "openai/b"},
+    {"optimizer_model": "openai/b"}, {"run": 4}, {"seed": 9}, {"temperature": 0.3}, {"train_size": 20},
+    {"val_size": 60},
+    {"test_size": 30}, {"rollout_budget": 400}, {"labels": 5},
+    {"pipeline": "self_correct", "feedback": "oracle"},
+    {"closed_book": True}, {"optimizer": "synth_mipro", "synth_mode": "online"},
+    {"optimizer": "synth_mipro", "synth_rollouts": 7},
+]  # fmt: skip
+# What the data and the model's entry say of a cell, and no study.
+NOT_CHOSEN = {"select_size", "max_output_tokens", "data_sha256", "benchmark_version", "data"}
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: " ".join(changes))
+def test_each_choice_of_a_cell_goes_through_its_record_into_its_config_and_back(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    cell = replace(Cell("toy", "chain", 2, "mipro", "openai/a", "openai/a", test_size=40), **changes)
     write_cell(tmp_path, cell, 0.5)
     ((_, text),) = package_results.configs(tmp_path)
     (tmp_path / "cell.toml").write_text(text)
     study = plan.load_study(str(tmp_path / "cell.toml"))
-    assert (study.closed_book, study.feedback, study.seed, study.labels) == (True, "oracle", 7, 4)
-    assert study.run_list == [3]
+    (again,) = plan.expand(study, ["toy", "other"], {}, "http://127.0.0.1:1/v1")
+    for name in set(Cell.__dataclass_fields__) - NOT_CHOSEN:
+        assert getattr(again, name) == getattr(cell, name), name
+
+
+def test_every_choice_of_a_cell_is_tried() -> None:
+    assert {name for changes in CHANGES for name in changes} | NOT_CHOSEN == set(Cell.__dataclass_fields__)
 
 
 def test_damaged_files_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

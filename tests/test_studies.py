@@ -14,6 +14,7 @@ import analyze_results
 import run_scaling_experiment as script
 from scaling import plan, sandbox
 from scaling.models import find_model, load_registry
+from scaling.record import as_plain
 from scaling.store import read_records
 from tests.support.scholar import golds_of, scholar
 from tests.support.server import ScriptedServer
@@ -85,7 +86,7 @@ def test_the_whole_self_correction_study_runs(tmp_path: Path) -> None:
     sizes = [] if CHAOS else ["--test-size", "4", "--runs", "1", "--benchmarks", *BENCHMARKS]
     with planted("self-correction", tmp_path, "sample") as flags:
         assert script.main([*flags, *sizes, "--output-dir", str(results)]) == 0
-    records = [record for _, record in read_records([results])]
+    records = [as_plain(record) for _, record in read_records([results])]
     assert len(records) == 7 * len(BENCHMARKS) * RUNS and {record["status"] for record in records} == {"ok"}
     assert {record["cell"]["benchmark"] for record in records} == set(BENCHMARKS)
     assert all(len(record["turns"]["scores"]) == 3 for record in records)

@@ -31,6 +31,7 @@ from scaling.types import Cell
 from tests.conftest import SMALL
 from tests.support import toy as toy_benchmark
 from tests.support.files import lines, read, tree
+from tests.support.made_up import record_of
 from tests.support.server import Body, ScriptedServer, last_user_message, whole_prompt
 from tests.support.sweeps import MODELS, lasting
 from tests.support.synth_backend import SynthBackend
@@ -589,10 +590,11 @@ def test_the_table_is_the_records_and_the_files_say_the_same(
 
 
 def test_exports_of_one_second_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    cell = {"optimizer": "synth_mipro", "benchmark": "toy"}
-    written = [mipro_table.write_exports(tmp_path, [{"cell": cell, "number": number}]) for number in range(3)]
+    cells = [Cell("toy", "chain", 1, "synth_mipro", "m", "m", run=run) for run in range(3)]
+    records = [record_of(cell, np.ones(4), np.ones(4)) for cell in cells]
+    written = [mipro_table.write_exports(tmp_path, [record]) for record in records]
     assert len({path for paths in written for path in paths}) == 3
-    assert sorted(read(path)["records"][0]["number"] for path in tmp_path.glob("*.json")) == [0, 1, 2]
+    assert sorted(read(path)["records"][0]["cell"]["run"] for path in tmp_path.glob("*.json")) == [0, 1, 2]
 
 
 def test_cells_from_before_hosted_jobs_are_the_cells_they_were() -> None:
