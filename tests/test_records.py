@@ -279,7 +279,7 @@ def test_every_field_of_a_record_broken_in_every_way_beside_each_other(few: Path
     named = {unit.file.parent.name for unit in results.left_out}
     used = {results.folders[key].name for key in results.data}
     assert len(named | used) >= len(kinds) - len(REPLACEMENTS)  # settled otherwise: status is a word that is one
-    assert len(named) > len(kinds) / 3 and len(used) > len(kinds) / 5
+    assert len(named) > 1000 and len(used) > 200
 
 
 # The same cell twice, and cells that are alike

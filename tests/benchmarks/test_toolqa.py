@@ -222,4 +222,5 @@ def test_closed_book_is_another_cell_and_every_output_says_so(
     said = capsys.readouterr().out
     assert "note: closed-book: toolqa" in said and "toolqa closed-book 1step" in said
     results = load_results([tmp_path / "results"])
-    assert any(note.startswith("Closed-book: toolqa") for note in notes_of(results, results.cells.iloc[:0]))
+    notes = notes_of(results, results.cells.iloc[:0])
+    assert any(note.startswith("Closed-book") and "toolqa" in note for note in notes)
