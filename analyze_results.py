@@ -76,14 +76,14 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
     """Everything that the records support."""
     import pandas as pd
 
-    from scaling.analysis import comparisons, findings, fit_table, loading, money, research, summary
+    from scaling.analysis import comparisons, findings, fit_table, loading, money, research, summary, turns
 
     results = loading.load(folders)
     entries = comparisons.entries_of(results)
     frame = summary.summarise(results, entries)
     tests, refused = comparisons.tests_frame(results, entries)
-    turned = research.turned_cells(results, entries)
-    gains = research.gains_of(results, entries, turned)
+    turned = turns.turned_cells(results, entries)
+    gains = turns.gains_of(results, entries, turned)
     asked = pd.DataFrame(research.test_research(gains, value_per_correct), columns=tests.columns)
     fits = [fit_table.fits_frame(entries), fit_table.gain_fits(gains)]
     return findings.Findings(

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from scaling.analysis.findings import Findings
-from scaling.analysis.research import TurnedCell
 from scaling.analysis.results import Results, folder_name
 from scaling.analysis.stats import Estimate
 from scaling.analysis.text import UNKNOWN, Table, count, interval_text, percent, plural, table_of, usd
+from scaling.analysis.turns import TurnedCell
 from scaling.record import TOKEN_KINDS
 
 ADOPTED_BY_LUCK = 0.05
@@ -166,7 +166,8 @@ def corrections(f: Findings) -> Table:
         "wrong answers turned right than by a redraw. 'Harms': a loss. 'Churns': more flips than a redraw makes, with "
         "neither a gain nor a loss shown. 'No more than a redraw': the gain and both kinds of flips beyond a redraw "
         "are shown to lie within 3 points of 0. All labels of this table are one Holm family; an interval is 95 % for "
-        "its number alone. Feedback 'oracle' tells the model which of its answers are right: that is cheating."
+        "its number alone. Feedback 'oracle' tells the model which of its answers are right: that is cheating, "
+        "and it gets no verdict."
     )
     votes = f.summary[f.summary["pipeline"] == "vote"]
     return table_of("Self-correction", note, [_turned(cell, votes) for cell in f.turned])

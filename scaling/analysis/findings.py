@@ -8,8 +8,8 @@ import pandas as pd
 
 from scaling.analysis.comparisons import Entry
 from scaling.analysis.fits import Family
-from scaling.analysis.research import TurnedCell
 from scaling.analysis.results import Results
+from scaling.analysis.turns import TurnedCell
 
 Curves = dict[tuple[str, str], list[Family]]  # (benchmark, line) -> the families of curves fitted to it
 

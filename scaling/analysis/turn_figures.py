@@ -23,7 +23,8 @@ from scaling.analysis.figure_style import (
     shown,
 )
 from scaling.analysis.fits import power_law
-from scaling.analysis.research import TurnedCell, size_line_of
+from scaling.analysis.research import size_line_of
+from scaling.analysis.turns import TurnedCell
 
 
 def turn_curves(turned: list[TurnedCell]) -> Figure:

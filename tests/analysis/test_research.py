@@ -203,6 +203,7 @@ def test_a_property_of_the_answers_is_not_measured_on_the_runs_of_the_gain() -> 
 def test_a_model_that_lacks_a_task_is_in_no_mean_over_tasks() -> None:
     rows = research_rows(frame(price=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6] * 2)[:-1], None)
     assert {row["comparison"]: row for row in rows}["Spearman with price"]["n"] == 5
+    assert rows[0]["n"] == 5 and rows[0]["note"] == "left out, as they lack a task: m5"
 
 
 def test_contradicted_follows_holm() -> None:

@@ -1,0 +1,158 @@
+"""Cells that correct themselves: what their turns did, and what correcting gives a model on a task and costs.
+
+`turned_cells` labels every such cell; `gains_of` makes the frame that the research questions are asked of.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+
+from scaling.analysis.comparisons import Entry
+from scaling.analysis.results import Results, Turns
+from scaling.analysis.self_correction import Correction, correction, labels
+from scaling.analysis.stats import Arm, run_variances, score_interval
+from scaling.intervals import Interval
+
+CHEATING = "no verdict (cheating)"
+
+
+@dataclass(frozen=True)
+class TurnedCell:
+    """A self-correcting cell: its turn scores (n, turns, runs), the interval of each turn's score, what turns did."""
+
+    entry: Entry
+    turns: np.ndarray
+    intervals: list[Interval | None]
+    correction: Correction
+    label: str
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What correcting itself gives one model on one task, with the properties of the model. Scores are fractions.
+
+    even, odd: over the runs with that index only, so that a property measured on the answers does not share their
+    noise with the gain (STATISTICS 9.6). Unknown numbers are NaN.
+    """
+
+    model: str
+    benchmark: str
+    turns: int
+    gain: float
+    variance: float
+    df: float
+    gain_even: float
+    gain_odd: float
+    first_even: float
+    first_odd: float
+    vote_gain: float
+    extra_usd: float
+    size: float
+    status: str
+    price: float
+    context_length: float
+
+
+def turned_cells(results: Results, entries: list[Entry]) -> list[TurnedCell]:
+    """Every self-correcting cell with what its turns did; their labels are one Holm family.
+
+    A model that is told which of its answers are right stops at a right one: a redraw is no control for it, and it
+    gets no label.
+    """
+    redraws = {_terms(e): e for e in entries if e.fields["pipeline"] == "resample" and e.steps >= 2}
+    measured = []
+    for entry in entries:
+        turns = results.turns(entry.keys) if entry.fields["pipeline"] == "self_correct" else None
+        if turns is not None and entry.steps >= 2:
+            measured.append((entry, turns, _correction(results, entry, turns, redraws.get(_terms(entry)))))
+    honest = [correction for entry, _, correction in measured if entry.fields["feedback"] != "oracle"]
+    told = iter(labels(honest))
+    return [
+        TurnedCell(entry, turns.scores, _turn_intervals(entry, turns), correction,
+                   CHEATING if entry.fields["feedback"] == "oracle" else next(told))
+        for entry, turns, correction in measured
+    ]  # fmt: skip
+
+
+def gains_of(results: Results, entries: list[Entry], turned: list[TurnedCell]) -> pd.DataFrame:
+    """A row (`Gain`) a model and task: intrinsic self-correction of the program without an optimizer.
+
+    At the largest number of turns there is.
+    """
+    votes = {_terms(e): e for e in entries if e.fields["pipeline"] == "vote"}
+    plain = [c for c in turned if c.entry.fields["feedback"] == "none" and c.entry.fields["optimizer"] == "none"]
+    rows = [_gain(results, cell, votes.get(_terms(cell.entry))) for cell in plain]
+    most = max((row.turns for row in rows), default=0)
+    return pd.DataFrame([row for row in rows if row.turns == most], columns=[field.name for field in fields(Gain)])
+
+
+def _correction(results: Results, entry: Entry, turns: Turns, control: Entry | None) -> Correction:
+    """What the turns did, on the items that the control has as well where there is one with as many runs."""
+    again = results.turns(control.keys) if control else None
+    pair = None
+    if again is not None and again.scores.shape[2] == turns.scores.shape[2]:
+        shared = turns.items[np.isin(turns.items, again.items)]
+        if len(shared):
+            turns, again = turns.at(shared), again.at(shared)
+            pair = again.scores[:, 0], again.scores[:, 1]
+    return correction(turns.scores[:, 0], turns.scores[:, -1], pair, turns.groups, entry.fields["optimizer"])
+
+
+def _turn_intervals(entry: Entry, turns: Turns) -> list[Interval | None]:
+    arms = [
+        Arm(entry.fields["benchmark"], entry.fields["optimizer"], turns.items, turns.groups, turns.scores[:, turn])
+        for turn in range(turns.scores.shape[1])
+    ]
+    return [score_interval(arm, run_variances([arm])) for arm in arms]
+
+
+def _gain(results: Results, cell: TurnedCell, vote: Entry | None) -> Gain:
+    entry, record = cell.entry, results.cells.loc[cell.entry.keys[0]].to_dict()
+    first_by_run, last_by_run = cell.turns[:, 0].mean(axis=0), cell.turns[:, -1].mean(axis=0)
+    gain_by_run = last_by_run - first_by_run
+    size, status = entry.size
+    return Gain(
+        model=entry.fields["model"],
+        benchmark=entry.fields["benchmark"],
+        turns=entry.steps,
+        gain=cell.correction.gain.effect,
+        variance=cell.correction.gain.se**2,
+        df=cell.correction.gain.df,
+        gain_even=_mean(gain_by_run[::2]),
+        gain_odd=_mean(gain_by_run[1::2]),
+        first_even=_mean(first_by_run[::2]),
+        first_odd=_mean(first_by_run[1::2]),
+        vote_gain=vote.final.mean - float(first_by_run.mean()) if vote is not None else math.nan,
+        extra_usd=extra_usd(results, entry),
+        size=size if size is not None else math.nan,
+        status=status,
+        price=_number(record["output_usd_per_million"]),
+        context_length=_number(record["context_length"]),
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def extra_usd(results: Results, entry: Entry) -> float:
+    """List cost of the later turns of one example, from the calls of the evaluation; NaN where a price is unknown."""
+    calls = [call for key in entry.keys for call in results.calls(key) if call.phase == "evaluate"]
+    costs = [call.list_cost_usd for call in calls if call.role == "review"]
+    examples = sum(call.role == "answer" for call in calls)
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) / examples if examples and len(known) == len(costs) else math.nan
+
+
+def _terms(entry: Entry) -> str:
+    """What a control shares with the self-correcting cell; sizes of the output and calls may differ."""
+    fields = {n: v for n, v in entry.fields.items() if n not in ("pipeline", "feedback")}
+    return str(fields)
