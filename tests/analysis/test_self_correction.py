@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import analyze_results
 import run_scaling_experiment as script
 from scaling.analysis.self_correction import correction, labels
+from scaling.analysis.sentences import notes_of, recommendations
 from simulations.data import arms
 from tests.support.files import lines, read
 from tests.support.server import Body, ScriptedServer, last_user_message, whole_prompt
@@ -105,6 +107,17 @@ def test_an_oracle_says_right_or_wrong(experiment: Callable, server: ScriptedSer
     for item, score in by_item.items():
         (review,) = [b for b in server.requests if is_review(b) and message(item) in last_user_message(b)]
         assert ("It is right." in last_user_message(review)) == (score == 1.0)
+
+
+def test_cheating_gets_no_verdict_and_is_never_recommended(experiment: Callable, tmp_path: Path) -> None:
+    for feedback, steps in (("oracle", 3), ("none", 2)):
+        folder = tmp_path / "results" / feedback
+        experiment(pipeline="self_correct", num_steps=steps, test_size=20, feedback=feedback, output_dir=folder)
+    findings = analyze_results.find([tmp_path / "results"], None, False)
+    told = {cell.entry.fields["feedback"]: cell.label for cell in findings.turned}
+    assert told["oracle"] == "no verdict (cheating)" and told["none"] != told["oracle"]
+    assert not recommendations(findings)  # one cell is left, and of one there is nothing to choose
+    assert any("That is cheating" in note for note in notes_of(findings.results, findings.summary))
 
 
 def test_execution_needs_something_to_run(experiment: Callable) -> None:
