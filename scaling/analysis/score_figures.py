@@ -94,13 +94,17 @@ def improvement_heatmap(summary: pd.DataFrame, optimizer: str) -> Figure:
     limit = max(5.0, float(np.nanmax(np.abs(values.to_numpy()))) if values.notna().any().any() else 5.0)
     sns.heatmap(
         values, ax=ax, annot=texts, fmt="", cmap="PuOr_r", vmin=-limit, vmax=limit, linewidths=1,
-        yticklabels=names, annot_kws={"fontsize": 6.5}, cbar_kws={"label": "points\n(hatched: the interval holds 0)"},
+        yticklabels=names, annot_kws={"fontsize": 6.5}, cbar_kws={"label": "points"},
     )  # fmt: skip
     _hatch(part, list(values.index), [int(steps) for steps in values.columns], ax)
     for row, column in zip(*np.where(values.isna().to_numpy()), strict=True):
         ax.text(column + 0.5, row + 0.5, "not run", ha="center", va="center", fontsize=6.5, color="0.4")
     ax.grid(False)
-    ax.set(xlabel="steps", ylabel="", title=f"change on test rows by\n{OPTIMIZER_NAMES.get(optimizer, optimizer)}")
+    ax.set(
+        xlabel="steps\n(hatched: the interval holds 0)",
+        ylabel="",
+        title=f"change on test rows by\n{OPTIMIZER_NAMES.get(optimizer, optimizer)}",
+    )
     ax.tick_params(axis="y", rotation=0)
     return figure
 
