@@ -1,13 +1,14 @@
 """Running model-written Python and judging it: DSPy's interpreter (Deno and Pyodide), twice, watched from outside.
 
-The program runs in one sandbox, the checks in another, and the checks call the program through this process:
-arguments go over as literals and answers come back as literals. So a program can neither see its checks nor touch
-them; whatever it prints, patches or returns, it only makes answers. Each program gets a fresh sandbox; the checks'
-own serves many problems, as no program's code runs there.
+The program runs in one sandbox and its checks in another. The checks call the program through this process, and only
+plain values cross (sandbox_bridge.py). So a program can neither see its checks nor touch them: whatever it prints,
+patches or returns, it only makes answers. Each program gets a fresh sandbox. The checks' own sandbox serves many
+problems, because no program's code runs there.
 
-Neither has files, network, environment variables or processes. A thread of this process kills both when the time
-is up or when one holds too much memory. `python -m scaling.sandbox` fetches Pyodide once; after that no network is
-needed.
+Neither sandbox has files, network, environment variables or processes. What Deno itself stores goes into a folder of
+the sandbox's own, which is thrown away with it. A thread of this process kills both sandboxes when the time is up, or
+when one of them holds too much memory or disk. `python -m scaling.sandbox` fetches Pyodide once; after that no network
+is needed.
 """
 
 from __future__ import annotations
@@ -20,86 +21,43 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dspy.primitives.code_interpreter import CodeExecutionError
 from dspy.primitives.python_interpreter import PythonInterpreter
 
+from scaling import sandbox_bridge
 from scaling.types import CellStopped, UsageError
 
-SECONDS, MEGABYTES = 10.0, 512
+SECONDS, MEGABYTES = 10.0, 512.0
+DISK_MEGABYTES = 16.0
 START_SECONDS = 60.0
-# An answer beyond this many characters is no answer: it would fill this process's memory.
+# A longer line from a sandbox is cut: it would fill this process's memory.
 LONGEST_LINE = 4_000_000
 IMPORT_MAP = Path(__file__).parent / "import_map.json"
 INSTALL = "Type: python -m pip install -r requirements-dev.txt && python -m scaling.sandbox"
-PROBLEMS_A_JUDGE = 200
-# A thread keeps a judge (a sandbox belongs to one thread). Time limits are wall time: no more threads than cores.
+# A sandbox for checks is replaced after this many problems, or when it keeps this much memory (a new one has 200 MB).
+PROBLEMS_A_JUDGE, JUDGE_MEGABYTES = 200, 300.0
+# These signals come from outside (Ctrl-C, a machine that shuts down): nothing in a sandbox can send one.
+INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Each thread keeps a judge (a sandbox belongs to one thread). Time limits are wall time: no more threads than cores.
 _threads = ThreadPoolExecutor(max_workers=max(1, min(8, os.cpu_count() or 1)), thread_name_prefix="sandbox")
 _own = threading.local()
 
-# Both sides: values as literals. Iterators are told apart, so that `== [...]` is as false as it would be in place.
-BRIDGE = """
+# Loaded into both sandboxes, after the program. Its names are kept apart from the program's.
+BRIDGE = f"""
 def _bridge():
-    import ast, builtins
-
-    def show(value):
-        for kind in (bool, int, complex, str, bytes):
-            if isinstance(value, kind):
-                return ascii(kind(value))
-        if value is None:
-            return "None"
-        if isinstance(value, float):
-            return repr(float(value)).replace("inf", "1e999")
-        if isinstance(value, dict):
-            return "{" + ", ".join(f"{show(k)}: {show(v)}" for k, v in value.items()) + "}"
-        if isinstance(value, list):
-            return "[" + ", ".join(map(show, value)) + "]"
-        if isinstance(value, tuple):
-            return "(" + "".join(show(v) + ", " for v in value) + ")"
-        if isinstance(value, (set, frozenset)):
-            return "{" + ", ".join(map(show, value)) + "}" if value else "set()"
-        raise TypeError(f"the answer is a {type(value).__name__}, which is no plain value")
-
-    def call(function, text):
-        args, kwargs = ast.literal_eval(text)
-        try:
-            value = function(*args, **kwargs)
-            if hasattr(value, "__iter__") and not isinstance(value, (str, bytes, dict, list, tuple, set, frozenset)):
-                return "iter " + show(list(value))
-            return "value " + show(value)
-        except Exception as error:
-            return f"error {type(error).__name__} {str(error)[:300]}"
-
-    def caller(ask):
-        def candidate(*args, **kwargs):
-            kind, _, text = ask(args=show((args, kwargs))).partition(" ")
-            if kind == "value":
-                return ast.literal_eval(text)
-            if kind == "iter":
-                return iter(ast.literal_eval(text))
-            name, _, message = text.partition(" ")
-            raised = getattr(builtins, name, None)
-            known = isinstance(raised, type) and issubclass(raised, Exception)
-            raise raised(message) if known else RuntimeError(text)
-        return candidate
-
-
-    def judge(ask, entry_point, prelude, checks, word):
-        names = {"__name__": "checks"}
-        exec(prelude, names)
-        exec(checks, names)
-        names[entry_point] = caller(ask)
-        names["check"](names[entry_point])
-        return word
-
-    return call, judge
+    names = {{"__name__": "bridge"}}
+    exec({Path(sandbox_bridge.__file__).read_text(encoding="utf-8")!r}, names)
+    return names["call"], names["judge"]
 
 _bridge_call, _bridge_judge = _bridge()
 """
@@ -108,8 +66,8 @@ _bridge_call, _bridge_judge = _bridge()
 class Verdict(NamedTuple):
     """Whether the checks passed; else the kind of failure and one line about it.
 
-    kind: syntax, missing (no such function), error (the program raised), wrong (a check failed), time, memory, or
-    crash (it left the sandbox without an answer).
+    kind: syntax, missing (no such function), error (the program raised), wrong (a check failed), time, memory, disk,
+    or crash (the sandbox ended without an answer).
     """
 
     passed: bool
@@ -151,8 +109,10 @@ def run_checks(
 
 
 @functools.lru_cache(maxsize=4096)
-def _verdict(*question: str | float) -> Future[Verdict]:
-    return _threads.submit(_run, *question)
+def _verdict(
+    code: str, checks: str, entry_point: str, prelude: str, seconds: float, megabytes: float
+) -> Future[Verdict]:
+    return _threads.submit(_run, code, checks, entry_point, prelude, seconds, megabytes)
 
 
 def install() -> None:
@@ -160,33 +120,92 @@ def install() -> None:
     command = _plain_command()
     if shutil.which(command[0]) is None:
         raise UsageError(f"model-written programs need a sandbox, and Deno is not installed. {INSTALL}")
-    runner = next(part for part in command if part.endswith("runner.js"))
     flags = ["--no-config", "--no-lock", "--node-modules-dir=none", f"--import-map={IMPORT_MAP}"]
     environment = {"DENO_TLS_CA_STORE": "system,mozilla", "DENO_NO_PACKAGE_JSON": "1"} | os.environ
-    if subprocess.run([command[0], "cache", *flags, runner], env=environment, check=False).returncode or _missing():
+    if (
+        subprocess.run([command[0], "cache", *flags, _runner(command)], env=environment, check=False).returncode
+        or _missing()
+    ):
         raise UsageError("Pyodide could not be fetched from the npm registry. Look at the messages above; try again.")
+
+
+class _Sandbox:
+    """A Deno process with Pyodide, ready for code, and the folder that it may write to.
+
+    setup: code that is run first. tools: what code in the sandbox may call, by name. Raises CellStopped when the
+    sandbox does not start: nothing is known of a program then.
+    """
+
+    def __init__(self, setup: str = "", tools: dict[str, Callable[..., str]] | None = None):
+        self.folder = Path(tempfile.mkdtemp(prefix="sandbox-"))
+        self._remove_folder = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self.interpreter = PythonInterpreter(_command(self.folder), tools=tools)
+        timer = threading.Timer(START_SECONDS, self._kill)
+        timer.start()
+        try:
+            self.interpreter.start()
+            self.interpreter.execute(setup)
+        except Exception as error:
+            status = "interrupted" if self.interpreter.deno_process and self.was_interrupted() else "error"
+            self.end()
+            raise CellStopped(status, f"the sandbox did not start ({_last_line(error)}). {INSTALL}") from error
+        finally:
+            timer.cancel()
+        output: Any = self.process.stdout
+        output.readline = functools.partial(output.readline, LONGEST_LINE)
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        process: subprocess.Popen[str] = self.interpreter.deno_process
+        return process
+
+    def execute(self, code: str) -> Any:
+        """What the code's last line gives; raises what DSPy's interpreter raises."""
+        return self.interpreter.execute(code)
+
+    def was_interrupted(self) -> bool:
+        """Whether the process has been ended from outside, or is at this moment."""
+        try:
+            return -self.process.wait(0.1) in INTERRUPTING
+        except subprocess.TimeoutExpired:
+            return False
+
+    def end(self) -> None:
+        """Kill the process and remove its folder. A program is never asked whether it is ready to go."""
+        self._kill()
+        if self.interpreter.deno_process is not None:
+            self.process.wait()
+            for pipe in filter(None, (self.process.stdin, self.process.stdout, self.process.stderr)):
+                with suppress(OSError):  # what was still to be written has no reader
+                    pipe.close()
+        self._remove_folder()
+
+    def _kill(self) -> None:
+        if self.interpreter.deno_process is not None:
+            self.process.kill()
 
 
 def _run(code: str, checks: str, entry_point: str, prelude: str, seconds: float, megabytes: float) -> Verdict:
     """One problem, in a thread of `_threads`."""
-    judge, program, heard = _judge(), PythonInterpreter(_command()), []
+    judge, program = _judge(), _Sandbox()
+    replies: list[str] = []
     try:
-        _start(program)
-        judge.tools["_ask"] = _asking(program, entry_point, heard)
-        with _watched(program.deno_process, judge.deno_process, seconds, megabytes) as broken:
-            verdict = _loaded(program, code, entry_point) or _judged(judge, checks, entry_point, prelude, heard)
-        if not broken and not verdict.passed and _ended(judge.deno_process) and _ended(program.deno_process):
-            # Neither can end the other: this is Ctrl-C, or a machine that is going down.
+        judge.interpreter.tools["_ask"] = _asking(program, entry_point, replies)
+        with _watched([program, judge], seconds, megabytes) as broken:
+            verdict = _loaded(program, code, entry_point) or _judged(judge, checks, entry_point, prelude, replies)
+        if broken:
+            limits = {"time": f"{seconds:g} seconds", "memory": f"{megabytes:g} MB of memory"}
+            limit = limits.get(broken[0], f"{DISK_MEGABYTES:g} MB of disk")
+            return Verdict(False, broken[0], f"the program needed more than {limit}")
+        # The judge can also die of an answer. That is the program's failure, unless a signal ended it.
+        if not verdict.passed and judge.was_interrupted():
             raise CellStopped("interrupted", "the sandboxes were ended from outside")
+        return verdict
     finally:
-        _end(program.deno_process)
-    if broken:
-        limit = f"{seconds:g} seconds" if broken[0] == "time" else f"{megabytes:g} MB of memory"
-        return Verdict(False, broken[0], f"the program needed more than {limit}")
-    return verdict
+        program.end()
 
 
-def _loaded(program: PythonInterpreter, code: str, entry_point: str) -> Verdict | None:
+def _loaded(program: _Sandbox, code: str, entry_point: str) -> Verdict | None:
     """Load the program; a verdict when it cannot be asked anything."""
     try:
         program.execute(code)
@@ -202,93 +221,56 @@ def _loaded(program: PythonInterpreter, code: str, entry_point: str) -> Verdict 
     return None
 
 
-def _judged(judge: PythonInterpreter, checks: str, entry_point: str, prelude: str, heard: list[str]) -> Verdict:
+def _judged(judge: _Sandbox, checks: str, entry_point: str, prelude: str, replies: list[str]) -> Verdict:
     """Run the checks; only their own end says the word that counts as passed."""
     word = secrets.token_hex(16)
     try:
-        said = judge.execute(f"_bridge_judge(_ask, {entry_point!r}, {prelude!r}, {checks!r}, {word!r})")
+        last_word = judge.execute(f"_bridge_judge(_ask, {entry_point!r}, {prelude!r}, {checks!r}, {word!r})")
     except CodeExecutionError as error:
-        kind, _, said = (heard[-1] if heard else "").partition(" ")
-        if kind in ("error", "crash"):
-            return Verdict(False, kind, said.replace(" ", ": ", 1) if kind == "error" else said)
-        return Verdict(False, "wrong", _last_line(error))
-    except Exception as error:
-        return Verdict(False, "crash", _last_line(error))
-    return Verdict(True, None, "") if said == word else Verdict(False, "crash", "the checks did not come to their end")
+        kind, _, detail = (replies[-1] if replies else "").partition(" ")
+        if kind == "error":
+            return Verdict(False, kind, detail.replace(" ", ": ", 1))
+        return Verdict(False, kind, detail) if kind == "crash" else Verdict(False, "wrong", _last_line(error))
+    except Exception:
+        return Verdict(False, "crash", "the process of the checks ended while it read an answer")
+    return Verdict(True, None, "") if last_word == word else Verdict(False, "crash", "the checks did not end")
 
 
-def _asking(program: PythonInterpreter, entry_point: str, heard: list[str]) -> Callable[[str], str]:
-    """What the judge calls in place of the program's function: a call as a literal in, the answer as a literal out."""
+def _asking(program: _Sandbox, entry_point: str, replies: list[str]) -> Callable[[str], str]:
+    """What the judge calls in place of the program's function: a call's arguments in, a reply out, both as text."""
 
     def ask(args: str) -> str:
         try:
-            answer = program.execute(f"_bridge_call({entry_point}, {args!r})")
+            reply = sandbox_bridge.cleaned(program.execute(f"_bridge_call({entry_point}, {args!r})"))
         except CodeExecutionError as error:
             name, _, message = _last_line(error).partition(": ")
-            answer = f"error {name} {message}"
+            reply = f"error {name} {message}"
         except Exception as error:  # the process ended or spoke nonsense, in whatever way
-            heard.append(f"crash {_last_line(error)}")
+            replies.append(f"crash {_last_line(error)}")
             raise
-        heard.append(answer if isinstance(answer, str) else "error RuntimeError the program ended early")
-        return heard[-1]
+        replies.append(reply)
+        return reply
 
     return ask
 
 
-def _judge() -> PythonInterpreter:
-    """This thread's judge, a new one when the old one was killed or has served long enough."""
-    old = getattr(_own, "judge", None)
-    _own.served = getattr(_own, "served", 0) + 1
-    if old and old.deno_process.poll() is None and _own.served <= PROBLEMS_A_JUDGE:
-        return old
-    if old:
-        _end(old.deno_process)
-    _own.judge, _own.served = PythonInterpreter(_command(), tools={"_ask": lambda args: ""}), 1
-    _start(_own.judge)
-    _own.judge.execute(BRIDGE)
-    return _own.judge
-
-
-def _start(interpreter: PythonInterpreter) -> None:
-    """Start one; CellStopped when it cannot be: nothing is known of the program then."""
-    timer = threading.Timer(START_SECONDS, lambda: interpreter.deno_process and interpreter.deno_process.kill())
-    timer.start()
-    try:
-        interpreter.start()
-    except Exception as error:
-        process = interpreter.deno_process
-        status = "interrupted" if process is not None and process.poll() == -signal.SIGINT else "error"
-        raise CellStopped(status, f"the sandbox did not start ({_last_line(error)}). {INSTALL}") from error
-    finally:
-        timer.cancel()
-    out = interpreter.deno_process.stdout
-    out.readline = functools.partial(out.readline, LONGEST_LINE)
-
-
-def _ended(process: subprocess.Popen) -> bool:
-    """Whether it has ended, or does so at once."""
-    try:
-        return process.wait(0.1) is not None
-    except subprocess.TimeoutExpired:
-        return False
-
-
-def _end(process: subprocess.Popen | None) -> None:
-    """Kill it and take back its pipes: a program is never asked whether it is ready to go."""
-    if process is None:
-        return
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        with suppress(OSError):  # what was still to be written has no reader
-            pipe.close()
+def _judge() -> _Sandbox:
+    """This thread's judge; a new one when the old one has ended, has served long enough or holds much memory."""
+    judge: _Sandbox | None = getattr(_own, "judge", None)
+    if judge is not None:
+        _own.problems += 1
+        fit = _own.problems <= PROBLEMS_A_JUDGE and _resident_megabytes(judge.process.pid) <= JUDGE_MEGABYTES
+        if fit and judge.process.poll() is None:
+            return judge
+        judge.end()
+    judge = _Sandbox(BRIDGE, {"_ask": lambda args: ""})
+    _own.judge, _own.problems = judge, 1
+    return judge
 
 
 @contextmanager
-def _watched(
-    program: subprocess.Popen, judge: subprocess.Popen, seconds: float, megabytes: float
-) -> Iterator[list[str]]:
-    """Kill both when the time is up or the program holds too much memory; the list then says which."""
+def _watched(sandboxes: list[_Sandbox], seconds: float, megabytes: float) -> Iterator[list[str]]:
+    """Kill the sandboxes when the time is up or when one holds too much; the list then says of what."""
     broken: list[str] = []
     done = threading.Event()
     deadline = time.monotonic() + seconds
@@ -297,11 +279,13 @@ def _watched(
         while not done.wait(0.02):
             if time.monotonic() > deadline:
                 broken.append("time")
-            elif _resident_megabytes(program.pid) > megabytes:
+            elif any(_resident_megabytes(sandbox.process.pid) > megabytes for sandbox in sandboxes):
                 broken.append("memory")
+            elif any(_holds_more(sandbox.folder, DISK_MEGABYTES) for sandbox in sandboxes):
+                broken.append("disk")
             if broken:
-                program.kill()
-                judge.kill()
+                for sandbox in sandboxes:
+                    sandbox.process.kill()
                 return
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -311,6 +295,18 @@ def _watched(
     finally:
         done.set()
         watcher.join()
+
+
+def _holds_more(folder: Path, megabytes: float) -> bool:
+    """Whether the files of a folder take more than that, each at least 4 kB; it stops to count as soon as they do."""
+    left = megabytes * 1e6
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # it has gone since
+                left -= max(4096, os.lstat(os.path.join(parent, name)).st_size)
+            if left < 0:
+                return True
+    return False
 
 
 def _resident_megabytes(pid: int) -> float:
@@ -331,29 +327,40 @@ def _missing() -> str | None:
     command = _plain_command()
     if shutil.which(command[0]) is None:
         return "Deno is not installed"
-    runner = next(part for part in command if part.endswith("runner.js"))
-    version = re.search(r"npm:pyodide@([\d.]+)", Path(runner).read_text(encoding="utf-8"))
+    version = re.search(r"npm:pyodide@([\d.]+)", Path(_runner(command)).read_text(encoding="utf-8"))
     folder = _cache_folder(command)
     if version and folder and any(folder.glob(f"npm/*/pyodide/{version[1]}/pyodide.asm.wasm")):
         return None
     return "Pyodide has not been fetched"
 
 
-def _command() -> list[str]:
-    """DSPy's own command line, with an empty environment, no questions, and nothing fetched."""
+def _command(folder: Path) -> list[str]:
+    """DSPy's own command line, with an empty environment, no questions, nothing fetched, and `folder` for its files.
+
+    `folder` gets a link to the packages of Deno's shared folder, which the sandbox can read while it starts.
+    """
     plain = _plain_command()
+    shared = _cache_folder(plain)
+    if shared is not None:
+        (folder / "npm").symlink_to(shared / "npm")
     quiet = ["DENO_NO_PACKAGE_JSON=1", "DENO_NO_UPDATE_CHECK=1", "NO_COLOR=1"]
-    empty = [shutil.which("env") or "/usr/bin/env", "-i", f"DENO_DIR={_cache_folder(plain)}", *quiet]
-    return [*empty, plain[0], "run", "--cached-only", "--no-prompt", f"--import-map={IMPORT_MAP}", *plain[2:]]
+    empty = [shutil.which("env") or "/usr/bin/env", "-i", f"DENO_DIR={folder}", *quiet]
+    flags = ["--cached-only", "--no-prompt", "--no-code-cache", f"--import-map={IMPORT_MAP}"]
+    return [*empty, plain[0], "run", *flags, *plain[2:]]
 
 
 def _plain_command() -> list[str]:
     return list(PythonInterpreter().deno_command)
 
 
+def _runner(command: list[str]) -> str:
+    return next(part for part in command if part.endswith("runner.js"))
+
+
 def _cache_folder(command: list[str]) -> Path | None:
-    found = [part.partition("=")[2] for part in command if part.startswith("--dspy-deno-dir=")]
-    return Path(found[0]) if found else None
+    """Deno's shared folder, where Pyodide is."""
+    folders = [part.partition("=")[2] for part in command if part.startswith("--dspy-deno-dir=")]
+    return Path(folders[0]) if folders else None
 
 
 def _last_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,34 @@ BRANDED_EQUAL = """
 class Same(int):
     def __eq__(self, other): return True
     __hash__ = int.__hash__
+"""
+# Answers the second call with text of its own, and leaves.
+FORGED = """
+import js
+from pyodide.ffi import create_proxy
+def add_one(x):
+    global _bridge_call
+    def forged(function, arguments):
+        js.setTimeout(create_proxy(lambda: js.Deno.exit(0)), 30)
+        return {reply}
+    _bridge_call = forged
+    return x + 1
+"""
+# Stores on disk from a worker, where the globals of Deno are whole again.
+STORING = """
+import js
+def add_one(x):
+    js.eval('''
+      const { Worker } = process.getBuiltinModule("node:worker_threads");
+      new Worker(`(async () => {
+        const kept = await caches.open("kept");
+        for (let i = 0; ; i++) await kept.put("http://kept/" + i, new Response(new Uint8Array(1e6)));
+      })()`, { eval: true });
+    ''')
+    return None
+import asyncio
+add_one(1)
+await asyncio.sleep(60)
 """
 # name -> (program, the kinds of failure that may be said of it)
 HOSTILE = {
@@ -76,7 +105,8 @@ HOSTILE = {
         {"wrong", "error", "missing"},
     ),
     "a bridge patched": (
-        "import ast\nast.literal_eval = lambda text: ((2,), {})\ndef add_one(x): return x + 1",
+        "import json\njson.loads = lambda text: {'tuple': [{'tuple': [2]}, {'dict': []}]}\n"
+        "def add_one(x): return x + 1",
         {"wrong"},
     ),
     "an answer equal to everything": (
@@ -94,6 +124,13 @@ HOSTILE = {
         "def add_one(x):\n    asyncio.ensure_future(stay())\n    return 0",
         {"wrong", "error"},
     ),
+    "an answer that ends its judge": (FORGED.format(reply="'value ' + '-' * 5000 + '1'"), {"error", "crash"}),
+    "sums that end their judge": (FORGED.format(reply="'value ' + '1+' * 100000 + '1'"), {"error", "crash"}),
+    "a deep answer": (FORGED.format(reply="'value ' + '[' * 100000 + ']' * 100000"), {"error"}),
+    "a wide answer": (FORGED.format(reply="'value [' + '1,' * 1900000 + '1]'"), {"error"}),
+    "an answer of no kind": (FORGED.format(reply="'values 3'"), {"error"}),
+    "a store on disk": (STORING, {"disk", "error", "crash"}),
+    "a signal to itself": ("import js\ndef add_one(x):\n    js.Deno.kill(js.Deno.pid, 'SIGINT')", {"error", "crash"}),
     "a flood of output": (
         "import js\ndef add_one(x):\n    while True: js.Deno.stdout.writeSync(js.Uint8Array.new(10**6))",
         {"time", "crash", "memory"},
@@ -104,6 +141,7 @@ HOSTILE = {
 # Each start of a sandbox takes a second or two of a core: all of them in `make chaos`, one of a kind in `make test`.
 SHORT = (
     "memory", "exit through js", "a printed pass", "a checker patched", "deep recursion", "a thread that outlives",
+    "an answer that ends its judge",
 )  # fmt: skip
 CHAOS = bool(os.environ.get("CHAOS"))
 slow = pytest.mark.skipif(not CHAOS, reason="a sandbox takes seconds: make chaos")
@@ -149,6 +187,10 @@ def test_no_way_out_is_open(tmp_path: Path) -> None:
         "write through js": f"__import__('js').Deno.writeTextFileSync('{tmp_path}/written', 'here')",
         "environment": "__import__('js').Deno.env.get('PATH')",
         "socket": "__import__('socket').create_connection(('127.0.0.1', 80))",
+        "store": "__import__('js').localStorage.setItem('a', 'b')",
+        "store of the session": "__import__('js').sessionStorage.setItem('a', 'b')",
+        "cache": "__import__('js').caches.open('kept')",
+        "worker": "__import__('js').Worker",
     }
     code = f"def add_one(x):\n    got = []\n    for name, way in {ways!r}.items():\n"
     code += "        try:\n            eval(way)\n            got.append(name)\n        except BaseException: pass\n"
@@ -162,6 +204,63 @@ def test_no_way_out_is_open(tmp_path: Path) -> None:
 def test_nothing_outlives_a_time_limit() -> None:
     assert judged("def add_one(x):\n    while x: x = 1", seconds=0.5).kind == "time"
     assert not [one for one in sandboxes() if one not in judges()]
+
+
+@boxed
+def test_a_sandbox_writes_to_a_folder_of_its_own_with_a_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = folders()
+    monkeypatch.setattr(sandbox, "DISK_MEGABYTES", 0.01)  # Deno's own files are more than that
+    verdict = judged("import asyncio\nawait asyncio.sleep(60)", seconds=30)
+    assert verdict == Verdict(False, "disk", "the program needed more than 0.01 MB of disk")
+    assert folders() <= before | {folder_of(judge) for judge in judges()}
+
+
+@boxed
+@slow
+def test_a_judge_holds_no_more_memory_after_large_answers() -> None:
+    for reply in ("'value [' + '1,' * 450000 + '1]'", "'value [' + '{\"dict\":[[1,1]]},' * 50000 + '1]'"):
+        assert judged(FORGED.format(reply=reply), seconds=30).kind in ("wrong", "error", "crash")
+    assert all(sandbox._resident_megabytes(judge) < 400 for judge in judges())
+
+
+@boxed
+def test_a_judge_that_dies_of_an_answer_is_the_programs_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Let everything through that a program sends: what is not looked for today is still no interruption.
+    monkeypatch.setattr(sandbox.sandbox_bridge, "cleaned", lambda reply: reply)
+    verdict = judged(FORGED.format(reply="'value ' + '[' * 5000 + ']' * 5000"), seconds=30)
+    assert not verdict.passed and verdict.kind in ("crash", "wrong", "error")
+
+
+def reply(text: str) -> str:
+    return sandbox.sandbox_bridge.cleaned(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "value " + "[" * 100_000 + "]" * 100_000,
+        "value " + "[" * 201 + "]" * 201,
+        "value " + '{"tuple":' * 300 + "1" + "}" * 300,
+        "value " + "-" * 5000 + "1",
+        "value " + "1" * 5000,
+        "value [" + "1," * 600_000 + "1]",
+        "value __import__('os')",
+        "iter",
+        "values 3",
+        "",
+        None,
+        3,
+    ],
+)
+def test_what_is_no_answer_never_reaches_the_judge(text: str) -> None:
+    answer = reply(text)
+    assert answer.startswith("error ") and len(answer) < 100
+
+
+def test_plain_answers_and_short_errors_reach_the_judge_as_they_are() -> None:
+    for text in ("value 3", 'iter [1, {"tuple": [1]}]', "value " + "[" * 199 + "]" * 199, "error KeyError 'a'"):
+        assert reply(text) == text
+    assert len(reply("error ValueError " + "x" * 10_000)) == 600
 
 
 @slow
@@ -180,9 +279,9 @@ def test_sandboxes_that_are_ended_from_outside_are_no_score(monkeypatch: pytest.
 
 
 @boxed
-def test_programs_see_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_see_no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GROQ_API_KEY", "a secret")
-    command = sandbox._command()
+    command = sandbox._command(tmp_path)
     assert command[1] == "-i" and not any("secret" in part for part in command)
 
 
@@ -298,4 +397,15 @@ def sandboxes() -> set[int]:
 def judges() -> set[int]:
     """Sandboxes that wait for the next problem's checks."""
     kept = [thing for thing in gc.get_objects() if isinstance(thing, PythonInterpreter) and "_ask" in thing.tools]
-    return {one.deno_process.pid for one in kept if one.deno_process is not None}
+    return {interpreter.deno_process.pid for interpreter in kept if interpreter.deno_process is not None}
+
+
+def folders() -> set[Path]:
+    """Folders of sandboxes that are there."""
+    return set(Path(tempfile.gettempdir()).glob("sandbox-*"))
+
+
+def folder_of(process: int) -> Path:
+    """The folder that a sandbox's process was given."""
+    words = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    return next(Path(word.decode().partition("=")[2]) for word in words if word.startswith(b"DENO_DIR="))

@@ -26,6 +26,7 @@ REASONS = {
     "wrong": "the function runs, but an answer of it is not right",
     "time": "the function did not end in time",
     "memory": "the function took too much memory",
+    "disk": "the program wrote too much to disk",
     "crash": "the program left the sandbox without an answer",
 }
 

@@ -22,7 +22,7 @@ def check(candidate):
     for source, wanted in {examples!r}:
         got = eval(source, globals())
         if not same(got, wanted):
-            raise AssertionError(f"{{source}} gave {{got!r}}, the docstring says {{wanted}}")
+            raise AssertionError(f"{{source}} gave {{repr(got)[:200]}}, the docstring says {{wanted}}")
 """
 
 
