@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 from scaling import plan
-from scaling.types import EXIT_OK, EXIT_USAGE, HOSTED, PIPELINE_SUFFIX, UsageError
+from scaling.optimizers import is_hosted
+from scaling.pipelines import step_name
+from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
 
 ROOMS = Path(__file__).parent / "benchmarks"
 SIZES = ("rollout_budget", "train_size", "val_size", "test_size", "temperature", "data")
@@ -38,7 +40,7 @@ def write_configs(study: plan.Study, folder: Path) -> list[Path]:
         for steps in study.steps_by_benchmark.get(benchmark, study.steps):
             for pipeline in study.pipelines:
                 for optimizer in study.optimizers:
-                    path = folder / benchmark / "configs" / f"{optimizer}_{steps}{PIPELINE_SUFFIX[pipeline]}.toml"
+                    path = folder / benchmark / "configs" / f"{optimizer}_{step_name(pipeline, steps)}.toml"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_text(cell_toml(study, benchmark, pipeline, steps, optimizer), encoding="utf-8")
                     written.append(path)
@@ -48,7 +50,7 @@ def write_configs(study: plan.Study, folder: Path) -> list[Path]:
 def cell_toml(study: plan.Study, benchmark: str, pipeline: str, steps: int, optimizer: str) -> str:
     """A study of one cell, as TOML text (JSON's strings, numbers and lists are TOML's)."""
     fields = {
-        "name": f"{benchmark}_{optimizer}_{steps}{PIPELINE_SUFFIX[pipeline]}",
+        "name": f"{benchmark}_{optimizer}_{step_name(pipeline, steps)}",
         "benchmarks": [benchmark],
         "pipelines": [pipeline],
         "steps": [steps],
@@ -64,7 +66,7 @@ def cell_toml(study: plan.Study, benchmark: str, pipeline: str, steps: int, opti
         fields["labels"] = labels
     if study.closed_book:
         fields["closed_book"] = True
-    if optimizer in HOSTED:
+    if is_hosted(optimizer):
         fields["synth_mode"] = study.synth_mode
         fields |= {"synth_rollouts": study.synth_rollouts} if study.synth_rollouts is not None else {}
     lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in fields.items())

@@ -41,6 +41,8 @@ from scaling.llm.cache import Cache
 from scaling.llm.check import print_check
 from scaling.llm.gateway import Gateway
 from scaling.models import Model, find_model, load_registry, require_key
+from scaling.optimizers import OPTIMIZERS, hosted_names, is_hosted
+from scaling.pipelines import PIPELINES
 from scaling.record import Record, as_plain
 from scaling.run.estimate import Estimate, estimate, figures, minutes, print_estimates, seconds
 from scaling.run.pipelines import MultiStepClassifier
@@ -53,8 +55,6 @@ from scaling.types import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USAGE,
-    HOSTED,
-    OPTIMIZERS,
     Benchmark,
     Cell,
     Splits,
@@ -161,7 +161,7 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[Record]:
     work = prepare(phases, models, options)
     settled, waiting, skipped = [], [], []
     for item in work:
-        without = lacks is not None and item.cell.optimizer in HOSTED
+        without = lacks is not None and is_hosted(item.cell.optimizer)
         (settled if _skip(item, options, without) else skipped if without else waiting).append(item)
     check_hosted(hosted, waiting, options)
     estimates = print_plan(study, waiting, settled, models, options)
@@ -214,19 +214,20 @@ def hosted_of(cells: list[Cell], options: argparse.Namespace) -> tuple[Any, str 
 
     Raises UsageError for flags of hosted jobs without one, and for a sweep of nothing else that cannot run.
     """
-    if not any(cell.optimizer in HOSTED for cell in cells):
+    if not any(is_hosted(cell.optimizer) for cell in cells):
         flags = {"--mode": options.synth_mode, "--rollouts": options.synth_rollouts, "--local": options.local,
                  "--task-app-url": options.task_app_url, "--task-app-port": options.task_app_port,
                  "--job-timeout": options.job_timeout}  # fmt: skip
         for flag in (flag for flag, value in flags.items() if value):
-            raise UsageError(f"{flag} is for {HOSTED[0]}, which is not among the optimizers. Leave {flag} out.")
+            raise UsageError(f"{flag} is for {hosted_names()[0]}, which is not among the optimizers. Leave {flag} out.")
         return None, None
     if options.engine == "dask":
-        raise UsageError(f"{HOSTED[0]} runs its task app in this process. Type --engine local, or leave it out.")
+        name = hosted_names()[0]
+        raise UsageError(f"{name} runs its task app in this process. Type --engine local, or leave it out.")
     try:
         from scaling.hosted import client as synth_client  # FastAPI and httpx, which nothing else here needs
     except ImportError as error:
-        raise UsageError(f"{HOSTED[0]} needs {error.name}. Type: pip install -r requirements-dev.txt") from None
+        raise UsageError(f"{hosted_names()[0]} needs {error.name}. Type: pip install -r requirements-dev.txt") from None
     if options.task_app_port and not options.task_app_url:
         raise UsageError("--task-app-port says where --task-app-url leads to. Give both, or neither.")
     given = {"task_app_port": options.task_app_port, "job_timeout": options.job_timeout}
@@ -235,14 +236,14 @@ def hosted_of(cells: list[Cell], options: argparse.Namespace) -> tuple[Any, str 
         **{name: value for name, value in given.items() if value is not None},
     )  # fmt: skip
     lacks = None if options.dry_run else synth_client.missing(hosted)
-    if lacks and all(cell.optimizer in HOSTED for cell in cells):
+    if lacks and all(is_hosted(cell.optimizer) for cell in cells):
         raise UsageError(lacks)
     return hosted, lacks
 
 
 def check_hosted(hosted: Any, waiting: list[CellTask], options: argparse.Namespace) -> None:
     """Raise UsageError for what would stop the hosted cells that are to run: backend, key, tunnel, models."""
-    cells = [item for item in waiting if item.cell.optimizer in HOSTED]
+    cells = [item for item in waiting if is_hosted(item.cell.optimizer)]
     if cells and not options.dry_run:
         from scaling.hosted import client as synth_client
 
@@ -281,7 +282,7 @@ def prepare(phases: list[list[Cell]], models: dict[str, Model], options: argpars
         if key not in dealt:
             dealt[key] = plan.fit_to_data(cell, bench, options.by_hand)
         fitted, rows = dealt[key]
-        if cell.feedback == "execution" and "execution_feedback" not in bench.config:
+        if cell.feedback == "execution" and bench.execution_feedback is None:
             raise UsageError(
                 f"--feedback execution: {cell.benchmark} has nothing that could be run (humaneval has). "
                 f"Type --feedback none."
@@ -428,7 +429,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     axes.add_argument(
         "--benchmarks", "--datasets", nargs="+", metavar="NAME", help=", ".join([*BENCHMARK_CONFIG, "FILE.csv"])
     )
-    axes.add_argument("--pipelines", nargs="+", metavar="NAME", help="chain, repeat, vote, self_correct, resample")
+    axes.add_argument("--pipelines", nargs="+", metavar="NAME", help=", ".join(PIPELINES))
     axes.add_argument("--steps", nargs="+", type=int, metavar="N", help="LLM calls an example, 1 to 5")
     axes.add_argument("--optimizers", nargs="+", metavar="NAME", help=", ".join(OPTIMIZERS))
     axes.add_argument(

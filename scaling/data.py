@@ -55,11 +55,22 @@ def load_benchmark(
         label_field=label_field,
         train=train,
         test=test,
-        config=config,
+        train_seeds=tuple(config["train_seeds"]),
+        val_seeds=tuple(config["val_seeds"]),
+        test_seeds=None if config.get("test_seeds") is None else tuple(config["test_seeds"]),
         source=loaded.get("source") or source,
         revision=loaded.get("revision"),
         note=loaded.get("note") or config.get("note"),
         tools=() if closed_book or "tools" not in config else tuple(config["tools"](source)),
+        match_fields=tuple(config.get("match_fields") or ()),
+        mask_digits=bool(config.get("mask_digits")),
+        extra_metrics=config.get("extra_metrics") or {},
+        task_class=config.get("task_class"),
+        stratify=config.get("stratify"),
+        near_copy=config.get("near_copy"),
+        failure_kind=config.get("failure_kind"),
+        execution_feedback=config.get("execution_feedback"),
+        needs=config.get("needs"),
     )
 
 
@@ -111,7 +122,7 @@ def shrink(bench: Benchmark, train: int, val: int, test: int, seed: int = 0) -> 
 
     Where the pool is one, test gives way first, down to a third of the rows, then train and val in proportion.
     """
-    has_test = bench.config.get("test_seeds") is not None
+    has_test = bench.test_seeds is not None
     if not has_test:
         test = 0
     elif bench.test is not None:
@@ -159,7 +170,7 @@ def _rows_of_run_0(
     bench: Benchmark, train: int, val: int, test: int, seed: int
 ) -> tuple[list[Row], list[Row], list[Row], int]:
     """Rows of test, train and val, and how many were passed over; kept, as all runs begin with them."""
-    test_rows = _test_rows(bench, test, seed) if bench.config.get("test_seeds") is not None else []
+    test_rows = _test_rows(bench, test, seed) if bench.test_seeds is not None else []
     return test_rows, *_train_and_val(bench, test_rows, train, val, seed)
 
 
@@ -172,7 +183,7 @@ def _train_and_val(
     last. Train is its front and val its back, so both are nested in their sizes and never meet.
     """
     limit = None  # rows of the pool that are looked at: none beyond the seeds where these are enough
-    train_seeds, val_seeds = list(bench.config["train_seeds"]), list(bench.config["val_seeds"])
+    train_seeds, val_seeds = list(bench.train_seeds), list(bench.val_seeds)
     grouped = any(row["group"] != row["id"] for row in bench.train)
     if not grouped and train <= len(train_seeds) and val <= len(val_seeds):
         limit = max([*train_seeds[:train], *val_seeds[:val]], default=-1) + 1
@@ -224,15 +235,15 @@ def _copy_detector(bench: Benchmark, against: list[Row]):
 
     With `mask_digits` in the config, texts that differ in their numbers only are the same.
     """
-    fields = bench.config.get("match_fields") or bench.inputs
-    mask = bench.config.get("mask_digits")
+    fields = bench.match_fields or bench.inputs
+    mask = bench.mask_digits
 
     def text(row: Row) -> str:
         whole = " ".join(str(row[name]) for name in fields)
         return normalise_text(re.sub(r"\d[\d.,]*", "0", whole) if mask else whole)
 
     exact = {text(row) for row in against}
-    limit = bench.config.get("near_copy")
+    limit = bench.near_copy
     token_sets = [frozenset(t.split()) for t in exact] if limit else []
 
     def is_copy(row: Row) -> bool:
@@ -252,7 +263,7 @@ def _copy_detector(bench: Benchmark, against: list[Row]):
 def _test_rows(bench: Benchmark, size: int, seed: int) -> list[Row]:
     pool = bench.test if bench.test is not None else bench.train
     ordered = stratified(pool, _stratum(bench), seed)
-    seeds = list(bench.config["test_seeds"])[:size] or range(size)
+    seeds = list(bench.test_seeds or ())[:size] or range(size)
     positions = [i for i in seeds if i < len(ordered)]
     if len(positions) < size:
         positions = list(range(min(size, len(ordered))))
@@ -269,7 +280,7 @@ def _too_few(bench: Benchmark, part: str, wanted: int, have: int) -> UsageError:
 
 
 def _stratum(bench: Benchmark) -> str | None:
-    return bench.config.get("stratify") or bench.label_field
+    return bench.stratify or bench.label_field
 
 
 def _literal_field(signature: Any) -> str | None:

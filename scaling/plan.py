@@ -11,13 +11,12 @@ from typing import Any
 
 import pydantic
 
+from scaling.budgets import budget_of_trials, select_size
 from scaling.data import deal, shrink
 from scaling.models import Model, expand_names, find_model
+from scaling.optimizers import NONE, OPTIMIZERS, is_hosted
+from scaling.pipelines import FEEDBACKS, PIPELINES
 from scaling.types import (
-    FEEDBACKS,
-    HOSTED,
-    OPTIMIZERS,
-    PIPELINES,
     STEPS,
     SYNTH_MODES,
     Benchmark,
@@ -28,7 +27,6 @@ from scaling.types import (
 )
 
 STUDIES = Path(__file__).parent / "studies"
-SMALLEST_SELECT = 5
 
 
 @dataclass(frozen=True)
@@ -179,10 +177,10 @@ def expand(study: Study, benchmarks: list[str], registry: dict[str, Model], api_
                     rollout_budget=study.rollout_budget,
                     data=study.data,
                     labels=study.labels_by_benchmark.get(benchmark, study.labels),
-                    feedback=study.feedback if pipeline == "self_correct" else "none",
+                    feedback=study.feedback if PIPELINES[pipeline].takes_feedback else "none",
                     closed_book=study.closed_book,
-                    synth_mode=study.synth_mode if optimizer in HOSTED else "offline",
-                    synth_rollouts=study.synth_rollouts if optimizer in HOSTED else None,
+                    synth_mode=study.synth_mode if is_hosted(optimizer) else "offline",
+                    synth_rollouts=study.synth_rollouts if is_hosted(optimizer) else None,
                 )
             )
     for cell in cells:
@@ -216,7 +214,7 @@ def check_names(study: Study, benchmarks: list[str]) -> None:
 
 def check_cell(cell: Cell) -> None:
     """Raise UsageError for sizes and budgets that make no sense together."""
-    if cell.pipeline in ("vote", "repeat", "resample") and cell.temperature == 0:
+    if PIPELINES[cell.pipeline].draws and cell.temperature == 0:
         raise UsageError(
             f"'{cell.pipeline}' at temperature 0 asks for the same answer {cell.steps} times. "
             f"Set a temperature above 0 (0.7), or leave the pipeline out."
@@ -227,7 +225,7 @@ def check_cell(cell: Cell) -> None:
         if getattr(cell, name) < (0 if name == "test_size" else 1):
             flag = "--" + name.replace("_", "-")
             raise UsageError(f"{flag} {getattr(cell, name)}: at least 1 row is needed. Type {flag} 50.")
-    if cell.optimizer == "none":
+    if cell.optimizer == NONE.name:
         return
     if cell.rollout_budget < 4 * cell.select_size:
         raise UsageError(
@@ -236,28 +234,9 @@ def check_cell(cell: Cell) -> None:
         )
 
 
-def select_size(val_size: int, rollout_budget: int) -> int:
-    """Rows of val that optimizers choose on: max(5, min(val / 2, budget / 10)) (STATISTICS 1.2)."""
-    return max(SMALLEST_SELECT, min(val_size // 2, rollout_budget // 10))
-
-
-def budget_of_trials(trials: int, val_size: int) -> int:
-    """The smallest rollout budget at which MIPROv2 makes that many trials on the rows that it selects on."""
-    from scaling.run.optimizers import plan_mipro  # DSPy, which the plan itself does not need
-
-    if trials < 1:
-        raise UsageError(f"--trials {trials}: at least 1 is needed. Type --trials 20.")
-    budget = 1
-    while True:
-        select = min(select_size(val_size, budget), val_size)
-        if budget >= 4 * max(SMALLEST_SELECT, select) and plan_mipro(budget, select, 1)[0] >= trials:
-            return budget
-        budget += 1
-
-
 def warnings(cells: list[Cell]) -> list[str]:
     """What a user should know of the plan before it runs."""
-    small = {c.rollout_budget for c in cells if c.optimizer != "none" and c.rollout_budget < 10 * c.select_size}
+    small = {c.rollout_budget for c in cells if c.optimizer != NONE.name and c.rollout_budget < 10 * c.select_size}
     return [
         f"a budget of {budget} rollouts is below ten selection passes: optimizers can try only a few candidates"
         for budget in sorted(small)
@@ -288,7 +267,7 @@ def fit_to_data(cell: Cell, bench: Benchmark, by_hand: set[str]) -> tuple[Cell, 
     maxima.
     """
     train, val, test = shrink(bench, cell.train_size, cell.val_size, cell.test_size, cell.seed)
-    if bench.config.get("test_seeds") is None:
+    if bench.test_seeds is None:
         cell = replace(cell, test_size=0)
     for name, wanted, have in zip(
         SIZE_FIELDS, (cell.train_size, cell.val_size, cell.test_size), (train, val, test), strict=True

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 import orjson
 
+from scaling.pipelines import step_name
 from scaling.record import BadLine, Record, RecordError, Versioned, decode, decode_lines, encode
-from scaling.types import PIPELINE_SUFFIX, SCHEMA_VERSION, SETTLED, Cell, UsageError
+from scaling.types import SCHEMA_VERSION, SETTLED, Cell, UsageError
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ def files_of(cell: Cell, results: Path, taken: Container[Path] = ()) -> CellFile
 
     taken: folders of other cells of the same sweep, which may not be there yet.
     """
-    step = f"{cell.steps}{PIPELINE_SUFFIX[cell.pipeline]}"
+    step = step_name(cell.pipeline, cell.steps)
     parent = results / cell.benchmark.replace("/", "-") / step / cell.optimizer / cell.model.replace("/", "-")
     plain = CellFiles(parent / f"run{cell.run}")
     if plain.owner() == cell.cell_id or (plain.owner() is None and plain.folder not in taken):

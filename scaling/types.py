@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
+
+from scaling.pipelines import step_name
 
 SCHEMA_VERSION = 1
 # Raised when the meaning of a cell's fields changes, so that old records are not mistaken for new ones.
 CELL_VERSION = 1
 
-OPTIMIZERS = ("none", "gepa", "mipro", "mipro_instruct", "bootstrap", "synth_mipro")
-HOSTED = ("synth_mipro",)  # optimizers that run as a job at somebody's service
 SYNTH_MODES = ("offline", "online")
-PIPELINES = ("chain", "repeat", "vote", "self_correct", "resample")
 STEPS = (1, 2, 3, 4, 5)
-# How the folder of a cell is named: "<n>" followed by this.
-PIPELINE_SUFFIX = {"chain": "step", "repeat": "repeat", "vote": "vote", "self_correct": "turn", "resample": "redraw"}
-FEEDBACKS = ("none", "oracle", "execution")
 # Settled cells are not run again by the same command; budget and interrupted go on where they were.
 SETTLED = ("ok", "error", "invalid", "skipped")
 
@@ -101,10 +97,10 @@ class Cell:
     @property
     def label(self) -> str:
         """Short name for people: 'banking77 3step gepa llama-3.1-8b run0'."""
-        suffix = PIPELINE_SUFFIX[self.pipeline]
+        step = step_name(self.pipeline, self.steps)
         closed = " closed-book" if self.closed_book else ""
         online = " online" if self.synth_mode == "online" else ""
-        return f"{self.benchmark}{closed} {self.steps}{suffix} {self.optimizer}{online} {self.model} run{self.run}"
+        return f"{self.benchmark}{closed} {step} {self.optimizer}{online} {self.model} run{self.run}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +116,22 @@ class Benchmark:
     label_field: str | None
     train: list[Row]  # the pool that train and val are dealt from
     test: list[Row] | None  # official test rows; None where the pool is one
-    config: dict[str, Any] = field(repr=False)
+    train_seeds: tuple[int, ...]  # positions in the order of rows; the splits take their rows from them first
+    val_seeds: tuple[int, ...]
+    test_seeds: tuple[int, ...] | None = None  # None: the final score is on check rows
     source: str = "hub"
     revision: str | None = None
     note: str | None = None  # what every output must say of these rows
     tools: tuple[Any, ...] = ()  # dspy.Tool; () also where a benchmark with tools is asked without them
+    task_class: str | None = None
+    stratify: str | None = None  # the field whose values every split holds in proportion
+    match_fields: tuple[str, ...] = ()  # rows that agree in these are copies; () for the signature's inputs
+    mask_digits: bool = False  # rows that differ in their numbers only are copies
+    near_copy: float | None = None  # share of words that makes two rows copies
+    extra_metrics: Mapping[str, Metric] = field(default_factory=dict)  # scored beside the metric, by name
+    failure_kind: Callable[..., str | None] | None = None  # a word for how an answer failed
+    execution_feedback: Callable[..., str] | None = None  # what running an answer shows, for self-correction
+    needs: Callable[[], None] | None = None  # raises UsageError where the benchmark cannot be run
 
     @property
     def inputs(self) -> list[str]:

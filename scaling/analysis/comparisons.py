@@ -11,7 +11,7 @@ import pandas as pd
 from scaling.analysis.hypotheses import TEST_COLUMNS, Grid, Key, judge
 from scaling.analysis.results import OF_HOSTED_JOBS, SHARED, SHARED_IN_BENCHMARK, Results, name_of, series_cells
 from scaling.analysis.stats import Arm, Estimate, RunVariance, difference, direction, holm, run_variances, settling_size
-from scaling.types import HOSTED
+from scaling.optimizers import is_hosted
 
 SMALLEST_OF_INTEREST = 0.05  # of a single comparison, for the rows and runs that would settle it
 
@@ -119,7 +119,7 @@ def control_pairs(entries: list[Entry]) -> Iterator[tuple[str, Arm, Arm]]:
 
 def mipro_pairs(entries: list[Entry]) -> Iterator[tuple[str, Arm, Arm]]:
     """Hosted MIPRO against MIPROv2 without and with demos, and these two; only where a hosted one ran."""
-    for hosted in (entry for entry in entries if entry.fields["optimizer"] in HOSTED):
+    for hosted in (entry for entry in entries if is_hosted(entry.fields["optimizer"])):
         same = {e.fields["optimizer"]: e for e in entries if _terms(e) == _terms(hosted)}
         for first, second in ((hosted, same.get("mipro_instruct")), (hosted, same.get("mipro"))):
             if second is not None:
@@ -129,7 +129,7 @@ def mipro_pairs(entries: list[Entry]) -> Iterator[tuple[str, Arm, Arm]]:
                     first.final,
                 )
     local = {(e.fields["optimizer"], _terms(e)): e for e in entries}
-    for terms in {_terms(entry): None for entry in entries if entry.fields["optimizer"] in HOSTED}:
+    for terms in {_terms(entry): None for entry in entries if is_hosted(entry.fields["optimizer"])}:
         if (plain := local.get(("mipro_instruct", terms))) and (demos := local.get(("mipro", terms))):
             yield f"{demos.name} - mipro_instruct", plain.final, demos.final
 

@@ -19,12 +19,12 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.loading import load
 from scaling.analysis.results import Results, folder_name
 from scaling.analysis.stats import RunVariance, difference, run_variances, score_interval
-from scaling.analysis.summary import OPTIMIZER_NAMES
 from scaling.analysis.text import UNKNOWN, Table, count, interval_text, markdown_table, percent, table_of
 from scaling.intervals import Interval
+from scaling.optimizers import hosted_names, is_hosted, label_of
 from scaling.record import Record, as_plain
 from scaling.store import read_json, write_json
-from scaling.types import HOSTED, SCHEMA_VERSION
+from scaling.types import SCHEMA_VERSION
 
 # Implementation -> the optimizers that are it, in the order of the table.
 IMPLEMENTATIONS = {"synth_mipro": ("synth_mipro",), "dspy_mipro": ("mipro_instruct", "mipro")}
@@ -46,7 +46,7 @@ NOTE = (
 
 def table(f: Findings) -> Table:
     """The comparison, where a hosted optimizer is among the cells; else without rows."""
-    hosted = f.results.cells["optimizer"].isin(HOSTED).any()
+    hosted = f.results.cells["optimizer"].isin(hosted_names()).any()
     return side_by_side(f.results, f.entries) if hosted else table_of(TITLE, NOTE, [])
 
 
@@ -65,7 +65,7 @@ def side_by_side(results: Results, entries: list[Entry]) -> Table:
 
 def name_of(fields: Any) -> str:
     """An optimizer for people, a hosted one with its mode."""
-    name = OPTIMIZER_NAMES[fields["optimizer"]]
+    name = label_of(fields["optimizer"])
     more = {"synth_mipro": f", {fields['synth_mode']}", "mipro": ", with demos"}
     return name + more.get(fields["optimizer"], "")
 
@@ -147,7 +147,7 @@ def _used(results: Results, entry: Entry, test_ends: Interval | None) -> dict[st
     own = float(cells["own_score"].astype(float).mean(skipna=False))
     tokens = cells["optimize_prompt_tokens"].astype(float) + cells["optimize_completion_tokens"].astype(float)
     dollars = ("optimize_list_cost_usd", "{:.4f}")
-    if entry.fields["optimizer"] in HOSTED:
+    if is_hosted(entry.fields["optimizer"]):
         dollars = ("rollouts_list_cost_usd", "at least {:.4f}")
     return {
         "own score": percent(own),
@@ -183,7 +183,7 @@ def _number(values: pd.Series, form: str = "{:,.0f}") -> str:
 
 def _without_score(results: Results) -> Iterator[pd.Series]:
     cells = results.cells
-    for _, cell in cells[cells["optimizer"].isin(HOSTED) & (cells["status"] != "ok")].iterrows():
+    for _, cell in cells[cells["optimizer"].isin(hosted_names()) & (cells["status"] != "ok")].iterrows():
         yield cell
 
 

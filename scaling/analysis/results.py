@@ -16,9 +16,9 @@ import pandas as pd
 
 from scaling.analysis.reading import Answers, CellData, LeftOut, bad_rows, places
 from scaling.analysis.stats import Arm
+from scaling.pipelines import step_name
 from scaling.record import CallRecord, CellPlan, Environment, Instruction, PredictionLine
 from scaling.store import CALLS, PREDICTIONS, read_objects
-from scaling.types import PIPELINE_SUFFIX
 
 # What two cells must share before their scores are compared; those of a benchmark may differ from another's.
 SHARED = ["model", "optimizer_model", "rollout_budget", "temperature", "max_output_tokens", "feedback", "seed"]
@@ -146,4 +146,4 @@ def name_of(series: tuple) -> dict[str, Any]:
 
 def folder_name(row: pd.Series | dict) -> str:
     """'3step', '5vote': steps and pipeline in a word."""
-    return f"{row['steps']}{PIPELINE_SUFFIX.get(row['pipeline'], row['pipeline'])}"
+    return step_name(row["pipeline"], row["steps"])

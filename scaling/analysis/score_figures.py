@@ -27,8 +27,8 @@ from scaling.analysis.figure_style import (
 )
 from scaling.analysis.findings import Curves, Findings
 from scaling.analysis.money import cost_column, pareto
-from scaling.analysis.summary import OPTIMIZER_NAMES
 from scaling.analysis.text import plural
+from scaling.optimizers import label_of
 
 
 def scaling_curve(summary: pd.DataFrame, ax: Axes, curves: Curves | None = None) -> Axes:
@@ -103,7 +103,7 @@ def improvement_heatmap(summary: pd.DataFrame, optimizer: str) -> Figure:
     ax.set(
         xlabel="steps\n(hatched: the interval holds 0)",
         ylabel="",
-        title=f"change on test rows by\n{OPTIMIZER_NAMES.get(optimizer, optimizer)}",
+        title=f"change on test rows by\n{label_of(optimizer)}",
     )
     ax.tick_params(axis="y", rotation=0)
     return figure

@@ -22,20 +22,12 @@ from scaling.analysis.stats import (
     score_interval,
 )
 from scaling.analysis.text import plain
+from scaling.optimizers import label_of
 from scaling.record import TOKEN_KINDS
 
 ADOPTION_LEVEL = 0.05
 NORMAL = 1.96  # 97.5 % point of the normal distribution
 NO_INTERVAL = (math.nan, math.nan)
-# Where the optimizers' names are written out for people.
-OPTIMIZER_NAMES = {
-    "none": "no optimizer",
-    "gepa": "GEPA",
-    "mipro": "MIPROv2",
-    "mipro_instruct": "MIPROv2, instructions",
-    "bootstrap": "bootstrap",
-    "synth_mipro": "Synth MIPRO",
-}
 # Terms of a series that are named in a line where they differ; others are named by their field.
 TERM_FORMS = {"optimizer_model": "proposer {}", "train_size": "train {}", "select_size": "select {}"}
 _NAMED_APART = ("model", "rollout_budget", "test_sha256")  # terms that names already tell, or that are too long
@@ -137,7 +129,7 @@ def summarise(results: Results, entries: list[Entry]) -> pd.DataFrame:
 
 def labels_of(summary: pd.DataFrame) -> pd.Series:
     """A line's name: the optimizer, with pipeline, model and terms only where they differ within the frame."""
-    names: pd.Series[str] = summary["optimizer"].map(lambda o: OPTIMIZER_NAMES.get(o, o)).astype(str)
+    names: pd.Series[str] = summary["optimizer"].map(label_of).astype(str)
     names = names + summary["synth_mode"].map(lambda mode: ", online" if mode == "online" else "")
     for column, form in (("pipeline", "{}"), ("model", "{}"), ("rollout_budget", "budget {}"), ("terms", "{}")):
         if summary[column].nunique() > 1 and not (column == "pipeline" and set(summary[column]) == {"chain"}):

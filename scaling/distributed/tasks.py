@@ -49,6 +49,5 @@ def pickle_benchmarks(tasks: Sequence[CellTask]) -> list[bytes]:
 
 
 def _without_pool(bench: Benchmark) -> Benchmark:
-    """Without the rows that were not dealt, and without their loader: little is to be sent."""
-    config = {name: value for name, value in bench.config.items() if name != "loader"}
-    return replace(bench, train=[], test=None, config=config)
+    """Without the rows that were not dealt: little is to be sent."""
+    return replace(bench, train=[], test=None)

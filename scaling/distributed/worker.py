@@ -101,7 +101,9 @@ def why_unfit(
     try:
         ping(address, key)
         for bench in benches:
-            pickle.loads(bench).config.get("needs", lambda: None)()
+            needs = pickle.loads(bench).needs
+            if needs is not None:
+                needs()
         if embedded:
             local_server.weights_path()
     except Exception as error:  # whatever a benchmark's code raises when it is read

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import dspy
 import httpx
 
+from scaling.budgets import plan_mipro
 from scaling.hosted.client import KEY_NAME, Hosted, NotThere, SynthClient, SynthError, provider_of
 from scaling.hosted.prompts import (
     Json,
@@ -35,7 +36,7 @@ from scaling.hosted.task_app import Task, create_app, keys_of_environment
 from scaling.hosted.tunnel import look_at_app, reachable, served
 from scaling.llm.adapters import make_adapter
 from scaling.models import Model
-from scaling.run.optimizers import Job, plan_mipro
+from scaling.run.context import OptimizerContext, Proposals
 from scaling.store import read_json, write_json
 from scaling.types import CellStopped
 
@@ -48,7 +49,7 @@ MOST_ROLLOUTS_AT_A_TIME = 8  # of online mode, where candidates are born between
 FAILURES_IN_A_ROW = 5
 
 
-def optimize(job: Job) -> dspy.Module:
+def optimize(job: OptimizerContext) -> dspy.Module:
     """The optimizer `synth_mipro`: what the hosted job found, put into our program stage by stage.
 
     Raises SynthError, in one line, when there is none. A job of this cell that had ended well is not run again: its
@@ -59,7 +60,7 @@ def optimize(job: Job) -> dspy.Module:
     meter.usage["optimize"].list_cost_usd = meter.usage["optimize"].billed_cost_usd = None
     stages = stages_of(job.core, make_adapter(job.model))
     facts = meter.hosted = {"mode": job.cell.synth_mode, "backend": _shown(job.hosted), "job_id": None}
-    job.proposals |= dict.fromkeys(job.proposals)  # how many Synth tried is not told
+    job.proposals = Proposals(None, None, None)  # how many Synth tried is not told
     try:
         if (kept := _kept(job)) is not None:
             _restore(kept, job)
@@ -79,7 +80,7 @@ def optimize(job: Job) -> dspy.Module:
     return with_prompts(job.core, prompts)
 
 
-def _run(job: Job, stages: list[Stage], facts: Json) -> None:
+def _run(job: OptimizerContext, stages: list[Stage], facts: Json) -> None:
     """The job from the task app's start to its outcome in `facts`; it is cancelled on every other way out."""
     gateway, hosted = job.optimizer_lm.gateway, job.hosted
     started = time.monotonic()
@@ -111,7 +112,7 @@ def _run(job: Job, stages: list[Stage], facts: Json) -> None:
         facts |= outcome | {"elapsed_seconds": time.monotonic() - started}
 
 
-def job_body(job: Job, stages: list[Stage], url: str, max_cost_usd: float | None) -> Json:
+def job_body(job: OptimizerContext, stages: list[Stage], url: str, max_cost_usd: float | None) -> Json:
     """What is submitted: the baseline prompt, the seeds of train and select rows, the budget, the models."""
     cell, train, select = job.cell, len(job.train), len(job.select)
     trials, *_ = plan_mipro(job.budget, select, train, 0)
@@ -175,7 +176,7 @@ def job_body(job: Job, stages: list[Stage], url: str, max_cost_usd: float | None
     }
 
 
-def _follow(client: SynthClient, job: Job, facts: Json) -> Json:
+def _follow(client: SynthClient, job: OptimizerContext, facts: Json) -> Json:
     """Look at an offline job until it has ended; its outcome. Raises SynthError when it failed or takes too long."""
     gateway, job_id = job.optimizer_lm.gateway, facts["job_id"]
     deadline, pause = time.monotonic() + job.hosted.job_timeout, FIRST_PAUSE
@@ -197,7 +198,7 @@ def _follow(client: SynthClient, job: Job, facts: Json) -> Json:
         pause = min(1.5 * pause, LONGEST_PAUSE)
 
 
-def _drive(client: SynthClient, job: Job, facts: Json, url: str, key: str) -> Json:
+def _drive(client: SynthClient, job: OptimizerContext, facts: Json, url: str, key: str) -> Json:
     """Online mode: we run the rollouts on our own app through the job's proxy and report their rewards."""
     system_id, proxy_url = _proxy_of(client, job, facts["job_id"])
     lost_in_a_row = 0
@@ -243,7 +244,7 @@ def _drive(client: SynthClient, job: Job, facts: Json, url: str, key: str) -> Js
     return {"job_status": "succeeded", "best_score": score, "best_prompt": prompt}
 
 
-def _proxy_of(client: SynthClient, job: Job, job_id: str) -> tuple[str, str]:
+def _proxy_of(client: SynthClient, job: OptimizerContext, job_id: str) -> tuple[str, str]:
     """(system id, proxy address) of an online job, as soon as it has them."""
     deadline, pause = time.monotonic() + job.hosted.job_timeout, FIRST_PAUSE
     while True:
@@ -298,7 +299,7 @@ def _score_of(state: Json) -> float | None:
 
 
 @contextmanager
-def _under_cap(job: Job, stages: list[Stage]) -> Iterator[float | None]:
+def _under_cap(job: OptimizerContext, stages: list[Stage]) -> Iterator[float | None]:
     """Hold the job's highest cost back from the cap while it runs, and settle what its rollouts cost at list prices.
 
     Gives the dollars that the job may spend; None without a cap. A job whose calls did not say what they used stays
@@ -325,19 +326,19 @@ def _under_cap(job: Job, stages: list[Stage]) -> Iterator[float | None]:
         gateway.cost_budget.settle(highest or 0.0, spent or 0.0)
 
 
-def _task(job: Job) -> Task:
+def _task(job: OptimizerContext) -> Task:
     rows = [example.toDict() for example in [*job.train, *job.select]]
     name = f"{job.cell.benchmark.replace('/', '-')}_{job.cell.steps}step"
     return Task(name, job.bench, job.core, rows, job.model, job.optimizer_lm.meter)
 
 
-def _keep(job: Job) -> None:
+def _keep(job: OptimizerContext) -> None:
     meter = job.optimizer_lm.meter
     kept = {"cell_id": meter.cell_id, "facts": meter.hosted, "rollouts": meter.rollouts["optimize"]}
     write_json(job.files.hosted, kept | {"calls": meter.hosted_calls})
 
 
-def _kept(job: Job) -> Json | None:
+def _kept(job: OptimizerContext) -> Json | None:
     """The outcome of this cell's hosted job where it had ended before; none with --fresh."""
     if job.hosted.fresh or not job.files.hosted.exists():
         return None
@@ -345,7 +346,7 @@ def _kept(job: Job) -> Json | None:
     return kept if kept.get("cell_id") == job.optimizer_lm.meter.cell_id else None
 
 
-def _restore(kept: Json, job: Job) -> None:
+def _restore(kept: Json, job: OptimizerContext) -> None:
     """What a job that had ended before found and used, as if it had run now."""
     meter = job.optimizer_lm.meter
     meter.hosted |= kept["facts"]
@@ -355,7 +356,7 @@ def _restore(kept: Json, job: Job) -> None:
         meter.add_rollout("optimize")
 
 
-def _own_up(job: Job) -> None:
+def _own_up(job: OptimizerContext) -> None:
     """Tokens of calls of which one did not say what it used are not known."""
     meter = job.optimizer_lm.meter
     for name in ("prompt_tokens", "completion_tokens"):

@@ -23,8 +23,10 @@ from typing import Any
 
 import dspy
 
-from scaling.run.pipelines import MultiStepClassifier, SelfCorrection, ToolUser
+from scaling.run.pipelines import MultiStepClassifier
+from scaling.run.self_correction import SelfCorrection
 from scaling.run.source import source_of, source_or_none
+from scaling.run.steps import ToolUser
 
 COPIED = (
     "dspy.evaluate.evaluate",

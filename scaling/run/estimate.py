@@ -6,23 +6,22 @@ makes. What only the run can tell (does the optimizer find anything, how long ar
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
 import dspy
 
+from scaling.budgets import MAX_DEMOS, MAX_TOOL_TURNS, Budget
 from scaling.llm.adapters import make_adapter
 from scaling.models import Model
-from scaling.run.optimizers import GEPA_MINIBATCH, MAX_DEMOS, PASSES_SHARE, plan_bootstrap, plan_mipro
-from scaling.run.pipelines import MAX_TOOL_TURNS, make_core
+from scaling.optimizers import NONE, OPTIMIZERS
+from scaling.pipelines import PIPELINES
+from scaling.run.pipelines import make_core
 from scaling.run.scoring import as_example
-from scaling.types import HOSTED, Benchmark, Cell, Row, Splits
+from scaling.types import Benchmark, Cell, Row, Splits
 
 SECONDS_A_CALL = 1.0
-# Tokens of DSPy 3.4's own text around what is shown to the model that proposes (measured on its calls).
-REFLECTION_TEXT, PROPOSER_TEXT = 450, 1150
 
 
 @dataclass(frozen=True)
@@ -63,17 +62,6 @@ class Estimate:
             usd,
             _pairwise(max, self.chain, other.chain),
         )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an optimizer does with its budget: rollouts without and with demos, its proposals, what waits for what."""
-
-    bare: float = 0.0
-    with_demos: float = 0.0
-    proposals: float = 0.0
-    proposal_prompt: float = 0.0
-    rounds: float = 0.0  # evaluations that wait for one another
 
 
 @dataclass(frozen=True)
@@ -125,60 +113,48 @@ def minutes(low: float, high: float) -> str:
 def _one_end(
     cell: Cell, bench: Benchmark, deal: Splits, model: Model, proposer: Model, guess: Guess
 ) -> tuple[int, int, float | None, int]:
+    """(calls, tokens, dollars, calls that wait for one another) at one end of the range."""
+    optimizer = OPTIMIZERS[cell.optimizer]
     sizes = _sizes(cell, bench, deal, model, guess)
-    plan = _plan(cell, deal, sizes, guess, proposer.bytes_per_token)
-    calls_an_example = cell.steps if cell.pipeline in ("vote", "repeat", "resample") else 1  # of the core
-    programs = (2 if cell.steps == 1 else 3) if guess.improves and cell.optimizer != "none" else 1
-    tested = cell.test_size * calls_an_example
-    changed = 0 if cell.optimizer == "none" else programs - 1
-    has_demos = cell.optimizer in ("mipro", "bootstrap")
-    bare, full = plan.bare + tested, plan.with_demos + (changed * tested if has_demos else 0)
-    bare += 0 if has_demos else changed * tested
-    bare += calls_an_example * (len(deal.check) if deal.split == "test" else 0)
-    prompt = sum(s.times * ((bare + full) * s.prompt + full * s.demos) for s in sizes)
-    answer = sum(s.times * (bare + full) * s.answer for s in sizes)
+    work = optimizer.plan(_budget(cell, deal, sizes, guess, proposer.bytes_per_token))
+    bare, with_demos = _tested(cell, deal, guess.improves and optimizer is not NONE)
+    if not optimizer.adds_demos:
+        bare, with_demos = bare + with_demos, 0
+    bare, with_demos = bare + work.bare, with_demos + work.with_demos
+    prompt = sum(s.times * ((bare + with_demos) * s.prompt + with_demos * s.demos) for s in sizes)
+    answer = sum(s.times * (bare + with_demos) * s.answer for s in sizes)
     calls = sum(s.times for s in sizes)
-    asked = plan.proposals * plan.proposal_prompt
-    proposed = plan.proposals * min(guess.instruction_tokens, proposer.optimizer_max_output_tokens)
+    asked = work.proposals * work.proposal_prompt
+    proposed = work.proposals * min(guess.instruction_tokens, proposer.optimizer_max_output_tokens)
     costs = model.cost(round(prompt), round(answer)), proposer.cost(round(asked), round(proposed))
     return (
-        round((bare + full) * calls + plan.proposals),
+        round((bare + with_demos) * calls + work.proposals),
         round(prompt + answer + asked + proposed),
-        None if None in costs else sum(costs),
-        round(plan.rounds * calls + plan.proposals + cell.steps),
+        None if costs[0] is None or costs[1] is None else costs[0] + costs[1],
+        round(work.rounds * calls + work.proposals + cell.steps),
     )
 
 
-def _plan(cell: Cell, deal: Splits, sizes: list[Size], guess: Guess, bytes_per_token: float) -> Plan:
-    """The optimizer's own plan (scaling/run/optimizers.py) in rollouts and proposals."""
-    budget, select, train = cell.rollout_budget, cell.select_size, len(deal.train)
-    row = mean(_length(r, list(r)) for r in deal.train) / bytes_per_token
-    if cell.optimizer == "none":
-        return Plan()
-    if cell.optimizer == "gepa":
-        used = budget if guess.improves else budget - select - 2 * GEPA_MINIBATCH + 1
-        # A reflection each two minibatches; one that helps is followed by a pass over select.
-        iterations = (used - select) / (2 * GEPA_MINIBATCH + (0 if guess.improves else select / 2))
-        shown = REFLECTION_TEXT + GEPA_MINIBATCH * (row + sizes[-1].answer + guess.note_tokens)
-        return Plan(used, 0, iterations, shown, 1 + 2 * iterations)
-    if cell.optimizer in ("mipro", "mipro_instruct"):
-        demos = MAX_DEMOS if cell.optimizer == "mipro" else 0
-        trials, candidates, rows = plan_mipro(budget, select, train, demos)
-        sets = candidates - (2 if demos else 1)
-        bootstrapped = sets * rows if guess.improves else sets * min(rows, 2)
-        # Three calls a predictor and candidate, and a look at the train rows, ten at a time.
-        proposals = 3 * candidates * len(sizes) + 1 + math.ceil(rows / 10)
-        passes = trials * select
-        shown = PROPOSER_TEXT + math.ceil(rows / 10) * 10 * row / proposals
-        if not demos:
-            return Plan(bootstrapped + select + passes, 0, proposals, shown, bootstrapped + 1 + trials)
-        return Plan(select, bootstrapped + passes, proposals, shown, bootstrapped + 1 + trials)
-    if cell.optimizer in HOSTED:
-        # Its rollouts, one pass after another; its own proposals are made and billed at its service.
-        return Plan(budget if guess.improves else PASSES_SHARE * budget, 0, 0, 0, math.ceil(budget / select))
-    passes, shuffled, rows = plan_bootstrap(budget, select, train)
-    bootstrapped = (shuffled + 1) * (rows if guess.improves else min(rows, 2))
-    return Plan(select, bootstrapped + (passes - 1) * select, 0, 0, bootstrapped + passes)
+def _tested(cell: Cell, deal: Splits, improves: bool) -> tuple[float, float]:
+    """Runs of the core on test and check rows: (of the program as it was, of programs that the optimizer found)."""
+    runs = cell.steps if PIPELINES[cell.pipeline].draws else 1  # of the core, for one answer
+    found = (1 if cell.steps == 1 else 2) if improves else 0
+    checked = len(deal.check) if deal.split == "test" else 0
+    return runs * (cell.test_size + checked), runs * found * cell.test_size
+
+
+def _budget(cell: Cell, deal: Splits, sizes: list[Size], guess: Guess, bytes_per_token: float) -> Budget:
+    """What the optimizer's planner is told."""
+    return Budget(
+        rollouts=cell.rollout_budget,
+        select=cell.select_size,
+        train=len(deal.train),
+        predictors=len(sizes),
+        row_tokens=mean(_length(row, list(row)) for row in deal.train) / bytes_per_token,
+        answer_tokens=sizes[-1].answer,
+        note_tokens=guess.note_tokens,
+        improves=guess.improves,
+    )
 
 
 def _sizes(cell: Cell, bench: Benchmark, deal: Splits, model: Model, guess: Guess) -> list[Size]:
@@ -205,7 +181,7 @@ def _sizes(cell: Cell, bench: Benchmark, deal: Splits, model: Model, guess: Gues
                 demos=filled * MAX_DEMOS * demo / model.bytes_per_token,
                 answer=min(answer, model.max_output_tokens),
                 times=(guess.tool_turns if name.endswith(".react") else 1)
-                * (cell.steps - 1 if name.startswith("review") else 1),
+                * PIPELINES[cell.pipeline].calls(name, cell.steps),
             )
         )
     return sizes

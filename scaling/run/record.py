@@ -61,7 +61,7 @@ def new_record(task: CellTask, status: Status, message: str = "", kind: str | No
         status=status,
         cell_id=task.cell.cell_id,
         cell=task.cell,
-        task_class=bench.config.get("task_class"),
+        task_class=bench.task_class,
         split=task.splits.split,
         sample=bench.source == "sample",
         note=bench.note,

@@ -6,6 +6,7 @@ baseline, optimized program and the incumbent at budget / steps on the same rows
 
 from __future__ import annotations
 
+import pkgutil
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -16,16 +17,18 @@ from msgspec.structs import replace
 
 from scaling.llm.adapters import make_adapter
 from scaling.llm.gateway import Gateway, Meter, MeteredLM, make_lm
-from scaling.record import CurvePoint, Failure, LearningCurve, PredictionLine, Proposals, Record
+from scaling.optimizers import OPTIMIZERS, is_hosted
+from scaling.record import CurvePoint, Failure, LearningCurve, PredictionLine, Record
 from scaling.run import dspy_optimizers
-from scaling.run.optimizers import OPTIMIZERS, Curve, Job
-from scaling.run.pipelines import instructions, make_core, make_judge, wrap
+from scaling.run.context import OptimizerContext
+from scaling.run.curve import Curve
+from scaling.run.pipelines import instructions, make_core, make_feedback, make_program
 from scaling.run.progress import ProgressReporter
 from scaling.run.record import Lines, Measured, add_outcome, add_usage, fail, mean, new_record, outcome_text
 from scaling.run.scoring import as_example, score_programs
 from scaling.run.task import CellTask, Settings
 from scaling.store import aggregating, write_aggregate, write_lines, write_object, write_record
-from scaling.types import HOSTED, CellStopped, digest
+from scaling.types import CellStopped, digest
 
 __all__ = ["CellTask", "Settings", "run_cell", "run_cells", "skip_cell", "write_failure"]
 
@@ -113,16 +116,16 @@ def _measure(
     cell = task.cell
     lm = make_lm(task.model, gateway, meter, cell.run, cell.temperature, timeout=settings.timeout)
     threads = min(MAX_THREADS_A_CELL, task.model.places(gateway.max_concurrency))
-    core = make_core(cell, task.bench, make_judge(cell, task.bench, _examples(task)))
+    core = make_core(cell, task.bench, make_feedback(cell, task.bench, _examples(task)))
     curve = Curve(meter, [row["id"] for row in task.splits.select], lambda points: _on_point(task, points, reporter))
     with dspy.context(lm=lm, adapter=make_adapter(task.model), callbacks=[curve]):
         reporter.phase(cell, "optimize")
-        job = _job(task, gateway, meter, settings, core, threads, reporter)
+        context = _context(task, gateway, meter, settings, core, threads, reporter)
         started = time.monotonic()
-        optimized = OPTIMIZERS[cell.optimizer](job)
+        optimized = pkgutil.resolve_name(OPTIMIZERS[cell.optimizer].run)(context)
         optimize_seconds = round(time.monotonic() - started, 3)
-    if cell.optimizer not in ("gepa", *HOSTED):
-        job.proposals["accepted"] = curve.accepted
+    if context.proposals.accepted is None and not is_hosted(cell.optimizer):
+        context.proposals.accepted = curve.accepted
     reporter.phase(cell, "test")
     lines = _open_test(task, lm, _programs(task, core, optimized, curve), threads)
     reporter.phase(cell, "record")
@@ -130,7 +133,7 @@ def _measure(
     write_lines(task.files.predictions, [line for own in lines.values() for line in own])
     write_object(task.files.program, _program_file(core, optimized))
     unchanged = _state(core) == _state(optimized)
-    return Measured(lines, curve.points, unchanged, Proposals(**job.proposals), optimize_seconds)
+    return Measured(lines, curve.points, unchanged, context.proposals, optimize_seconds)
 
 
 def _examples(task: CellTask) -> list[dspy.Example]:
@@ -142,7 +145,7 @@ def _programs(task: CellTask, core: dspy.Module, optimized: dspy.Module, curve: 
     """The programs that test is opened for, by name."""
     cell = task.cell
     programs = {"baseline": core, "final": optimized}
-    if cell.optimizer not in HOSTED:
+    if not is_hosted(cell.optimizer):
         programs["at_equal_calls"] = curve.incumbent_at(cell.rollout_budget / cell.steps) or core
     elif cell.steps == 1:
         programs["at_equal_calls"] = optimized  # with more steps nobody knows a hosted job's program at budget / steps
@@ -157,7 +160,7 @@ def _open_test(task: CellTask, lm: MeteredLM, programs: dict[str, dspy.Module], 
     return lines
 
 
-def _job(
+def _context(
     task: CellTask,
     gateway: Gateway,
     meter: Meter,
@@ -165,7 +168,7 @@ def _job(
     core: dspy.Module,
     threads: int,
     reporter: ProgressReporter,
-) -> Job:
+) -> OptimizerContext:
     model = task.optimizer_model
 
     def show(what: str, best: float | None) -> None:
@@ -182,7 +185,7 @@ def _job(
         timeout=settings.timeout,
         max_tokens=model.optimizer_max_output_tokens,
     )
-    return Job(
+    return OptimizerContext(
         core=core,
         bench=task.bench,
         train=[as_example(row, task.bench) for row in task.splits.train],
@@ -203,7 +206,7 @@ def _score_all(task: CellTask, programs: dict[str, dspy.Module], threads: int) -
     """Prediction lines of each program on the same test rows; programs that are the same are scored once."""
     states = {name: _state(core) for name, core in programs.items()}
     first_of = {state: name for name, state in reversed(states.items())}
-    apart = {name: wrap(task.cell.pipeline, programs[name], task.cell.steps) for name in first_of.values()}
+    apart = {name: make_program(task.cell.pipeline, programs[name], task.cell.steps) for name in first_of.values()}
     lines = score_programs(apart, task.splits.test, task.bench, threads)
     return {name: [replace(line, program=name) for line in lines[first_of[state]]] for name, state in states.items()}
 
@@ -212,7 +215,7 @@ def _score_check(task: CellTask, optimized: dspy.Module, threads: int) -> list[P
     """The optimized program on the val rows that no optimizer saw: what a cell may be recommended by."""
     if task.splits.split == "check":
         return []  # they are the test rows already
-    program = wrap(task.cell.pipeline, optimized, task.cell.steps)
+    program = make_program(task.cell.pipeline, optimized, task.cell.steps)
     return score_programs({"check": program}, task.splits.check, task.bench, threads)["check"]
 
 

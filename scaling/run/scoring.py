@@ -67,7 +67,7 @@ def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench
     calls: list[dict[str, Any]] = []
     line = PredictionLine(
         program=name, id=example["id"], group=example["group"], gold=_outputs(example, bench), notes={},
-        extra_scores=dict.fromkeys(bench.config.get("extra_metrics") or {}),
+        extra_scores=dict.fromkeys(bench.extra_metrics),
     )  # fmt: skip
     try:
         with dspy.context(**variant(record=calls)):
@@ -88,15 +88,14 @@ def _score_prediction(
     line: PredictionLine, prediction: dspy.Prediction, example: dspy.Example, bench: Benchmark
 ) -> None:
     """What the program answered, and how well."""
-    extra_metrics = bench.config.get("extra_metrics") or {}
     line.error = prediction.get("failure")
     line.prediction = _outputs(prediction, bench)
     line.score = safe_metric(bench, example, prediction)
     line.extra_scores = {
-        name: safe_metric(bench, example, prediction, metric) for name, metric in extra_metrics.items()
+        name: safe_metric(bench, example, prediction, metric) for name, metric in bench.extra_metrics.items()
     }
-    if line.score < 1.0 and line.error is None and "failure_kind" in bench.config:
-        line.failure_kind = bench.config["failure_kind"](example, prediction)
+    if line.score < 1.0 and line.error is None and bench.failure_kind is not None:
+        line.failure_kind = bench.failure_kind(example, prediction)
     turns = prediction.get("turns")
     if turns:
         line.turn_scores = [_score_turn(bench, example, turn) for turn in turns]

@@ -16,8 +16,9 @@ from benchmarks.toolqa.data import load
 from benchmarks.toolqa.tools import SAMPLE, calculate, look_up, make_tools
 from scaling.analysis.loading import load as load_results
 from scaling.analysis.report import notes_of
+from scaling.budgets import MAX_TOOL_TURNS
 from scaling.data import load_benchmark
-from scaling.run.pipelines import MAX_TOOL_TURNS, MultiStepClassifier
+from scaling.run.pipelines import MultiStepClassifier
 from scaling.types import UsageError
 from tests.support import islands
 from tests.support.files import lines

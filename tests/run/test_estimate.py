@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import run_scaling_experiment as script
-from scaling.types import HOSTED, OPTIMIZERS
+from scaling.optimizers import OPTIMIZERS, is_hosted
 from tests.support.files import read
 from tests.support.server import ScriptedServer
 from tests.support.sweeps import write_study
@@ -20,7 +20,7 @@ TRUTH = {row["text"]: row["label"] for row in map(json.loads, SAMPLE.read_text()
 @pytest.mark.parametrize("skill", [0.4, 0.9])
 def test_estimates_hold_within_a_fifth_for_every_optimizer(skill: float, tmp_path: Path) -> None:
     with ScriptedServer(skill=lambda body: skill, truth=TRUTH) as server:
-        flags = write_study(tmp_path, server.url, [1, 2], [o for o in OPTIMIZERS if o not in HOSTED], 1)
+        flags = write_study(tmp_path, server.url, [1, 2], [o for o in OPTIMIZERS if not is_hosted(o)], 1)
         assert script.main([*flags, "--output-dir", str(tmp_path / "out")]) == 0
     planned = read(tmp_path / "out" / "plan.json")
     for path in (tmp_path / "out").rglob("results.json"):

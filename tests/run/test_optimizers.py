@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scaling.budgets import plan_bootstrap, plan_mipro
 from scaling.data import deal, load_benchmark
+from scaling.optimizers import OPTIMIZERS, hosted_names
 from scaling.run import dspy_optimizers
-from scaling.run.optimizers import OPTIMIZERS, plan_bootstrap, plan_mipro
 from scaling.run.pipelines import MultiStepClassifier
-from scaling.types import HOSTED, Splits
+from scaling.types import Splits
 from tests.support import toy as toy_benchmark
 from tests.support.files import lines, read
 from tests.support.server import Body, ScriptedServer, chat_fields, json_fields, text, whole_prompt
@@ -257,7 +258,7 @@ def test_another_run_is_another_experiment(experiment: Callable, tmp_path: Path,
 
 
 def test_the_table_of_optimizers_has_those_that_the_command_line_offers() -> None:
-    assert set(OPTIMIZERS) == {"none", *OPTIMIZING, *HOSTED}
+    assert set(OPTIMIZERS) == {"none", *OPTIMIZING, *hosted_names()}
 
 
 sizes = st.integers(1, 60).flatmap(
