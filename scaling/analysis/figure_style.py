@@ -68,7 +68,9 @@ def footer(figure: Figure, text: str) -> Figure:
     """What the reader must know of the data, in small print under the picture."""
     width, height = figure.get_size_inches()
     lines = textwrap.fill(plain(text), int(width * 22))
-    share = (0.1 * (lines.count("\n") + 1) + 0.05) / height
+    below = 0.1 * (lines.count("\n") + 1) + 0.05  # inches, added to the figure
+    figure.set_size_inches(width, height + below)
+    share = below / (height + below)
     figure.set_layout_engine("constrained", rect=(0, share, 1, 1 - share))
     figure.text(0.01, share, lines, fontsize=5.5, color="0.35", va="top")
     return figure
