@@ -198,6 +198,25 @@ def test_only_damaged_records_are_one_clear_line(tmp_path: Path, capsys: pytest.
     assert str(files.record) in error and "cell.steps" in error
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damaged.field("status", "invalid"),
+        damaged.content("learning_curve.json", b'{"points": []}'),
+        damaged.content("learning_curve.json", b'{"points": [{"rollouts": 3}]}'),
+        lambda files: files.curve.unlink(),
+        lambda files: files.predictions.unlink(),
+        lambda files: files.calls.unlink(),
+        damaged.only_required,
+    ],
+)
+def test_a_study_of_which_every_cell_lacks_something_is_analysed(tmp_path: Path, damage: damaged.Damage) -> None:
+    for steps, optimizer in ((1, "gepa"), (2, "gepa"), (1, "none")):
+        damage(write_cell(tmp_path / "results", damaged.made("toy", steps, optimizer, 0), 0.5, 0.1))
+    assert analyze_results.main(["--results-dir", str(tmp_path / "results"), "--output-dir", str(tmp_path)]) == EXIT_OK
+    assert (tmp_path / "report.html").exists()
+
+
 # Any field, broken in any way
 
 FILES = ("results.json", "predictions.jsonl", "learning_curve.json", "program.json", "calls.jsonl", "cell.json")

@@ -145,6 +145,8 @@ def recommended(summary: pd.DataFrame, per_dollar: bool) -> pd.DataFrame:
     score is on check itself have no such choice. A redraw is a control, and a model that is told which answers are
     right is not one that anybody can use: neither is recommended.
     """
+    if summary.empty:
+        return summary
     usable = (summary["pipeline"] != "resample") & (summary["feedback"] != "oracle") & summary["check_score"].notna()
     priced = summary["usd_per_example"].where(summary["usd_per_example"] > 0, summary["tokens_per_example"])
     cells = summary[usable].assign(cost=priced, effort=summary["optimizer"] != "none")  # of equals, the plain one
