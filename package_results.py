@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import analyze_results
-from scaling.record import Record, RecordError, as_plain
+from scaling.codec import RecordError, as_plain
+from scaling.record import Record
 from scaling.store import AGGREGATE, CACHE, LOG, SWEEP, read_record, record_paths
 from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
 

@@ -35,6 +35,7 @@ from benchmarks import (
     toolqa,
 )  # fmt: skip
 from scaling import plan
+from scaling.codec import as_plain
 from scaling.data import check_config, load_benchmark
 from scaling.llm import local_server
 from scaling.llm.cache import Cache
@@ -43,7 +44,7 @@ from scaling.llm.gateway import Gateway
 from scaling.models import Model, find_model, load_registry, require_key
 from scaling.optimizers import OPTIMIZERS, hosted_names, is_hosted
 from scaling.pipelines import PIPELINES
-from scaling.record import Record, as_plain
+from scaling.record import Record
 from scaling.run.estimate import Estimate, estimate, figures, minutes, print_estimates, seconds
 from scaling.run.pipelines import MultiStepClassifier
 from scaling.run.progress import ProgressReporter, quiet

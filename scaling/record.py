@@ -1,7 +1,7 @@
 """What a cell leaves on disk, as types: its record, learning curve, prediction lines and call lines.
 
-The types are the schema. `decode` and `decode_lines` read a file against them, `encode` writes one, and
-`json_schema` exports them (`python -m scaling.record > docs/record.schema.json`). A field that a file lacks reads as
+The types are the schema: `scaling.codec` reads and writes files by them, and `json_schema` exports them
+(`python -m scaling.record > docs/record.schema.json`). A field that a file lacks reads as
 its default, which is null where nothing is known; a field that a type does not name is ignored; a wrong type or a
 number out of bounds is one clear line. Scores are fractions from 0 to 1, costs are US dollars, times are seconds.
 """
@@ -9,10 +9,9 @@ number out of bounds is one clear line. Scores are fractions from 0 to 1, costs 
 from __future__ import annotations
 
 import json
-import re
 import sys
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -32,12 +31,6 @@ Seconds = Annotated[float, Meta(ge=0, le=1e15)]
 Interval = tuple[Change, Change]
 CellId = Annotated[str, Meta(pattern="^[0-9A-Za-z_-]{1,64}$", description="a digest of all fields of the cell")]
 Status = Literal["ok", "error", "invalid", "skipped", "budget", "interrupted"]
-
-T = TypeVar("T")
-
-
-class RecordError(ValueError):
-    """A file, or a line of one, that does not fit its type; the message is one line and names the field."""
 
 
 class Usage(Struct):
@@ -189,7 +182,7 @@ class Record(Struct, kw_only=True):
     error: Failure | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError, which `decode` turns into a RecordError, for numbers of the cell that none can have."""
+        """Raises ValueError, which reading turns into a RecordError, for numbers of the cell that none can have."""
         for name, value in asdict(self.cell).items():
             lowest = {"seed": -MOST, "steps": 1, "select_size": 1}.get(name, 0)
             if isinstance(value, int | float) and not lowest <= value <= MOST:
@@ -322,56 +315,6 @@ class CellPlan(Struct):
     chain: tuple[Number, Number] | None = None
 
 
-@dataclass(frozen=True)
-class BadLine:
-    """A line that cannot be used: its number, counted from 1, and why."""
-
-    number: int
-    reason: str
-
-
-def encode(value: Any, indent: int = 0) -> bytes:
-    """A value as JSON in UTF-8, on one line or indented: NaN as null, what JSON does not know as its text."""
-    try:
-        data: bytes = msgspec.json.encode(value, enc_hook=_plain)
-    except UnicodeEncodeError:  # half a surrogate pair, as models write them: a question mark takes its place
-        text = json.dumps(msgspec.to_builtins(value, enc_hook=_plain), ensure_ascii=False)
-        data = text.encode("utf-8", "replace")
-    return msgspec.json.format(data, indent=indent) + b"\n" if indent else data
-
-
-def decode(data: bytes, kind: type[T]) -> T:
-    """One object of this kind. Raises RecordError for anything else."""
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(_reason(error)) from None
-
-
-def decode_lines(data: bytes, kind: type[T]) -> tuple[list[T], list[BadLine]]:
-    """The lines of a .jsonl file that are of this kind, and the others with the reason. Empty lines count as none."""
-    decoder = msgspec.json.Decoder(kind)
-    try:
-        return decoder.decode_lines(data), []
-    except (ValueError, RecursionError):
-        pass  # found out line by line which one it was
-    good: list[T] = []
-    bad: list[BadLine] = []
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if line.strip():
-            try:
-                good.append(decoder.decode(line))
-            except (ValueError, RecursionError) as error:
-                bad.append(BadLine(number, _reason(error)))
-    return good, bad
-
-
-def as_plain(record: Struct) -> dict[str, Any]:
-    """A record as the plain data that its file holds."""
-    plain: dict[str, Any] = msgspec.json.decode(encode(record))
-    return plain
-
-
 def json_schema() -> dict[str, Any]:
     """JSON Schema of all files of a cell: the record itself, and the others among the definitions."""
     _, definitions = msgspec.json.schema_components(
@@ -379,23 +322,6 @@ def json_schema() -> dict[str, Any]:
     )
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Files of a cell"}
     return head | {"$ref": "#/$defs/Record", "$defs": definitions}
-
-
-def _plain(value: Any) -> Any:
-    """A value of a type that JSON does not know: numpy's floats are floats, everything else is its text."""
-    return float(value) if isinstance(value, float) else str(value)
-
-
-def _reason(error: BaseException) -> str:
-    """msgspec's error in one line: the field first, where there is one."""
-    if isinstance(error, msgspec.ValidationError):
-        text, _, place = str(error).partition(" - at `$")
-        field = place.rstrip("`").lstrip(".")
-        text = re.sub("`", "", text[0].lower() + text[1:])
-        return f"field '{field}': {text}" if field else text
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return "no JSON"
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 import orjson
 
+from scaling.codec import BadLine, RecordError, decode, decode_lines, encode
 from scaling.pipelines import step_name
-from scaling.record import BadLine, Record, RecordError, Versioned, decode, decode_lines, encode
+from scaling.record import Record, Versioned
 from scaling.types import SCHEMA_VERSION, SETTLED, Cell, UsageError
 
 T = TypeVar("T")

@@ -18,7 +18,8 @@ import analyze_results
 import run_scaling_experiment as script
 from scaling.analysis import loading, report
 from scaling.analysis.results import Results
-from scaling.record import PredictionLine, Record, as_plain, decode, decode_lines, encode, json_schema
+from scaling.codec import as_plain, decode, decode_lines, encode
+from scaling.record import PredictionLine, Record, json_schema
 from scaling.types import EXIT_OK, EXIT_USAGE, Cell, UsageError
 from tests.support import damaged
 from tests.support.files import lines, read

@@ -13,8 +13,8 @@ import pytest
 import analyze_results
 import run_scaling_experiment as script
 from scaling import plan, sandbox
+from scaling.codec import as_plain
 from scaling.models import find_model, load_registry
-from scaling.record import as_plain
 from scaling.store import read_records
 from tests.support.scholar import golds_of, scholar
 from tests.support.server import ScriptedServer

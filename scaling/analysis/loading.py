@@ -15,7 +15,8 @@ import pandas as pd
 
 from scaling.analysis.reading import CellData, CellReader, LeftOut
 from scaling.analysis.results import SERIES, Results
-from scaling.record import CellClaim, CellPlan, Failure, Record, RecordError, Usage
+from scaling.codec import RecordError
+from scaling.record import CellClaim, CellPlan, Failure, Record, Usage
 from scaling.store import CLAIM, RECORD, plan_paths, read_checked, read_record, record_paths
 from scaling.types import SCHEMA_VERSION, Cell, UsageError
 

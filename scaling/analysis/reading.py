@@ -13,17 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scaling.record import (
-    TOKEN_KINDS,
-    BadLine,
-    CurvePoint,
-    Instruction,
-    LearningCurve,
-    PredictionLine,
-    ProgramText,
-    Record,
-    RecordError,
-)
+from scaling.codec import BadLine, RecordError
+from scaling.record import TOKEN_KINDS, CurvePoint, Instruction, LearningCurve, PredictionLine, ProgramText, Record
 from scaling.store import CURVE, PREDICTIONS, PROGRAM, read_checked, read_objects
 
 PAIR = ("baseline", "final")  # the programs that a cell cannot do without
