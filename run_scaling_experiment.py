@@ -182,14 +182,16 @@ def run_sweep(study: plan.Study, options: argparse.Namespace) -> list[Record]:
         gateway = Gateway(cache, options.max_cost, options.max_concurrency)
         options.on_start(gateway)
         waiting = [_at_address(item, address) for item in waiting]
-        waiting.sort(key=lambda item: (item.phase, -estimates[item.cell.cell_id].chain[1]))
+        # At one call at a time no order is faster: the shortest cells go first, for something to read soon.
+        shortest_first = all(item.model.places(options.max_concurrency) == 1 for item in waiting)
+        direction = 1 if shortest_first else -1
+        waiting.sort(key=lambda item: (item.phase, direction * estimates[item.cell.cell_id].chain[1]))
         cells_by_id = {item.cell.cell_id: asdict(item.cell) for item in waiting}
         write_plan(options.output_dir, {i: asdict(one) | {"cell": cells_by_id[i]} for i, one in estimates.items()})
         log = options.output_dir / LOG
         screen = stack.enter_context(quiet(log)) if options.owns_process else sys.stdout
-        reporter = ProgressReporter(
-            [item.cell for item in waiting], options.output_dir, gateway, screen, live=options.owns_process
-        )
+        cells = [item.cell for item in waiting]
+        reporter = ProgressReporter(cells, estimates, options.output_dir, gateway, screen, live=options.owns_process)
         stack.enter_context(reporter.running())
         settings = Settings(timeout=options.timeout, max_error_rate=options.max_error_rate, log=log, hosted=hosted)
         run(waiting, gateway, settings, reporter, options.output_dir)

@@ -213,7 +213,8 @@ class _Attempt:
                     if (outcomes := self._outcomes.get(number)) is not None:  # else the attempt is over
                         outcomes.put(outcome)
                 case Query() as query:
-                    self._meter.rollouts.update(query.rollouts)
+                    if query.progress is not None:
+                        self._meter.follow(query.progress)
                     threading.Thread(target=self._reply, args=(query,), daemon=True).start()
                 case message:
                     raise TypeError(f"a worker sent {message!r}, which is no message of the protocol")

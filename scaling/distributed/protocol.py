@@ -17,7 +17,7 @@ from typing import Any
 
 import tenacity
 
-from scaling.llm.gateway import Call
+from scaling.llm.gateway import Call, Progress
 from scaling.models import Model
 
 CONNECT_SECONDS = 20.0
@@ -68,10 +68,10 @@ class ShowProgress:
 
 @dataclass(frozen=True)
 class Query:
-    """A worker asks something; it has made so many rollouts by phase."""
+    """A worker asks something, and says how far its cell is. None: the cell has not started."""
 
     number: int
-    rollouts: dict[str, int]
+    progress: Progress | None
     content: Call | CheckModel | ShowProgress
 
 

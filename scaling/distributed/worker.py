@@ -147,7 +147,7 @@ class RemoteGateway:
         number = next(self._numbers)
         messages = self._messages[number] = SimpleQueue()
         try:
-            self._tell(Query(number, dict(self.meter.rollouts) if self.meter else {}, content))
+            self._tell(Query(number, self.meter.progress() if self.meter else None, content))
             while True:
                 if self._ending is not None:
                     raise self._ending

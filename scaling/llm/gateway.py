@@ -15,7 +15,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,28 @@ class Usage:
         self.billed_cost_usd = _sum(self.billed_cost_usd, call["billed_cost_usd"])
 
 
+@dataclass
+class CallTimes:
+    """A cell's calls of one kind. `timed` are those whose seconds say how fast the cell's calls are."""
+
+    calls: int = 0
+    timed: int = 0
+    seconds: float = 0.0
+
+    def add(self, call: dict[str, Any], timed: bool) -> None:
+        self.calls += 1
+        self.timed += timed
+        self.seconds += (call["latency_seconds"] or 0.0) * (not call["cache_hit"])
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a cell is: its rollouts by phase, and its calls by kind."""
+
+    rollouts: dict[str, int]
+    times: dict[str, CallTimes]
+
+
 class Meter:
     """What one cell used: a line a call in calls.jsonl, sums by phase, and rollouts. Exact under threads.
 
@@ -92,6 +114,8 @@ class Meter:
         self.usage: dict[str, Usage] = defaultdict(Usage)
         self.proposals = Usage()  # the reflection's or proposer's part of it
         self.rollouts: dict[str, int] = defaultdict(int)
+        self.times: dict[str, CallTimes] = defaultdict(CallTimes)  # by kind: optimize, propose, evaluate
+        self._has_sent = False
         self.unparsed_proposals = 0
         self.hosted: dict[str, Any] | None = None  # facts of the cell's hosted job, and its calls as its rollouts end
         self.hosted_calls: list[dict[str, Any]] = []
@@ -103,7 +127,11 @@ class Meter:
     def add_call(self, call: dict[str, Any]) -> None:
         with self._lock:
             self.usage[call["phase"]].add(call)
-            if call["role"] in PROPOSING_ROLES:
+            proposes = call["role"] in PROPOSING_ROLES
+            # A cell that goes on after an interruption first replays what it has: that says nothing of its speed.
+            self._has_sent |= not call["cache_hit"]
+            self.times["propose" if proposes else call["phase"]].add(call, self._has_sent)
+            if proposes:
                 self.proposals.add(call)
             if self.hosted is not None and call["phase"] == "optimize":
                 self.hosted_calls.append(call)
@@ -120,6 +148,17 @@ class Meter:
     def add_unparsed_proposal(self) -> None:
         with self._lock:
             self.unparsed_proposals += 1
+
+    def progress(self) -> Progress:
+        """How far the cell is now."""
+        with self._lock:
+            return Progress(dict(self.rollouts), {kind: replace(times) for kind, times in self.times.items()})
+
+    def follow(self, progress: Progress) -> None:
+        """Take over the progress of the cell's meter in another process."""
+        with self._lock:
+            self.rollouts.update(progress.rollouts)
+            self.times.update(progress.times)
 
     def total(self) -> Usage:
         """Sums over all phases."""

@@ -6,7 +6,7 @@ makes. What only the run can tell (does the optimizer find anything, how long ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
@@ -22,6 +22,7 @@ from scaling.run.scoring import as_example
 from scaling.types import Benchmark, Cell, Row, Splits
 
 SECONDS_A_CALL = 1.0
+KINDS = ("optimize", "propose", "evaluate")  # of calls
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,26 @@ HIGH = Guess(
 
 
 @dataclass(frozen=True)
+class PlannedCalls:
+    """Calls of one kind, and the tokens of all their answers together."""
+
+    calls: float = 0.0
+    output_tokens: float = 0.0
+
+
+@dataclass(frozen=True)
 class Estimate:
     """(low, high) of each figure; dollars are list cost, None when a price is not known.
 
     chain: calls of a cell that wait for one another, so that no number of places makes it faster.
+    likely: by kind, the calls that are likely.
     """
 
     calls: tuple[int, int]
     tokens: tuple[int, int]
     usd: tuple[float, float] | None
     chain: tuple[int, int]
+    likely: dict[str, PlannedCalls] = field(default_factory=dict)
 
     def __add__(self, other: Estimate) -> Estimate:
         usd = None if None in (self.usd, other.usd) else _pairwise(sum, self.usd, other.usd)
@@ -77,8 +88,8 @@ class Size:
 def estimate(cell: Cell, bench: Benchmark, deal: Splits, model: Model, proposer: Model) -> Estimate:
     """Estimate one cell; no call is made."""
     ends = [_one_end(cell, bench, deal, model, proposer, guess) for guess in (LOW, HIGH)]
-    calls, tokens, usd, chain = zip(*ends, strict=True)
-    return Estimate(calls, tokens, None if None in usd else usd, chain)
+    calls, tokens, usd, chain, planned = zip(*ends, strict=True)
+    return Estimate(calls, tokens, None if None in usd else usd, chain, _likely(*planned))
 
 
 def seconds(total: Estimate, places: int) -> tuple[float, float]:
@@ -112,12 +123,16 @@ def minutes(low: float, high: float) -> str:
 
 def _one_end(
     cell: Cell, bench: Benchmark, deal: Splits, model: Model, proposer: Model, guess: Guess
-) -> tuple[int, int, float | None, int]:
-    """(calls, tokens, dollars, calls that wait for one another) at one end of the range."""
+) -> tuple[int, int, float | None, int, dict[str, PlannedCalls]]:
+    """(calls, tokens, dollars, calls that wait for one another, calls by kind) at one end of the range."""
     optimizer = OPTIMIZERS[cell.optimizer]
     sizes = _sizes(cell, bench, deal, model, guess)
     work = optimizer.plan(_budget(cell, deal, sizes, guess, proposer.bytes_per_token))
     bare, with_demos = _tested(cell, deal, guess.improves and optimizer is not NONE)
+    planned = {
+        "optimize": _task_calls(sizes, work.bare + work.with_demos),
+        "evaluate": _task_calls(sizes, bare + with_demos),
+    }
     if not optimizer.adds_demos:
         bare, with_demos = bare + with_demos, 0
     bare, with_demos = bare + work.bare, with_demos + work.with_demos
@@ -132,7 +147,24 @@ def _one_end(
         round(prompt + answer + asked + proposed),
         None if costs[0] is None or costs[1] is None else costs[0] + costs[1],
         round(work.rounds * calls + work.proposals + cell.steps),
+        planned | {"propose": PlannedCalls(work.proposals, proposed)},
     )
+
+
+def _task_calls(sizes: list[Size], rollouts: float) -> PlannedCalls:
+    return PlannedCalls(rollouts * sum(s.times for s in sizes), rollouts * sum(s.times * s.answer for s in sizes))
+
+
+def _likely(low: dict[str, PlannedCalls], high: dict[str, PlannedCalls]) -> dict[str, PlannedCalls]:
+    """What is likely between the ends: nearer to the low one, as most proposals improve nothing."""
+    share = 1 / 3
+    return {
+        kind: PlannedCalls(
+            (1 - share) * low[kind].calls + share * high[kind].calls,
+            (1 - share) * low[kind].output_tokens + share * high[kind].output_tokens,
+        )
+        for kind in KINDS
+    }
 
 
 def _tested(cell: Cell, deal: Splits, improves: bool) -> tuple[float, float]:

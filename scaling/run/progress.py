@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,6 +21,8 @@ from rich.live import Live
 from rich.table import Table
 
 from scaling.llm.gateway import Gateway, Meter
+from scaling.run.estimate import Estimate
+from scaling.run.time_left import TimeLeft
 from scaling.store import SWEEP, write_json
 from scaling.types import Cell
 
@@ -47,11 +49,21 @@ class State:
 class ProgressReporter:
     """State of a sweep, shown and written. Thread-safe; every method is cheap."""
 
-    def __init__(self, cells: list[Cell], results: Path, gateway: Gateway, screen: TextIO, live: bool = False):
+    def __init__(
+        self,
+        cells: list[Cell],
+        estimates: dict[str, Estimate],
+        results: Path,
+        gateway: Gateway,
+        screen: TextIO,
+        live: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.states = {cell.cell_id: State(cell) for cell in cells}
         self._results, self._seam = results, gateway
         self._console = Console(file=screen, soft_wrap=True, highlight=False)
-        self._started = time.monotonic()
+        self._clock, self._started = clock, clock()
+        self._time_left = TimeLeft(cells, estimates)
         self._expected = {c.cell_id: expected_rollouts(c) for c in cells}
         self._stop = threading.Event()
         self._draws_table = live and self._console.is_terminal
@@ -77,9 +89,11 @@ class ProgressReporter:
     def start(self, cell: Cell, meter: Meter) -> None:
         state = self.states[cell.cell_id]
         state.status, state.meter = "running", meter
+        self._time_left.start(cell, meter)
 
     def phase(self, cell: Cell, phase: str) -> None:
         self.states[cell.cell_id].phase = phase
+        self._time_left.phase(cell, phase)
 
     def best(self, cell: Cell, score: float | None) -> None:
         self.states[cell.cell_id].best = score
@@ -87,6 +101,7 @@ class ProgressReporter:
     def end(self, cell: Cell, status: str, text: str) -> None:
         """A cell has settled or stopped: one line that stays on the screen."""
         self.states[cell.cell_id].status = status
+        self._time_left.end(cell)
         self.say(f"{status:11s} {cell.label}  {text}")
 
     def say(self, text: str) -> None:
@@ -96,12 +111,7 @@ class ProgressReporter:
     def snapshot(self) -> dict[str, Any]:
         """The state as plain data: what sweep.json holds."""
         done = sum(state.rollouts() for state in self.states.values())
-        left = sum(
-            max(0, self._expected[i] - s.rollouts())
-            for i, s in self.states.items()
-            if s.status in ("waiting", "running")
-        )
-        elapsed = time.monotonic() - self._started
+        elapsed = self._clock() - self._started
         cost_budget = self._seam.cost_budget
         return {
             "cells": dict(Counter(state.status for state in self.states.values())),
@@ -112,7 +122,7 @@ class ProgressReporter:
             "spent_usd": cost_budget.spent,
             "max_cost_usd": cost_budget.cap,
             "elapsed_seconds": elapsed,
-            "seconds_left": elapsed * left / done if done else None,
+            "seconds_left": self._time_left.seconds(elapsed),
             "running": [
                 {"cell": s.cell.label, "phase": s.phase, "rollouts": s.rollouts(), "best_val_score": s.best}
                 for s in self.states.values()
