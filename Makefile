@@ -36,6 +36,7 @@ bench: $(VENV)/ready
 	$(BIN)/python -m bench.analysis
 	$(BIN)/python -m bench.cluster
 	$(BIN)/python -m bench.task_app
+	$(BIN)/python -m bench.embedded
 
 # Every statistical procedure on data with a known truth, 1,000 repeats: about ten minutes.
 simulate: $(VENV)/ready

@@ -101,7 +101,7 @@ class ProgressReporter:
     def end(self, cell: Cell, status: str, text: str) -> None:
         """A cell has settled or stopped: one line that stays on the screen."""
         self.states[cell.cell_id].status = status
-        self._time_left.end(cell)
+        self._time_left.end(cell, completed=status == "ok")
         self.say(f"{status:11s} {cell.label}  {text}")
 
     def say(self, text: str) -> None:

@@ -1,9 +1,10 @@
 """How long a sweep still takes: the work that is planned and not yet done, at the speed that was measured.
 
 Work is counted by kind of call, since a proposal takes much longer than a task call. Its unit is a token of the answer
-that the plan expects; a call adds `TOKENS_A_CALL` for its prompt and its way. The speed is that of the cells most like
-the one in question. The time is the work that is left, divided by the calls that ran at the same time so far, or the
-longest chain of calls that wait for one another, whichever takes longer.
+that the plan expects; a call adds `TOKENS_A_CALL` for its prompt and its way. Speeds are those of the cells most like
+the one in question, and plans are corrected by what cells of the same optimizer made of theirs. The time is the work
+that is left, divided by the calls that ran at the same time so far, or the longest chain of calls that wait for one
+another, whichever takes longer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from scaling.run.estimate import KINDS, Estimate, Work
 from scaling.types import Cell
 
 TOKENS_A_CALL = 15
-LEAST_CALLS = 5  # fewer say nothing of the speed of their kind
+LEAST_CALLS = 20  # fewer say nothing of the speed of their kind
 # Where no proposal was seen yet: it reads a long prompt for each token of its answer (measured on the embedded model).
 PROPOSAL_SLOWNESS = 2.0
 
@@ -35,15 +36,17 @@ class Group(NamedTuple):
 
 
 @dataclass
-class Speed:
-    """Calls that were timed, their units of work, and the seconds they took."""
+class Measured:
+    """Calls that were timed, their units of work and their seconds; of completed cells, calls planned and made."""
 
     calls: int = 0
     units: float = 0.0
     seconds: float = 0.0
+    planned: float = 0.0
+    made: int = 0
 
 
-Speeds = dict[tuple[str | int, ...], Speed]
+MeasuredByKey = dict[tuple[str | int, ...], Measured]
 
 
 @dataclass
@@ -55,13 +58,14 @@ class RunningCell:
     work: dict[str, Work]
     phase: str = "optimize"
 
-    def units_left(self) -> dict[str, float]:
+    def units_left(self, measured: MeasuredByKey) -> dict[str, float]:
         """Units of each kind that the cell still has to do: none of a phase that is over."""
         kinds = KINDS if self.phase.startswith("optimize") else ("evaluate",) if self.phase == "test" else ()
-        return {
-            kind: max(0.0, self.work[kind].calls - self.meter.times[kind].calls) * _units_a_call(self.work[kind])
-            for kind in kinds
-        }
+        units = {}
+        for kind in kinds:
+            calls = self.work[kind].calls * _share_of_plan(measured, _group(self.cell), kind)
+            units[kind] = max(0.0, calls - self.meter.times[kind].calls) * _units_a_call(self.work[kind])
+        return units
 
 
 class TimeLeft:
@@ -72,7 +76,7 @@ class TimeLeft:
         self._waiting = {cell.cell_id for cell in cells}
         self._units_waiting: dict[tuple[Group, str], float] = defaultdict(float)
         self._running: dict[str, RunningCell] = {}
-        self._ended: Speeds = defaultdict(Speed)
+        self._ended: MeasuredByKey = defaultdict(Measured)
         self._lock = threading.Lock()
         for cell in cells:
             self._count_waiting(cell, 1)
@@ -90,40 +94,42 @@ class TimeLeft:
             if cell.cell_id in self._running:
                 self._running[cell.cell_id].phase = phase
 
-    def end(self, cell: Cell) -> None:
+    def end(self, cell: Cell, completed: bool) -> None:
+        """A cell has ended. completed: it made all the calls that it had to make."""
         with self._lock:
             if (ended := self._running.pop(cell.cell_id, None)) is not None:
-                _add_speeds(self._ended, ended)
+                _add_measured(self._ended, ended, completed)
 
     def seconds(self, elapsed: float) -> float | None:
         """Seconds that are left, `elapsed` seconds after the start; None as long as no speed is known."""
         with self._lock:
-            speeds: Speeds = defaultdict(Speed, {key: replace(speed) for key, speed in self._ended.items()})
+            measured = defaultdict(Measured, {key: replace(value) for key, value in self._ended.items()})
             for running in self._running.values():
-                _add_speeds(speeds, running)
-            total = speeds[()]
+                _add_measured(measured, running, completed=False)
+            total = measured[()]
             if not total.seconds or elapsed <= 0:
                 return None
-            work = sum(units * _seconds_a_unit(speeds, group, kind) for group, kind, units in self._units_left())
+            left = self._units_left(measured)
+            work = sum(units * _seconds_a_unit(measured, group, kind) for group, kind, units in left)
             at_the_same_time = total.seconds / elapsed
-            return max(work / at_the_same_time, self._longest_chain() * total.seconds / total.calls)
+            return max(work / at_the_same_time, self._longest_chain(measured) * total.seconds / total.calls)
 
     def _count_waiting(self, cell: Cell, sign: int) -> None:
         for kind, work in self._estimates[cell.cell_id].work.items():
             self._units_waiting[_group(cell), kind] += sign * work.calls * _units_a_call(work)
 
-    def _units_left(self) -> Iterator[tuple[Group, str, float]]:
+    def _units_left(self, measured: MeasuredByKey) -> Iterator[tuple[Group, str, float]]:
         for (group, kind), units in self._units_waiting.items():
-            yield group, kind, units
+            yield group, kind, units * _share_of_plan(measured, group, kind)
         for running in self._running.values():
-            yield from ((_group(running.cell), kind, units) for kind, units in running.units_left().items())
+            yield from ((_group(running.cell), kind, units) for kind, units in running.units_left(measured).items())
 
-    def _longest_chain(self) -> float:
+    def _longest_chain(self, measured: MeasuredByKey) -> float:
         """Calls that wait for one another in the cell that has most of them left."""
         chains = [sum(self._estimates[cell_id].chain) / 2 for cell_id in self._waiting]
         for cell_id, running in self._running.items():
             planned = sum(work.calls * _units_a_call(work) for work in running.work.values())
-            share = sum(running.units_left().values()) / planned if planned else 0.0
+            share = sum(running.units_left(measured).values()) / planned if planned else 0.0
             chains.append(share * sum(self._estimates[cell_id].chain) / 2)
         return max(chains, default=0.0)
 
@@ -143,19 +149,30 @@ def _keys(group: Group, kind: str) -> list[tuple[str | int, ...]]:
     return [key[:length] for length in (5, 4, 3, 2, 1, 0)]
 
 
-def _add_speeds(speeds: Speeds, running: RunningCell) -> None:
+def _add_measured(measured: MeasuredByKey, running: RunningCell, completed: bool) -> None:
     for kind in KINDS:
-        times = running.meter.times[kind]
+        times, work = running.meter.times[kind], running.work[kind]
         for key in _keys(_group(running.cell), kind):
-            speed = speeds[key]
-            speed.calls += times.timed
-            speed.units += times.timed * _units_a_call(running.work[kind])
-            speed.seconds += times.seconds
+            value = measured[key]
+            value.calls += times.timed
+            value.units += times.timed * _units_a_call(work)
+            value.seconds += times.seconds
+            if completed:
+                value.planned += work.calls
+                value.made += times.calls
 
 
-def _seconds_a_unit(speeds: Speeds, group: Group, kind: str) -> float:
+def _seconds_a_unit(measured: MeasuredByKey, group: Group, kind: str) -> float:
     for key in _keys(group, kind):
-        if key and speeds[key].calls >= LEAST_CALLS:
-            return speeds[key].seconds / speeds[key].units
+        if key and measured[key].calls >= LEAST_CALLS:
+            return measured[key].seconds / measured[key].units
     slowness = PROPOSAL_SLOWNESS if kind == "propose" else 1.0
-    return slowness * speeds[()].seconds / speeds[()].units
+    return slowness * measured[()].seconds / measured[()].units
+
+
+def _share_of_plan(measured: MeasuredByKey, group: Group, kind: str) -> float:
+    """Calls that completed cells of the same optimizer made for each one that was planned."""
+    for key in _keys(group, kind)[:2]:
+        if measured[key].planned:
+            return measured[key].made / measured[key].planned
+    return 1.0

@@ -1,0 +1,148 @@
+"""Draw docs/architecture.svg from the code's own imports: a box for each folder, a floor above all that it imports.
+
+`make architecture` runs it; tests/test_architecture.py holds the picture against the code.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+from textwrap import wrap
+
+ROOT = Path(__file__).parent.parent
+PICTURE = ROOT / "docs" / "architecture.svg"
+COMMANDS = "the commands"
+WIDTH, BOX_WIDTH, BOX_HEIGHT, FLOOR_HEIGHT, TOP = 1000, 280, 92, 150, 20
+# What a box says below its name; a folder that is not here is drawn without words.
+WORDS = {
+    COMMANDS: "run_scaling_experiment, analyze_results, create_pipeline_configs, package_results",
+    "benchmarks": "one package each: data, signature, metric, sample rows",
+    "scaling": "the shared words: types, plan, data, models, store, budgets, sandbox",
+    "scaling/llm": "the gateway of all LLM calls: cache, limits, meter, local server",
+    "scaling/run": "one cell and one sweep: pipelines, optimizers, scoring, records",
+    "scaling/analysis": "records to statistics, tables, figures and the report",
+    "scaling/hosted": "the hosted optimizer, its client and its task app",
+    "scaling/distributed": "cells on other processes and machines, with Dask",
+    "scaling/testing": "a scripted model server for tests",
+}
+
+
+def folder_of(path: Path) -> str:
+    """The box of a file: its folder, the library's two levels deep; the scripts beside it are the commands."""
+    parts = path.relative_to(ROOT).parts
+    if len(parts) == 1:
+        return COMMANDS
+    return "/".join(parts[:-1][:2]) if parts[0] == "scaling" else parts[0]
+
+
+def source_files() -> list[Path]:
+    """The code that is drawn: the commands, the benchmarks and the library."""
+    nested = [path for top in ("benchmarks", "scaling") for path in (ROOT / top).rglob("*.py")]
+    return sorted([*ROOT.glob("*.py"), *nested])
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def file_of(module: str) -> Path | None:
+    """The project's file that a dotted name leads to; None for other packages."""
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        stem = ROOT.joinpath(*parts[:length])
+        for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def arrows() -> dict[str, set[str]]:
+    """Folder -> the folders that its files import."""
+    found: dict[str, set[str]] = {}
+    for path in source_files():
+        own = folder_of(path)
+        targets = (file_of(module) for module in imported_modules(path))
+        found.setdefault(own, set()).update(folder_of(target) for target in targets if target)
+        found[own].discard(own)
+    return found
+
+
+def floors(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The boxes floor by floor from the ground, each above all that it imports. Raises CycleError for a circle."""
+    level: dict[str, int] = {}
+    for folder in TopologicalSorter(graph).static_order():
+        level[folder] = 1 + max((level[below] for below in graph.get(folder, ())), default=-1)
+    return [sorted(f for f in level if level[f] == number) for number in range(max(level.values()) + 1)]
+
+
+def needed(graph: dict[str, set[str]]) -> list[tuple[str, str]]:
+    """The arrows that no longer way through other boxes implies."""
+
+    def reaches(start: str, goal: str) -> bool:
+        return goal in graph[start] or any(reaches(middle, goal) for middle in graph[start])
+
+    return sorted(
+        (source, target)
+        for source, targets in graph.items()
+        for target in targets
+        if not any(reaches(middle, target) for middle in targets - {target})
+    )
+
+
+def svg() -> str:
+    """The picture as text."""
+    graph = arrows()
+    storeys = floors(graph)
+    height = 2 * TOP + FLOOR_HEIGHT * len(storeys)
+    places = {
+        folder: (WIDTH * (column + 1) / (len(storey) + 1), height - TOP - FLOOR_HEIGHT * number - BOX_HEIGHT)
+        for number, storey in enumerate(storeys)
+        for column, folder in enumerate(storey)
+    }
+    lines = [_arrow(places[source], places[target]) for source, target in needed(graph)]
+    boxes = [_box(folder, *place) for folder, place in sorted(places.items())]
+    head = '<marker id="head" orient="auto" markerWidth="8" markerHeight="8" refX="7" refY="4">'
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">',
+            f'<defs>{head}<path d="M0,0 L8,4 L0,8 z" fill="#567"/></marker></defs>',
+            f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
+            *lines,
+            *boxes,
+            "</svg>\n",
+        ]
+    )
+
+
+def _arrow(source: tuple[float, float], target: tuple[float, float]) -> str:
+    (x1, y1), (x2, y2) = source, target
+    return (
+        f'<line x1="{x1:.0f}" y1="{y1 + BOX_HEIGHT:.0f}" x2="{x2:.0f}" y2="{y2:.0f}" stroke="#567" '
+        'stroke-width="1.5" marker-end="url(#head)"/>'
+    )
+
+
+def _box(folder: str, x: float, y: float) -> str:
+    words = [
+        f'<text x="{x:.0f}" y="{y + 44 + 16 * number:.0f}" text-anchor="middle" font-size="12" fill="#345">{line}</text>'
+        for number, line in enumerate(wrap(WORDS.get(folder, ""), 44))
+    ]
+    return "\n".join(
+        [
+            f'<rect x="{x - BOX_WIDTH / 2:.0f}" y="{y:.0f}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="6" '
+            'fill="#eef3f8" stroke="#567"/>',
+            f'<text x="{x:.0f}" y="{y + 24:.0f}" text-anchor="middle" font-size="16" font-weight="bold">{folder}</text>',
+            *words,
+        ]
+    )
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(svg(), encoding="utf-8")
