@@ -1,6 +1,6 @@
 """What Dask's workers cost beside threads, and how soon a large sweep that is nearly settled goes on.
 
-`make bench` runs it (about six minutes) and rewrites bench/cluster.md; docs/scaling.md quotes it.
+`make bench` runs it (about six minutes) and rewrites bench/cluster.md; docs/clusters.md quotes it.
 """
 
 from __future__ import annotations

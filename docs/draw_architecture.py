@@ -130,18 +130,20 @@ def _arrow(source: tuple[float, float], target: tuple[float, float]) -> str:
 
 
 def _box(folder: str, x: float, y: float) -> str:
-    words = [
-        f'<text x="{x:.0f}" y="{y + 44 + 16 * number:.0f}" text-anchor="middle" font-size="12" fill="#345">{line}</text>'
-        for number, line in enumerate(wrap(WORDS.get(folder, ""), 44))
-    ]
+    left = x - BOX_WIDTH / 2
+    style = 'rx="6" fill="#eef3f8" stroke="#567"'
+    words = wrap(WORDS.get(folder, ""), 44)
     return "\n".join(
         [
-            f'<rect x="{x - BOX_WIDTH / 2:.0f}" y="{y:.0f}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="6" '
-            'fill="#eef3f8" stroke="#567"/>',
-            f'<text x="{x:.0f}" y="{y + 24:.0f}" text-anchor="middle" font-size="16" font-weight="bold">{folder}</text>',
-            *words,
+            f'<rect x="{left:.0f}" y="{y:.0f}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" {style}/>',
+            _text(x, y + 24, folder, 'font-size="16" font-weight="bold"'),
+            *(_text(x, y + 44 + 16 * number, line, 'font-size="12" fill="#345"') for number, line in enumerate(words)),
         ]
     )
+
+
+def _text(x: float, y: float, text: str, style: str) -> str:
+    return f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="middle" {style}>{text}</text>'
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every command that README gives for one of the seed documents' commands, run as it is written there."""
+"""Every command that docs/earlier-studies.md gives for one of the seed documents' commands, run as it is written."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ import analyze_results
 import run_scaling_experiment as script
 from tests.support.files import tree
 
-README = (Path(script.__file__).parent / "README.md").read_text(encoding="utf-8")
-SECTION = README.split("## Where the seed commands went", 1)[1].split("\n## ", 1)[0]
+ROOT = Path(script.__file__).parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "earlier-studies.md").read_text(encoding="utf-8")
 
 
 def rows_of(heading: str) -> list[list[str]]:
     """The cells of the rows of the table whose head starts so, without code marks."""
-    table = SECTION.split(f"| {heading} ", 1)[1].split("\n\n", 1)[0]
+    table = PAGE.split(f"| {heading} ", 1)[1].split("\n\n", 1)[0]
     lines = table.splitlines()[2:]
     return [[cell.strip().replace("`", "") for cell in line.strip("|").split(" | ")] for line in lines]
 
 
-COMMANDS = rows_of("in the seed")
+COMMANDS = rows_of("in the earlier study")
 RUNS = list(dict.fromkeys(row[1] for row in COMMANDS if row[1].startswith("python run_scaling_experiment.py")))
 ANALYSES = list(dict.fromkeys(row[1] for row in COMMANDS if row[1].startswith("python analyze_results.py")))
-COSTS = rows_of("the seed's sum")
+COSTS = rows_of("the study's sum")
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +106,7 @@ def test_the_one_liner_is_the_one_that_is_run_elsewhere() -> None:
 
 def test_what_the_seed_sums_divide_to_is_said_rightly() -> None:
     per_row = {"$0.02": 0.02 / 200, "$1.77": 1.77 / 4_000, "$30.54": 30.54 / 24_000, "$247.68": 247.68 / 8_400}
-    quoted = dict(re.findall(r"(\$[\d.]+) / [\d,]+ = \$([\d.]+)", SECTION))
+    quoted = dict(re.findall(r"(\$[\d.]+) / [\d,]+ = \$([\d.]+)", PAGE))
     assert quoted.keys() == per_row.keys(), json.dumps(quoted)
     for total, value in per_row.items():
         assert float(quoted[total]) == pytest.approx(value, rel=0.02)

@@ -381,9 +381,9 @@ def test_a_candidate_that_the_program_cannot_hold_is_told(prompt: Any, says: str
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
-def test_the_readmes_requests_work_as_typed(entry: Callable, server: ScriptedServer) -> None:
-    """Its app is started as it says; the port and the model server's address are ours, as the README's may be taken."""
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").split("**Task apps** by hand", 1)[1].splitlines()
+def test_the_documented_requests_work_as_typed(entry: Callable, server: ScriptedServer) -> None:
+    """Its app is started as it says; the port and the model server's address are ours, as the page's may be taken."""
+    lines = _page().split("## Task apps by hand", 1)[1].splitlines()
     port = free_port()
     started = next(line for line in lines if "banking77_3step_task_app.py" in line)
     flags = shlex.split(started.removesuffix("&").replace("8015", str(port)))[2:]
@@ -399,3 +399,7 @@ def test_the_readmes_requests_work_as_typed(entry: Callable, server: ScriptedSer
     assert health["healthy"] and info["dataset"]["index"] == 1 and info["task"]["id"] == "banking77_3step"
     assert rollout["trace_correlation_id"] == "trace_1" and rollout["reward_info"]["outcome_reward"] in (0.0, 1.0)
     assert len(server.requests) == 3
+
+
+def _page() -> str:
+    return (ROOT / "docs" / "hosted-optimizers.md").read_text(encoding="utf-8")
