@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from scaling.llm.gateway import Meter
-from scaling.run.estimate import KINDS, Estimate, Work
+from scaling.run.estimate import KINDS, Estimate, PlannedCalls
 from scaling.types import Cell
 
 TOKENS_A_CALL = 15
@@ -55,7 +55,7 @@ class RunningCell:
 
     cell: Cell
     meter: Meter
-    work: dict[str, Work]
+    planned: dict[str, PlannedCalls]
     phase: str = "optimize"
 
     def units_left(self, measured: MeasuredByKey) -> dict[str, float]:
@@ -63,8 +63,8 @@ class RunningCell:
         kinds = KINDS if self.phase.startswith("optimize") else ("evaluate",) if self.phase == "test" else ()
         units = {}
         for kind in kinds:
-            calls = self.work[kind].calls * _share_of_plan(measured, _group(self.cell), kind)
-            units[kind] = max(0.0, calls - self.meter.times[kind].calls) * _units_a_call(self.work[kind])
+            calls = self.planned[kind].calls * _share_of_plan(measured, _group(self.cell), kind)
+            units[kind] = max(0.0, calls - self.meter.times[kind].calls) * _units_a_call(self.planned[kind])
         return units
 
 
@@ -87,7 +87,7 @@ class TimeLeft:
             if cell.cell_id in self._waiting:
                 self._waiting.remove(cell.cell_id)
                 self._count_waiting(cell, -1)
-            self._running[cell.cell_id] = RunningCell(cell, meter, self._estimates[cell.cell_id].work)
+            self._running[cell.cell_id] = RunningCell(cell, meter, self._estimates[cell.cell_id].likely)
 
     def phase(self, cell: Cell, phase: str) -> None:
         with self._lock:
@@ -115,7 +115,7 @@ class TimeLeft:
             return max(work / at_the_same_time, self._longest_chain(measured) * total.seconds / total.calls)
 
     def _count_waiting(self, cell: Cell, sign: int) -> None:
-        for kind, work in self._estimates[cell.cell_id].work.items():
+        for kind, work in self._estimates[cell.cell_id].likely.items():
             self._units_waiting[_group(cell), kind] += sign * work.calls * _units_a_call(work)
 
     def _units_left(self, measured: MeasuredByKey) -> Iterator[tuple[Group, str, float]]:
@@ -128,7 +128,7 @@ class TimeLeft:
         """Calls that wait for one another in the cell that has most of them left."""
         chains = [sum(self._estimates[cell_id].chain) / 2 for cell_id in self._waiting]
         for cell_id, running in self._running.items():
-            planned = sum(work.calls * _units_a_call(work) for work in running.work.values())
+            planned = sum(work.calls * _units_a_call(work) for work in running.planned.values())
             share = sum(running.units_left(measured).values()) / planned if planned else 0.0
             chains.append(share * sum(self._estimates[cell_id].chain) / 2)
         return max(chains, default=0.0)
@@ -138,7 +138,7 @@ def _group(cell: Cell) -> Group:
     return Group(cell.model, cell.optimizer_model, cell.benchmark, cell.optimizer, cell.steps)
 
 
-def _units_a_call(work: Work) -> float:
+def _units_a_call(work: PlannedCalls) -> float:
     return TOKENS_A_CALL + (work.output_tokens / work.calls if work.calls else 0.0)
 
 
@@ -151,7 +151,7 @@ def _keys(group: Group, kind: str) -> list[tuple[str | int, ...]]:
 
 def _add_measured(measured: MeasuredByKey, running: RunningCell, completed: bool) -> None:
     for kind in KINDS:
-        times, work = running.meter.times[kind], running.work[kind]
+        times, work = running.meter.times[kind], running.planned[kind]
         for key in _keys(_group(running.cell), kind):
             value = measured[key]
             value.calls += times.timed

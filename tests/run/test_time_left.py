@@ -12,16 +12,17 @@ import pytest
 
 import run_scaling_experiment as script
 from scaling.llm.gateway import Meter
-from scaling.run.estimate import Estimate, Work
+from scaling.optimizers import OPTIMIZERS
+from scaling.run.estimate import Estimate, PlannedCalls
 from scaling.run.progress import ProgressReporter
-from scaling.types import HOSTED, OPTIMIZERS, Cell
+from scaling.types import Cell
 from tests.support.files import lines, read
 from tests.support.server import ScriptedServer
 from tests.support.sweeps import write_study
 
 SAMPLE = Path(__file__).parents[2] / "benchmarks" / "banking77" / "sample.jsonl"
 TRUTH = {row["text"]: row["label"] for row in map(json.loads, SAMPLE.read_text().splitlines())}
-LOCAL = [name for name in OPTIMIZERS if name not in HOSTED]
+LOCAL = [name for name, spec in OPTIMIZERS.items() if not spec.hosted]
 
 
 class IdleGateway:
@@ -70,7 +71,7 @@ def planned(sweep: Path) -> dict[str, tuple[Cell, Estimate]]:
             Cell(**entry["cell"]),
             Estimate(
                 entry["calls"], entry["tokens"], entry["usd"], entry["chain"],
-                {kind: Work(**work) for kind, work in entry["work"].items()},
+                {kind: PlannedCalls(**calls) for kind, calls in entry["likely"].items()},
             ),
         )
         for cell_id, entry in sorted(plan.items(), key=lambda item: item[1]["chain"][1])
@@ -123,8 +124,8 @@ def test_no_time_is_said_before_a_call_was_made(tmp_path: Path) -> None:
 def test_the_longest_chain_bounds_what_more_places_can_speed_up(tmp_path: Path) -> None:
     """Ten cells of 100 calls, of which 50 wait for one another, at 100 calls at a time: 50 calls' time, not 10."""
     cells = [Cell("banking77", "chain", 1, "gepa", "m", "m", run=run) for run in range(10)]
-    work = {"optimize": Work(100, 0), "propose": Work(0, 0), "evaluate": Work(0, 0)}
-    estimates = {cell.cell_id: Estimate((100, 100), (0, 0), None, (50, 50), work) for cell in cells}
+    likely = {"optimize": PlannedCalls(100, 0), "propose": PlannedCalls(0, 0), "evaluate": PlannedCalls(0, 0)}
+    estimates = {cell.cell_id: Estimate((100, 100), (0, 0), None, (50, 50), likely) for cell in cells}
     clock = Clock()
     reporter = ProgressReporter(cells, estimates, tmp_path, IdleGateway(), io.StringIO(), clock=clock)
     for cell in cells:
