@@ -51,10 +51,9 @@ def scaling_curve(summary: pd.DataFrame, ax: Axes, curves: Curves | None = None)
             if not family.rejected:
                 ax.plot(x, POINTS * family.curve(x), color=colour, linewidth=0.5, alpha=0.7)
     chain = summary[(summary["optimizer"] != "none") & (summary["pipeline"] == "chain")]
-    base = chain.groupby("steps")["baseline_score"].mean()
-    if len(base):
-        ax.plot(base.index, POINTS * base, color="0.55", marker="_", markersize=10, linestyle="none",
-                label="not optimized")  # fmt: skip
+    if len(chain):  # a mark a series: no mean over models or terms
+        ax.plot(chain["steps"], POINTS * chain["baseline_score"], color="0.55", marker="_", markersize=10,
+                linestyle="none", label="not optimized")  # fmt: skip
     ax.set(xlabel="LLM calls an example (steps)", ylabel="test score (points)", ylim=(-2, 102))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlim(summary["steps"].min() - 0.5, summary["steps"].max() + 0.5)
