@@ -60,6 +60,12 @@ def decode_lines(data: bytes, kind: type[T]) -> tuple[list[T], list[BadLine]]:
     return good, bad
 
 
+def check_readable(value: T) -> T:
+    """The value itself, if what is written of it can be read again. Raises RecordError when it cannot."""
+    decode(encode(value), type(value))
+    return value
+
+
 def as_plain(record: msgspec.Struct) -> dict[str, Any]:
     """A record as the plain data that its file holds."""
     plain: dict[str, Any] = msgspec.json.decode(encode(record))

@@ -118,7 +118,7 @@ class DataFacts(Struct):
 class ModelFacts(Struct):
     """What was known of the task model when the cell ran."""
 
-    parameters_billions: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    parameters_billions: Annotated[float, Meta(ge=0, le=1e9)] | None = None
     parameters_status: str | None = None
     price_date: str | None = None
     output_usd_per_million: Dollars | None = None

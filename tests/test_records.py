@@ -117,6 +117,13 @@ def test_a_metric_that_gives_no_score_ends_the_cell_with_one_line(
     assert "\n" not in record["error"]["message"]
 
 
+def test_what_could_not_be_read_again_is_an_error_of_its_cell(experiment: Callable, toy: Callable) -> None:
+    toy(failure_kind=lambda gold, prediction: 7)
+    record = experiment()
+    assert record["status"] == "error"
+    assert "failure_kind" in record["error"]["message"]
+
+
 # Damage of every kind
 
 

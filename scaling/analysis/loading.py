@@ -73,6 +73,7 @@ def cell_row(record: Record) -> dict[str, Any]:
     row["parameters_status"] = (record.model and record.model.parameters_status) or "unknown"
     for name in ("parameters_billions", "output_usd_per_million", "context_length"):
         row[name] = getattr(record.model, name, None)
+    row["parameters_billions"] = row["parameters_billions"] or None  # a size of 0 has no logarithm
     usage = {
         "optimize": record.usage and record.usage.optimize,
         "evaluate": record.usage and record.usage.evaluate,

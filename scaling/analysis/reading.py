@@ -187,6 +187,8 @@ def _unusable(folder: Path, record: Record, answers: dict[str, Answers], bad: in
     for program, score, scores in (("baseline", record.baseline_score, before), ("final", record.final_score, after)):
         if score is not None and not bad and abs(scores[both].mean() - score) > SCORE_TOLERANCE:
             return f"the record says {program}_score = {score:.4f}, and the rows give {scores[both].mean():.4f}"
+    if record.unchanged and not np.array_equal(before[both], after[both]):
+        return "the record says that the program is unchanged, and the scores of its rows differ"
     return None
 
 

@@ -85,11 +85,11 @@ def new_record(task: CellTask, status: Status, message: str = "", kind: str | No
     )
 
 
-def fail(record: Record, error: Exception) -> None:
-    """Whatever broke in a cell becomes its record."""
-    record.status = "error"
-    kind = type(error).__name__
+def failed_record(task: CellTask, error: Exception) -> Record:
+    """The record of a cell in which something broke: what, and where."""
+    record, kind = new_record(task, "error"), type(error).__name__
     record.error = Failure(kind, f"{kind}: {error}", _trace(error))
+    return record
 
 
 def add_usage(record: Record, meter: Meter, elapsed_seconds: float) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import dspy
 from msgspec.structs import replace
 
+from scaling.codec import check_readable
 from scaling.llm.adapters import make_adapter
 from scaling.llm.gateway import Gateway, Meter, MeteredLM, make_lm
 from scaling.optimizers import OPTIMIZERS, is_hosted
@@ -24,7 +25,7 @@ from scaling.run.context import OptimizerContext
 from scaling.run.curve import Curve
 from scaling.run.pipelines import instructions, make_core, make_feedback, make_program
 from scaling.run.progress import ProgressReporter
-from scaling.run.record import Lines, Measured, add_outcome, add_usage, fail, mean, new_record, outcome_text
+from scaling.run.record import Lines, Measured, add_outcome, add_usage, failed_record, mean, new_record, outcome_text
 from scaling.run.scoring import as_example, score_programs
 from scaling.run.task import CellTask, Settings
 from scaling.store import aggregating, write_aggregate, write_lines, write_object, write_record
@@ -79,10 +80,11 @@ def run_cell(task: CellTask, gateway: Gateway, settings: Settings, reporter: Pro
         with dspy_optimizers.output_to(settings.log):
             measured = _measure(task, gateway, meter, settings, reporter)
         add_outcome(record, task, measured, settings.max_error_rate)
+        check_readable(record)
     except CellStopped as stopped:
         record.status, record.error = stopped.status, Failure(stopped.status, str(stopped))
     except Exception as error:  # the one broad catch: whatever breaks in a cell becomes its record
-        fail(record, error)
+        record = failed_record(task, error)
     finally:
         meter.close()
     add_usage(record, meter, time.monotonic() - started)
@@ -130,7 +132,7 @@ def _measure(
     lines = _open_test(task, lm, _programs(task, core, optimized, curve), threads)
     reporter.phase(cell, "record")
     _fill_test_scores(task, curve.points, lines)
-    write_lines(task.files.predictions, [line for own in lines.values() for line in own])
+    write_lines(task.files.predictions, [check_readable(line) for own in lines.values() for line in own])
     write_object(task.files.program, _program_file(core, optimized))
     unchanged = _state(core) == _state(optimized)
     return Measured(lines, curve.points, unchanged, context.proposals, optimize_seconds)

@@ -169,6 +169,7 @@ KINDS = [
     Kind("n of other predictions", "cell", PREDICTIONS, field("n", 25)),
     Kind("predictions cut between lines", "cell", PREDICTIONS, each_line(lambda i, line: line if i < 70 else None)),
     Kind("predictions of another cell", "cell", PREDICTIONS, each_line(lambda i, line: line | {"score": 1.0})),
+    Kind("unchanged with other scores", "cell", PREDICTIONS, field("unchanged", True)),
     Kind("predictions missing", "cell", PREDICTIONS, lambda files: files.predictions.unlink()),
     Kind("no baseline lines", "cell", PREDICTIONS, each_line(lambda i, line: line if i >= 40 else None)),
     Kind("all scores words", "cell", PREDICTIONS, each_line(lambda i, line: line | {"score": "1"})),
