@@ -53,8 +53,8 @@ class Measured:
     optimize_seconds: float
 
 
-def new_record(task: CellTask, status: Status, message: str = "", kind: str | None = None) -> Record:
-    """A record with everything that is known without running the cell; kind: of the failure, where it is not status."""
+def new_record(task: CellTask, status: Status, error: Failure | None = None) -> Record:
+    """A record with everything that is known without running the cell."""
     bench, model = task.bench, task.model
     return Record(
         schema_version=SCHEMA_VERSION,
@@ -81,15 +81,14 @@ def new_record(task: CellTask, status: Status, message: str = "", kind: str | No
             output_usd_per_million=model.output_usd_per_million,
             context_length=model.context_length,
         ),
-        error=Failure(kind or status, message) if message else None,
+        error=error,
     )
 
 
 def failed_record(task: CellTask, error: Exception) -> Record:
     """The record of a cell in which something broke: what, and where."""
-    record, kind = new_record(task, "error"), type(error).__name__
-    record.error = Failure(kind, f"{kind}: {error}", _trace(error))
-    return record
+    kind = type(error).__name__
+    return new_record(task, "error", Failure(kind, f"{kind}: {error}", _trace(error)))
 
 
 def add_usage(record: Record, meter: Meter, elapsed_seconds: float) -> None:

@@ -97,12 +97,12 @@ def run_cell(task: CellTask, gateway: Gateway, settings: Settings, reporter: Pro
 
 def write_failure(task: CellTask, error: BaseException) -> Record:
     """The record of a cell that whoever ran it could not end."""
-    return _written(task, new_record(task, "error", str(error), type(error).__name__))
+    return _written(task, new_record(task, "error", Failure(type(error).__name__, str(error))))
 
 
 def skip_cell(task: CellTask, reason: str) -> Record:
     """The record of a cell that lacks what it needs; it runs once that is there."""
-    return _written(task, new_record(task, "skipped", reason))
+    return _written(task, new_record(task, "skipped", Failure("skipped", reason)))
 
 
 def _written(task: CellTask, record: Record) -> Record:
