@@ -10,6 +10,11 @@ from typing import Any, TypeVar
 import msgspec
 
 T = TypeVar("T")
+# JSON's and Python's names of types, for people.
+WORDS = {
+    "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "array": "a list",
+    "object": "an object",
+}  # fmt: skip
 
 
 class RecordError(ValueError):
@@ -78,12 +83,15 @@ def _plain(value: Any) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """msgspec's error in one line: the field first, where there is one."""
+    """msgspec's error in one plain line: the field first, where there is one."""
     if isinstance(error, msgspec.ValidationError):
         text, _, place = str(error).partition(" - at `$")
         field = place.rstrip("`").lstrip(".")
-        text = re.sub("`", "", text[0].lower() + text[1:])
+        text = re.sub("`([^`]*)`", lambda kind: _in_words(kind[1]), text[0].lower() + text[1:])
         return f"field '{field}': {text}" if field else text
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return "no JSON"
+    return "nested too deeply" if isinstance(error, RecursionError) else "it is not JSON"
+
+
+def _in_words(kind: str) -> str:
+    """'int | null' as 'a whole number or null'; the name of a field stays."""
+    return " or ".join(WORDS.get(name, name) for name in kind.split(" | "))

@@ -116,7 +116,7 @@ class CellReader:
             array = np.array(ids)
             values, counts = np.unique(array, return_counts=True)
             again = values[counts > 1]
-            said = f"{len(again)} of its ids come more than once (first: '{again[0]}')" if len(again) else None
+            said = f"ids that come more than once: {len(again)} (first: '{again[0]}')" if len(again) else None
             self._shared[ids] = array, said
         return self._shared[ids]
 
@@ -162,7 +162,7 @@ def _lost_turns(path: Path, answers: dict[str, Answers]) -> list[LeftOut]:
     for program, found in answers.items():
         lost = 0 if found.turns is None else int(np.isnan(found.turns).any(axis=1).sum())
         if lost:
-            reason = f"{program}: no score of every turn"
+            reason = f"{program}: the scores of some turns are missing"
             left_out.append(LeftOut("row of the turn table", path, reason, lost))
     return left_out
 
