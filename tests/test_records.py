@@ -135,9 +135,11 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str
     damaged.write_healthy(folder / "results")
     paths = damaged.write_damaged(folder / "results")
     (folder / "results" / "plan.json").write_text('{"0123456789abcdef": {"calls": "many"}}')
-    for name in ("healthy", "results"):
-        flags = ["--results-dir", str(folder / name), "--output-dir", str(folder / f"{name}-out")]
-        assert analyze_results.main(flags) == EXIT_OK
+    (folder / "healthy-out").mkdir()
+    tests = analyze_results.find([folder / "healthy"], None, False).tests
+    tests.to_csv(folder / "healthy-out" / "summary_tests.csv", index=False)
+    flags = ["--results-dir", str(folder / "results"), "--output-dir", str(folder / "results-out")]
+    assert analyze_results.main(flags) == EXIT_OK
     return folder / "healthy-out", folder / "results-out", paths
 
 
@@ -206,21 +208,27 @@ def test_only_damaged_records_are_one_clear_line(tmp_path: Path, capsys: pytest.
     assert str(files.record) in error and "cell.steps" in error
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        damaged.field("status", "invalid"),
-        damaged.content("learning_curve.json", b'{"points": []}'),
-        damaged.content("learning_curve.json", b'{"points": [{"rollouts": 3}]}'),
-        lambda files: files.curve.unlink(),
-        lambda files: files.predictions.unlink(),
-        lambda files: files.calls.unlink(),
-        damaged.only_required,
-    ],
-)
+LACKING = {
+    "a score": damaged.field("status", "invalid"),
+    "points of its curve": damaged.content("learning_curve.json", b'{"points": []}'),
+    "scores of its curve": damaged.content("learning_curve.json", b'{"points": [{"rollouts": 3}]}'),
+    "its curve": lambda files: files.curve.unlink(),
+    "its predictions": lambda files: files.predictions.unlink(),
+    "its calls": lambda files: files.calls.unlink(),
+    "all that may be absent": damaged.only_required,
+}
+
+
+@pytest.mark.parametrize("damage", LACKING.values(), ids=list(LACKING))
 def test_a_study_of_which_every_cell_lacks_something_is_analysed(tmp_path: Path, damage: damaged.Damage) -> None:
     for steps, optimizer in ((1, "gepa"), (2, "gepa"), (1, "none")):
         damage(write_cell(tmp_path / "results", damaged.made("toy", steps, optimizer, 0), 0.5, 0.1))
+    assert analyse(tmp_path) is not None
+
+
+def test_figures_are_drawn_where_every_curve_lacks_something(tmp_path: Path) -> None:
+    for run, what in enumerate(name for name in LACKING if "curve" in name):
+        LACKING[what](write_cell(tmp_path / "results", damaged.made("toy", 1, "gepa", run), 0.5, 0.1))
     assert analyze_results.main(["--results-dir", str(tmp_path / "results"), "--output-dir", str(tmp_path)]) == EXIT_OK
     assert (tmp_path / "report.html").exists()
 
@@ -271,7 +279,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return results
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_field_broken_in_any_way_is_left_out_or_told(
     few: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
