@@ -122,10 +122,8 @@ def install() -> None:
         raise UsageError(f"model-written programs need a sandbox, and Deno is not installed. {INSTALL}")
     flags = ["--no-config", "--no-lock", "--node-modules-dir=none", f"--import-map={IMPORT_MAP}"]
     environment = {"DENO_TLS_CA_STORE": "system,mozilla", "DENO_NO_PACKAGE_JSON": "1"} | os.environ
-    if (
-        subprocess.run([command[0], "cache", *flags, _runner(command)], env=environment, check=False).returncode
-        or _missing()
-    ):
+    fetched = subprocess.run([command[0], "cache", *flags, _runner(command)], env=environment, check=False)
+    if fetched.returncode or _missing():
         raise UsageError("Pyodide could not be fetched from the npm registry. Look at the messages above; try again.")
 
 
@@ -146,9 +144,11 @@ class _Sandbox:
             self.interpreter.start()
             self.interpreter.execute(setup)
         except Exception as error:
-            status = "interrupted" if self.interpreter.deno_process and self.was_interrupted() else "error"
+            interrupted = self.interpreter.deno_process is not None and self.was_interrupted()
             self.end()
-            raise CellStopped(status, f"the sandbox did not start ({_last_line(error)}). {INSTALL}") from error
+            raise CellStopped(
+                "interrupted" if interrupted else "error", f"the sandbox did not start ({_last_line(error)}). {INSTALL}"
+            ) from error
         finally:
             timer.cancel()
         output: Any = self.process.stdout

@@ -111,7 +111,7 @@ class Benchmark:
     signature: Any  # a dspy.Signature class, labels as a Literal of the labels in the data
     metric: Metric
     feedback: Callable[..., str] | None
-    roles: dict[str, dict[str, str]]
+    roles: dict[str, str]  # what each role does, in place of the standard words
     version: str
     label_field: str | None
     train: list[Row]  # the pool that train and val are dealt from

@@ -31,7 +31,7 @@ class Guess:
 
     improves: bool  # the optimizer finds another program (and, with several steps, an early one)
     note_tokens: int  # of a role's answer
-    demos: float  # share of the demo places filled in a prompt that gives the answer
+    demos: float  # share of the demos that are filled in a prompt that gives the answer
     role_demos: float  # the same in the other roles' prompts
     instruction_tokens: int  # of a proposed instruction
     tool_turns: int  # calls of a step with tools before its answer
@@ -55,7 +55,7 @@ class PlannedCalls:
 class Estimate:
     """(low, high) of each figure; dollars are list cost, None when a price is not known.
 
-    chain: calls of a cell that wait for one another, so that no number of places makes it faster.
+    chain: calls of a cell that wait for one another, so that no concurrency makes it faster.
     likely: by kind, the calls that are likely.
     """
 
@@ -66,18 +66,20 @@ class Estimate:
     likely: dict[str, PlannedCalls] = field(default_factory=dict)
 
     def __add__(self, other: Estimate) -> Estimate:
-        usd = None if None in (self.usd, other.usd) else _pairwise(sum, self.usd, other.usd)
+        usd = None
+        if self.usd is not None and other.usd is not None:
+            usd = (self.usd[0] + other.usd[0], self.usd[1] + other.usd[1])
         return Estimate(
-            _pairwise(sum, self.calls, other.calls),
-            _pairwise(sum, self.tokens, other.tokens),
+            (self.calls[0] + other.calls[0], self.calls[1] + other.calls[1]),
+            (self.tokens[0] + other.tokens[0], self.tokens[1] + other.tokens[1]),
             usd,
-            _pairwise(max, self.chain, other.chain),
+            (max(self.chain[0], other.chain[0]), max(self.chain[1], other.chain[1])),
         )
 
 
 @dataclass(frozen=True)
 class Size:
-    """Tokens of one predictor's call: its prompt, all demo places filled, and its answer."""
+    """Tokens of one predictor's call: its prompt, all demos, and its answer."""
 
     prompt: float
     demos: float
@@ -92,9 +94,12 @@ def estimate(cell: Cell, bench: Benchmark, deal: Splits, model: Model, proposer:
     return Estimate(calls, tokens, None if None in usd else usd, chain, _likely(*planned))
 
 
-def seconds(total: Estimate, places: int) -> tuple[float, float]:
-    """Wall time in seconds, (low, high), at `places` calls at a time with a call of about a second."""
-    return _pairwise(lambda pair: SECONDS_A_CALL * max(pair[0] / places, pair[1]), total.calls, total.chain)
+def seconds(total: Estimate, concurrency: int) -> tuple[float, float]:
+    """Wall time in seconds, (low, high), at `concurrency` calls at a time with a call of about a second."""
+    low, high = (
+        SECONDS_A_CALL * max(calls / concurrency, chain) for calls, chain in zip(total.calls, total.chain, strict=True)
+    )
+    return low, high
 
 
 def print_estimates(cells: list[Cell], estimates: dict[str, Estimate]) -> None:
@@ -109,10 +114,14 @@ def print_estimates(cells: list[Cell], estimates: dict[str, Estimate]) -> None:
         print(f"  {name:{widths[0]}}  " + "  ".join(f"{n:>{w}}" for n, w in zip(numbers, widths[1:], strict=True)))
 
 
-def figures(one: Estimate) -> tuple[str, str, str]:
+def figures(estimated: Estimate) -> tuple[str, str, str]:
     """Calls, tokens and dollars as people read them, low to high."""
-    usd = "price not known" if one.usd is None else _range(*(f"${value:.{_digits(one.usd[1])}f}" for value in one.usd))
-    return f"{_range(*map(_short, one.calls))} calls", f"{_range(*map(_short, one.tokens))} tokens", usd
+    usd = (
+        "price not known"
+        if estimated.usd is None
+        else _range(*(f"${value:.{_digits(estimated.usd[1])}f}" for value in estimated.usd))
+    )
+    return f"{_range(*map(_short, estimated.calls))} calls", f"{_range(*map(_short, estimated.tokens))} tokens", usd
 
 
 def minutes(low: float, high: float) -> str:
@@ -227,10 +236,6 @@ def _formatted(adapter: dspy.Adapter, signature: Any, demos: list[dspy.Example],
 
 def _length(row: Row, names: list[str]) -> int:
     return sum(len(str(row[name]).encode()) for name in names if name in row)
-
-
-def _pairwise(combine: Any, a: tuple, b: tuple) -> tuple:
-    return combine((a[0], b[0])), combine((a[1], b[1]))
 
 
 def _short(number: float) -> str:

@@ -187,7 +187,8 @@ def _role_signature(
     wanted = ", ".join(task.output_fields)
     text = f"You prepare a decision on: {wanted}. {instruction} Write short notes, do not decide."
     note = dspy.OutputField(desc="short notes, at most two sentences")
-    return base.append(f"{role}_notes", note, str).with_instructions(text)
+    notes: type[dspy.Signature] = base.append(f"{role}_notes", note, str).with_instructions(text)
+    return notes
 
 
 def _with_notes(task: type[dspy.Signature], notes: list[str]) -> type[dspy.Signature]:

@@ -9,7 +9,7 @@ import dspy
 
 from scaling.run.pipelines import FeedbackFunction, Repeat
 from scaling.run.steps import Failed, count_rollout, draws, make_predictor, noted_tool_calls, step, with_tool_calls
-from scaling.types import Benchmark
+from scaling.types import Benchmark, UsageError
 
 
 def self_correction(bench: Benchmark, steps: int, feedback: FeedbackFunction | None = None) -> dspy.Module:
@@ -23,7 +23,12 @@ def oracle(bench: Benchmark, gold: dspy.Example, answer: dspy.Prediction) -> str
 
 
 def execution(bench: Benchmark, gold: dspy.Example, answer: dspy.Prediction) -> str:
-    """What the benchmark runs to check an answer: examples in the problem's own text, never hidden tests."""
+    """What the benchmark runs to check an answer: examples in the problem's own text, never hidden tests.
+
+    Raises UsageError for a benchmark that runs nothing.
+    """
+    if bench.execution_feedback is None:
+        raise UsageError(f"'{bench.name}' gives no execution feedback. Type --feedback none.")
     return str(bench.execution_feedback(gold, answer))
 
 
@@ -70,11 +75,11 @@ class SelfCorrection(dspy.Module):
         return {"outputs": {name: answer[name] for name in self.outputs}, "failure": None}
 
     def _so_far(self, inputs: dict[str, Any], turns: list[dict[str, Any]]) -> str:
-        said = []
+        lines = []
         for number, turn in enumerate(turns, 1):
             comment = f" {self.feedback(inputs, turn['outputs'])}" if self.feedback else ""
-            said.append(f"Answer {number}: {_shown(turn)}{comment}")
-        return "\n".join(said)
+            lines.append(f"Answer {number}: {_shown(turn)}{comment}")
+        return "\n".join(lines)
 
 
 class Resample(Repeat):
@@ -103,4 +108,5 @@ def _review_signature(task: type[dspy.Signature]) -> type[dspy.Signature]:
     """The task again, with all earlier answers to review."""
     earlier = dspy.InputField(desc="your answers so far, oldest first")
     text = f"{task.instructions}\n\nReview the earlier answers: look for mistakes, then give your final answer again."
-    return task.append("earlier_answers", earlier, str).with_instructions(text)
+    review: type[dspy.Signature] = task.append("earlier_answers", earlier, str).with_instructions(text)
+    return review
