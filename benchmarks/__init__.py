@@ -1,4 +1,4 @@
-"""One room a benchmark: what it is, its signature and metric (`__init__.py`), its rows (`data.py`), its sample.
+"""One package a benchmark: what it is, its signature and metric (`__init__.py`), its rows (`data.py`), its sample.
 
-`BENCHMARK_CONFIG` in run_scaling_experiment.py lists the rooms; that is the one place to add a new one.
+`BENCHMARK_CONFIG` in run_scaling_experiment.py lists them; that is the one place to add a new one.
 """

@@ -1,4 +1,4 @@
-"""When two answers are the same: as numbers, as words, as mathematics. Shared by the rooms whose answers are free text.
+"""When two answers are the same: as numbers, as words, as mathematics. Shared by the benchmarks with free-text answers.
 
 Mathematics is judged by the library math-verify in a process of its own (judge.py): its time limits are signals,
 which only a main thread can have, and an answer like 9^9^9^9 must not stop a sweep that is paid for.
@@ -15,6 +15,8 @@ from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
+from scaling.types import CellStopped
+
 # A minus counts where no digit, letter or bracket is before it: 10-12 holds 10 and 12.
 NUMBER = re.compile(r"(?:(?<![\w)])-[$£€]?|[$£€]\s?-?)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)")
 LONGEST = 400  # characters of an answer that the judge is asked about; a final answer is shorter
@@ -26,8 +28,8 @@ _process: subprocess.Popen[str] | None = None
 
 def numbers_in(text: str) -> list[Fraction]:
     """All numbers of a text in order; thousands' commas and signs of money are no part of them."""
-    found = NUMBER.findall(text.replace("\u2212", "-"))
-    return [Fraction(re.sub(r"[,$£€\s]", "", number)) for number in found]
+    numbers = NUMBER.findall(text.replace("\u2212", "-"))
+    return [Fraction(re.sub(r"[,$£€\s]", "", number)) for number in numbers]
 
 
 def only_number(text: str) -> Fraction | None:
@@ -98,23 +100,23 @@ def _judged(gold: str, given: str) -> bool:
         try:
             _process.stdin.write(json.dumps([gold, given]) + "\n")
             _process.stdin.flush()
-            said = _process.stdout.readline()
+            reply = _process.stdout.readline()
         except OSError:  # it was ended from outside; the next question gets a new one
-            said = ""
+            reply = ""
         finally:
             limit.cancel()
-        if not said:
+        if not reply:
             _process.kill()
             _process.wait()
-        return said.strip() == "1"
+        return reply.strip() == "1"
 
 
 def _new_judge() -> subprocess.Popen[str]:
-    """A judge that is ready; RuntimeError where it cannot start, for a score of 0 would hide that."""
-    # -P: this folder, which holds a room called math, must not come before the standard library.
+    """A judge that is ready. Raises CellStopped where it cannot start: an optimizer would take less for a score of 0."""
+    # -P: this folder, which holds a package called math, must not come before the standard library.
     command = [sys.executable, "-P", str(_JUDGE)]
     judge = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     if judge.stdout.readline().strip() != "ready":
         judge.kill()
-        raise RuntimeError("the judge of mathematical answers does not start. Is math-verify installed?")
+        raise CellStopped("error", "the judge of mathematical answers does not start. Is math-verify installed?")
     return judge

@@ -1,6 +1,6 @@
-"""Where rows come from, the same for every room: the sample that ships, a folder, or the Hugging Face hub.
+"""Where rows come from, the same for every benchmark: the sample that ships, a folder, or the Hugging Face hub.
 
-A room's loader calls `read(...)` with its own names and turns the raw rows into its own fields.
+A benchmark's loader calls `read(...)` with its own names and turns the raw rows into its own fields.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ RawRows = list[dict[str, Any]]
 TEST_WORDS = ("test", "validation")
 
 
-def read(source: str, room: Path, hub: dict[str, Any]) -> dict[str, Any]:
+def read(source: str, package: Path, hub: dict[str, Any]) -> dict[str, Any]:
     """Raw rows as {"train": [...], "test": [...] or None, "revision": str or None, "label_names": ...}.
 
-    source: "sample", "hub" or a folder. `hub` holds what `datasets.load_dataset` needs: path, name,
+    source: "sample", "hub" or a folder. package: the benchmark's own folder, whose name its rows have too. `hub` holds what `datasets.load_dataset` needs: path, name,
     train and test splits, revision. Raises UsageError naming the other sources when one is not there.
     """
     if source == "sample":
-        rows = read_jsonl(room / "sample.jsonl")
+        rows = read_jsonl(package / "sample.jsonl")
         return {"train": rows, "test": None, "revision": None, "label_names": None}
     if source == "hub":
-        return _read_hub(hub, room.name)
-    return read_folder(Path(source), room.name)
+        return _read_hub(hub, package.name)
+    return read_folder(Path(source), package.name)
 
 
 def read_jsonl(path: Path) -> RawRows:
@@ -51,19 +51,21 @@ def named(value: Any, label_names: list[str] | None) -> str:
 
 def read_folder(folder: Path, name: str) -> dict[str, Any]:
     """Raw rows of folder/name/*.jsonl, told apart by their names; UsageError when there are none."""
-    room = folder / name
-    if not room.is_dir():
+    rows_folder = folder / name
+    if not rows_folder.is_dir():
         raise UsageError(
-            f"--data {folder}: there is no folder {room}. "
+            f"--data {folder}: there is no folder {rows_folder}. "
             f"Give a folder that holds {name}/*.jsonl, or --data sample, or --data hub."
         )
-    files = sorted(room.glob("*.jsonl"))
+    files = sorted(rows_folder.glob("*.jsonl"))
     if not files:
-        raise UsageError(f"--data {folder}: {room} holds no .jsonl file. Put the rows there, or use --data sample.")
+        raise UsageError(
+            f"--data {folder}: {rows_folder} holds no .jsonl file. Put the rows there, or use --data sample."
+        )
     train = [row for f in files if "train" in f.stem for row in read_jsonl(f)]
     test = [row for f in files if "train" not in f.stem and _is_test(f.stem) for row in read_jsonl(f)]
     pool = [row for f in files if "train" not in f.stem and not _is_test(f.stem) for row in read_jsonl(f)]
-    names_file = room / "label_names.json"
+    names_file = rows_folder / "label_names.json"
     label_names = json.loads(names_file.read_text(encoding="utf-8")) if names_file.exists() else None
     if not train:
         train, test = train + pool + ([] if pool else test), test if pool else []

@@ -13,10 +13,10 @@ HUB_TEST = {"path": "HuggingFaceH4/MATH-500", "train": "test"}
 
 def load(source: str = "hub") -> dict:
     """Rows {"problem", "answer", "level", "type", "solution"}; UsageError when the source cannot be read."""
-    room = Path(__file__).parent
-    raw = read(source, room, HUB_TRAIN)
+    package = Path(__file__).parent
+    raw = read(source, package, HUB_TRAIN)
     if source == "hub":
-        test = read(source, room, HUB_TEST)
+        test = read(source, package, HUB_TEST)
         raw |= {"test": test["train"], "revision": f"train {raw['revision']}, test {test['revision']}"}
     elif source != "sample":
         # The folder that there is has no train rows of MATH.

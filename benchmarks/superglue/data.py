@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.sources import named, read, read_folder, read_jsonl
 from scaling.types import UsageError
 
-ROOM = Path(__file__).parent
+PACKAGE = Path(__file__).parent
 HUB = {"path": "aps/super_glue", "train": "train", "test": "validation", "revision": "refs/convert/parquet"}
 # Subtask -> its label names in the order of the hub's numbers, and what is asked.
 LABELS = {
@@ -76,7 +76,7 @@ def _raw(source: str, subtask: str) -> dict[str, Any]:
             raise UsageError(f"the sample has no rows of superglue/{subtask}. Use --data hub, or --data DIR.")
         return {"train": rows, "test": None, "revision": None, "label_names": None}
     if source == "hub":
-        return read(source, ROOM, HUB | {"name": subtask})
+        return read(source, PACKAGE, HUB | {"name": subtask})
     raw = read_folder(Path(source) / "superglue", subtask)
     names_file = Path(source) / "superglue" / "label_names.json"
     if raw["label_names"] is None and names_file.exists():
@@ -85,7 +85,7 @@ def _raw(source: str, subtask: str) -> dict[str, Any]:
 
 
 def _sample(subtask: str) -> list[dict[str, Any]]:
-    return [row for row in read_jsonl(ROOM / "sample.jsonl") if row["subtask"] == subtask]
+    return [row for row in read_jsonl(PACKAGE / "sample.jsonl") if row["subtask"] == subtask]
 
 
 def _row(subtask: str, raw: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:

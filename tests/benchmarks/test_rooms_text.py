@@ -21,7 +21,7 @@ from benchmarks import math as math_room
 from benchmarks.superglue.data import SUBTASKS
 from scaling.data import deal, load_benchmark, shrink
 from scaling.llm import gateway as lm
-from scaling.types import Benchmark, UsageError
+from scaling.types import Benchmark, CellStopped, UsageError
 from tests.benchmarks.test_benchmarks import REAL_ROWS, real
 from tests.support.files import read
 from tests.support.server import ScriptedServer
@@ -314,7 +314,7 @@ def test_a_judge_that_cannot_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp_
     answers.same_maths.cache_clear()
     monkeypatch.setattr(answers, "_process", None)
     monkeypatch.setattr(answers, "_JUDGE", tmp_path / "judge.py")
-    with pytest.raises(RuntimeError, match="math-verify"):
+    with pytest.raises(CellStopped, match="math-verify"):
         answers.same_maths(r"\frac{1}{5}", "0.2")
 
 
