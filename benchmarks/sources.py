@@ -19,8 +19,9 @@ TEST_WORDS = ("test", "validation")
 def read(source: str, package: Path, hub: dict[str, Any]) -> dict[str, Any]:
     """Raw rows as {"train": [...], "test": [...] or None, "revision": str or None, "label_names": ...}.
 
-    source: "sample", "hub" or a folder. package: the benchmark's own folder, whose name its rows have too. `hub` holds what `datasets.load_dataset` needs: path, name,
-    train and test splits, revision. Raises UsageError naming the other sources when one is not there.
+    source: "sample", "hub" or a folder. package: the benchmark's own folder, whose name its rows have too. hub: what
+    `datasets.load_dataset` needs (path, name, train and test splits, revision). Raises UsageError naming the other
+    sources when one is not there.
     """
     if source == "sample":
         rows = read_jsonl(package / "sample.jsonl")
