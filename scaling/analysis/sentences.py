@@ -124,15 +124,25 @@ def _hypotheses(tests: pd.DataFrame) -> str:
     sentences = []
     families = tests[tests["family"].str.startswith(HYPOTHESES)].groupby("family", sort=False)
     for family, four in families:
-        whose = f"{str(family).removeprefix(HYPOTHESES).strip()}: " if len(families) > 1 else ""
+        whose = f"{str(family).removeprefix(HYPOTHESES).strip(' ()')}: " if len(families) > 1 else ""
         decided, undecided = four[four["verdict"] != "cannot tell"], four[four["verdict"] == "cannot tell"]
-        sentences += [f"{whose}{row['question'].split(':')[0]}: {row['verdict']}." for _, row in decided.iterrows()]
+        sentences += [f"{whose}{_decided(row)}" for _, row in decided.iterrows()]
         names_by_reason: dict[str, list[str]] = {}
         for _, row in undecided.iterrows():
             reason = (row["reason"] or "").split(":")[0] or "the interval holds both answers"
             names_by_reason.setdefault(reason, []).append(row["question"].split()[0])
         sentences += [f"{whose}{', '.join(names)}: cannot tell ({why})." for why, names in names_by_reason.items()]
     return " ".join(sentences)
+
+
+def _decided(row: pd.Series) -> str:
+    """A verdict, which is about these benchmarks only; that of H1 with what equal calls do (plan.txt, 9)."""
+    sentence = f"{row['question'].split(':')[0]}: {row['verdict']} on these benchmarks."
+    return (
+        f"{sentence[:-1]} ({row['note'].rstrip('.')})."
+        if row["question"].startswith("H1") and row["note"]
+        else sentence
+    )
 
 
 def _research(tests: pd.DataFrame) -> str:

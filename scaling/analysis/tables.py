@@ -13,6 +13,7 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.text import UNKNOWN, Table, count, interval_text, percent, table_of
 
 HYPOTHESES = "H1-H4"
+DECIDED = ("supported", "contradicted", "better", "worse", "mixed")  # more rows have nothing to settle
 # Comparison of correlations: their effect is no difference of scores.
 CORRELATIONS = "RQ2"
 
@@ -33,16 +34,27 @@ def tables_of(f: Findings) -> list[Table]:
 def verdicts(f: Findings) -> Table:
     """H1 to H4 with what decides them."""
     four = f.tests[f.tests["family"].str.startswith(HYPOTHESES)]
+    several = four["family"].nunique() > 1
     power = "; ".join(
-        f"{row['question'].split()[0]} {100 * row['detectable']:.0f}"
+        f"{row['question'].split()[0]}{_model(row) if several else ''} {100 * row['detectable']:.0f}"
         for _, row in four[four["detectable"].notna()].iterrows()
     )
     note = "Intervals are 95 %, each for its number alone; the verdict follows Holm's p over the four (plan.txt)."
     if power:
         note = f"Effects that the rule would show with 80 % power, Holm included, in points: {power}. {note}"
-    columns = ["verdict", "effect (points)", "95 % interval", "Holm p", "level", "n x runs", "to settle", "why"]
-    rows = [{"question": row["question"]} | _pick(_test(row), columns) for _, row in four.iterrows()]
+    columns = ["verdict", "contrast", "effect (points)", "95 % interval", "Holm p", "level", "n x runs", "to settle",
+               "why"]  # fmt: skip
+    rows = [
+        {"question": row["question"] + (_model(row) if several else "")}
+        | _pick(_test(row) | {"contrast": row["comparison"]}, columns)
+        for _, row in four.iterrows()
+    ]
     return table_of("Verdicts", note, rows)
+
+
+def _model(row: pd.Series) -> str:
+    """' (model)' of a family that is one of several."""
+    return f" ({row['family'].removeprefix(HYPOTHESES).strip(' ()')})"
 
 
 def research(f: Findings) -> Table:
@@ -115,7 +127,7 @@ def _test(row: pd.Series) -> dict[str, str]:
         "Holm p": UNKNOWN if pd.isna(row["p_holm"]) else f"{row['p_holm']:.3f}",
         "level": _text(row["level"]) or UNKNOWN,
         "n x runs": size,
-        "to settle": _text(row["to_settle"]) or UNKNOWN,
+        "to settle": UNKNOWN if row["verdict"] in DECIDED else _text(row["to_settle"]) or UNKNOWN,
         "why": ". ".join(text for text in (_text(row["reason"]), _text(row["note"])) if text),
     }
 

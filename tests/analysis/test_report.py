@@ -241,7 +241,7 @@ def test_no_table_is_left_untraced(folder: Path) -> None:
         "Optimizers at equal budgets (exploratory)", "Shapes and fits", "Cells without a score",
         "Estimate against actual",
     }  # fmt: skip
-    assert all(row[2:8] == ["—"] * 6 for row in found["Verdicts"])
+    assert all(row[3:9] == ["—"] * 6 for row in found["Verdicts"])
     assert all(row[4:7] == ["", "—", "—"] for row in found["Shapes and fits"])
 
 
