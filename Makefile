@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := requirements.txt requirements-dev.txt pyproject.toml
 
-.PHONY: demo test bench simulate chaos package humaneval lint clean
+.PHONY: demo test bench simulate chaos package humaneval architecture lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/python run_scaling_experiment.py --quick
@@ -45,9 +45,14 @@ simulate: $(VENV)/ready
 package: $(VENV)/ready
 	$(BIN)/python package_results.py
 
+# The picture of the folders, from the code's own imports.
+architecture: $(VENV)/ready
+	$(BIN)/python docs/draw_architecture.py
+
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache

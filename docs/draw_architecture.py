@@ -1,4 +1,4 @@
-"""Draw docs/architecture.svg from the code's own imports: a box for each folder, a floor above all that it imports.
+"""Draw docs/architecture.svg from the code's own imports: a box for each folder, above all that it imports.
 
 `make architecture` runs it; tests/test_architecture.py holds the picture against the code.
 """
@@ -14,7 +14,7 @@ from textwrap import wrap
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "architecture.svg"
 COMMANDS = "the commands"
-WIDTH, BOX_WIDTH, BOX_HEIGHT, FLOOR_HEIGHT, TOP = 1000, 280, 92, 150, 20
+WIDTH, BOX_WIDTH, BOX_HEIGHT, FLOOR_HEIGHT, MARGIN = 1240, 280, 84, 140, 20
 # What a box says below its name; a folder that is not here is drawn without words.
 WORDS = {
     COMMANDS: "run_scaling_experiment, analyze_results, create_pipeline_configs, package_results",
@@ -30,9 +30,9 @@ WORDS = {
 
 
 def folder_of(path: Path) -> str:
-    """The box of a file: its folder, the library's two levels deep; the scripts beside it are the commands."""
+    """The box of a file: its folder, the library's two levels deep; scripts that users start are the commands."""
     parts = path.relative_to(ROOT).parts
-    if len(parts) == 1:
+    if len(parts) == 1 or path.parent.name.startswith("pipeline_"):
         return COMMANDS
     return "/".join(parts[:-1][:2]) if parts[0] == "scaling" else parts[0]
 
@@ -75,11 +75,21 @@ def arrows() -> dict[str, set[str]]:
 
 
 def floors(graph: dict[str, set[str]]) -> list[list[str]]:
-    """The boxes floor by floor from the ground, each above all that it imports. Raises CycleError for a circle."""
-    level: dict[str, int] = {}
-    for folder in TopologicalSorter(graph).static_order():
-        level[folder] = 1 + max((level[below] for below in graph.get(folder, ())), default=-1)
-    return [sorted(f for f in level if level[f] == number) for number in range(max(level.values()) + 1)]
+    """The boxes floor by floor from the ground, each as high as those that import it allow.
+
+    Boxes with long arrows stand outside, where the arrows pass nobody. Raises CycleError for a circle.
+    """
+    above = {folder: {other for other, targets in graph.items() if folder in targets} for folder in graph}
+    depth: dict[str, int] = {}
+    for folder in TopologicalSorter(above).static_order():
+        depth[folder] = 1 + max((depth[other] for other in above[folder]), default=-1)
+    lowest = max(depth.values())
+    drop = {folder: min((depth[t] for t in graph[folder]), default=lowest) - depth[folder] for folder in graph}
+    storeys = []
+    for number in range(lowest, -1, -1):
+        storey = sorted((f for f in depth if depth[f] == number), key=lambda f: (-drop[f], f))
+        storeys.append([*storey[0::2], *reversed(storey[1::2])])
+    return storeys
 
 
 def needed(graph: dict[str, set[str]]) -> list[tuple[str, str]]:
@@ -100,9 +110,9 @@ def svg() -> str:
     """The picture as text."""
     graph = arrows()
     storeys = floors(graph)
-    height = 2 * TOP + FLOOR_HEIGHT * len(storeys)
+    height = 2 * MARGIN + FLOOR_HEIGHT * (len(storeys) - 1) + BOX_HEIGHT
     places = {
-        folder: (WIDTH * (column + 1) / (len(storey) + 1), height - TOP - FLOOR_HEIGHT * number - BOX_HEIGHT)
+        folder: (WIDTH * (column + 0.5) / len(storey), height - MARGIN - FLOOR_HEIGHT * number - BOX_HEIGHT)
         for number, storey in enumerate(storeys)
         for column, folder in enumerate(storey)
     }
@@ -122,9 +132,11 @@ def svg() -> str:
 
 
 def _arrow(source: tuple[float, float], target: tuple[float, float]) -> str:
+    """From a box's lower edge to another's upper edge, at the points that lie towards each other."""
     (x1, y1), (x2, y2) = source, target
+    shift = max(-1.0, min(1.0, (x2 - x1) / BOX_WIDTH)) * 0.4 * BOX_WIDTH
     return (
-        f'<line x1="{x1:.0f}" y1="{y1 + BOX_HEIGHT:.0f}" x2="{x2:.0f}" y2="{y2:.0f}" stroke="#567" '
+        f'<line x1="{x1 + shift:.0f}" y1="{y1 + BOX_HEIGHT:.0f}" x2="{x2 - shift:.0f}" y2="{y2:.0f}" stroke="#567" '
         'stroke-width="1.5" marker-end="url(#head)"/>'
     )
 
