@@ -20,7 +20,7 @@ from scaling.run.estimate import KINDS, Estimate, PlannedCalls
 from scaling.types import Cell
 
 TOKENS_A_CALL = 15
-LEAST_CALLS = 20  # fewer say nothing of the speed of their kind
+LEAST_CALLS = 10  # fewer say nothing of the speed of their kind
 # Where no proposal was seen yet: it reads a long prompt for each token of its answer (measured on the embedded model).
 PROPOSAL_SLOWNESS = 2.0
 
