@@ -15,8 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-import orjson
-
 from scaling.codec import BadLine, RecordError, decode, decode_lines, encode
 from scaling.pipelines import step_name
 from scaling.record import Record, Versioned
@@ -131,15 +129,12 @@ def read_objects(path: Path, kind: type[T]) -> tuple[list[T], list[BadLine]]:
         return [], [BadLine(0, str(error.strerror))]
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; UsageError, in one line, when the file is damaged."""
     try:
-        value = orjson.loads(path.read_bytes())
-        if isinstance(value, dict):
-            return value
-    except (ValueError, OSError):
-        pass
-    raise UsageError(f"{path} is damaged (no JSON object). Move it away; its cell will run again.")
+        return read_checked(path, dict[str, Any])
+    except RecordError as error:
+        raise UsageError(f"{path} is damaged ({error}). Move it away; its cell will run again.") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -188,11 +183,11 @@ def write_aggregate(results: Path) -> None:
     for path in record_paths([results]):
         try:
             read_record(path)
-            records.append({"path": str(path.parent.relative_to(results))} | read_json(path))
+            records.append({"path": str(path.parent.relative_to(results))} | read_checked(path, dict[str, Any]))
         except RecordError as error:
             left_out.append(f"{path.relative_to(results)}: {error}")
     whole = {"schema_version": SCHEMA_VERSION, "cells": len(records), "records": records, "left_out": left_out}
-    write_bytes(results / AGGREGATE, orjson.dumps(whole, option=orjson.OPT_INDENT_2) + b"\n")
+    write_object(results / AGGREGATE, whole)
 
 
 def aggregating(results: Path) -> Callable[[], None]:

@@ -20,6 +20,7 @@ from scaling.analysis import loading, report
 from scaling.analysis.results import Results
 from scaling.codec import as_plain, decode, decode_lines, encode
 from scaling.record import PredictionLine, Record, json_schema
+from scaling.store import write_aggregate
 from scaling.types import EXIT_OK, EXIT_USAGE, Cell, UsageError
 from tests.support import damaged
 from tests.support.files import lines, read
@@ -344,6 +345,17 @@ def test_of_two_results_of_one_cell_the_first_is_used_and_the_difference_is_told
     assert list(results.folders.values()) == [first.folder]
     (copy,) = results.left_out
     assert copy.file == second.record and "their final scores differ" in copy.reason
+
+
+def test_the_aggregate_names_records_that_cannot_be_used(tmp_path: Path) -> None:
+    good, bad = (write_cell(tmp_path, damaged.made("toy", 1, "gepa", run), 0.5) for run in range(2))
+    damaged.field("usage", "much")(bad)
+    write_aggregate(tmp_path)
+    whole = read(tmp_path / "aggregate_results.json")
+    place = str(good.folder.relative_to(tmp_path))
+    assert whole["records"] == [{"path": place} | read(good.record)] and whole["cells"] == 1
+    (reason,) = whole["left_out"]
+    assert reason.startswith(str(bad.record.relative_to(tmp_path))) and "usage" in reason
 
 
 def test_a_folder_given_twice_or_inside_another_counts_once(tmp_path: Path) -> None:
