@@ -84,7 +84,7 @@ class CellReader:
                 left_out.append(LeftOut(f"program {program}", folder / PREDICTIONS, repeated))
             else:
                 answers[program] = self._answers(own)
-        left_out += _lost_turns(folder / PREDICTIONS, answers)
+        left_out += _lost_calls(folder / PREDICTIONS, answers) + _lost_turns(folder / PREDICTIONS, answers)
         unusable = _unusable(folder, record, answers, len(bad))
         if unusable:
             left_out.append(LeftOut("cell", folder / PREDICTIONS, unusable))
@@ -155,6 +155,12 @@ def _turn_table(lines: list[PredictionLine]) -> np.ndarray | None:
     turns = int(counts.argmax())
     missing = [np.nan] * turns
     return np.array([line.turn_scores if n == turns else missing for line, n in zip(lines, lengths, strict=True)])
+
+
+def _lost_calls(path: Path, answers: dict[str, Answers]) -> list[LeftOut]:
+    """Rows that have no score, because a call failed; no other program of the cell is compared on them."""
+    lost = {program: int(np.isnan(found.scores).sum()) for program, found in answers.items()}
+    return [LeftOut("row", path, f"{name}: no score, a call failed", count) for name, count in lost.items() if count]
 
 
 def _lost_turns(path: Path, answers: dict[str, Answers]) -> list[LeftOut]:

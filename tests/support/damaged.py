@@ -187,7 +187,7 @@ KINDS = [
     Kind("curve of words", "learning curve", CURVE, content(CURVE, b'{"points": [{"rollouts": "many"}]}')),
     Kind("program cut off", "text of the program", PROGRAM, content(PROGRAM, lambda data: data[:20])),
     Kind("cell twice, once failed", "copy of a cell", "", copied_with_an_error),
-    Kind("a baseline call lost", "", RECORD, lost_call),
+    Kind("a baseline call lost", "row", PREDICTIONS, lost_call),
     Kind("absent optional fields", "", RECORD, only_required),
     Kind("unknown fields", "", RECORD, with_unknown),
     Kind("names with marks", "", RECORD, field("cell.benchmark", "a|b <i>&_%$#^{}~\\ \x1b[31m")),
