@@ -100,6 +100,18 @@ def test_the_documented_schema_is_that_of_the_types() -> None:
     assert read(ROOT / "docs" / "record.schema.json") == json_schema()
 
 
+def test_what_is_written_fits_the_documented_schema(few: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = read(ROOT / "docs" / "record.schema.json")
+    for folder in {path.parent for path in few.rglob("results.json")}:
+        jsonschema.validate(read(folder / "results.json"), schema)
+        for name, kind in (("predictions.jsonl", "PredictionLine"), ("calls.jsonl", "CallRecord")):
+            for line in lines(folder / name)[:5]:
+                jsonschema.validate(line, schema | {"$ref": f"#/$defs/{kind}"})
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(read(folder / "results.json") | {"final_score": 2}, schema)
+
+
 def test_what_a_model_writes_can_always_be_written_and_read() -> None:
     for text in ("\ud83d", "a\u2028b", "\x00", "é" * 3):
         line = PredictionLine(program="final", id="1", prediction=text, notes={"turn_1": text}, gold=object())
