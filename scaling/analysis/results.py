@@ -7,6 +7,7 @@ averaged with it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ class Results:
 
     def name(self, key: str) -> str:
         """One cell for people: benchmark, steps, optimizer, model, run."""
-        row = self.cells.loc[key]
+        row = self.cells.loc[key].to_dict()
         return f"{row['benchmark']} {folder_name(row)} {row['optimizer']} {row['model']} run{row['run']}"
 
     def _tell_missing(self, keys: list[str], program: str) -> None:
@@ -129,21 +130,21 @@ class Results:
             self.leave_out(LeftOut(f"program {program}", self.folders[key] / PREDICTIONS, reason))
 
 
-def series_cells(results: Results) -> dict[tuple, dict[int, list[str]]]:
+def series_cells(results: Results) -> dict[tuple[Any, ...], dict[int, list[str]]]:
     """Series -> steps -> keys of its cells that are ok, one a run."""
     ok = results.cells[results.cells["status"] == "ok"]
-    found: dict[tuple, dict[int, list[str]]] = {}
+    found: dict[tuple[Any, ...], dict[int, list[str]]] = {}
     for values, part in ok.groupby(SERIES, dropna=False, sort=True):
         part = part.drop_duplicates(subset=["steps", "run"]).sort_values("run")
-        found[values] = {int(steps): list(same.index) for steps, same in part.groupby("steps")}
+        found[values] = {int(str(steps)): list(same.index) for steps, same in part.groupby("steps")}
     return found
 
 
-def name_of(series: tuple) -> dict[str, Any]:
+def name_of(series: tuple[Any, ...]) -> dict[str, Any]:
     """A series' fields by name."""
     return dict(zip(SERIES, series, strict=True))
 
 
-def folder_name(row: pd.Series | dict) -> str:
+def folder_name(row: Mapping[Any, Any] | pd.Series[Any]) -> str:
     """'3step', '5vote': steps and pipeline in a word."""
     return step_name(row["pipeline"], row["steps"])
