@@ -228,17 +228,17 @@ def hosted_of(cells: list[Cell], options: argparse.Namespace) -> tuple[Any, str 
         name = hosted_names()[0]
         raise UsageError(f"{name} runs its task app in this process. Type --engine local, or leave it out.")
     try:
-        from scaling.hosted import client as synth_client  # FastAPI and httpx, which nothing else here needs
+        from scaling.hosted import app, settings  # noqa: F401  (app: FastAPI, which nothing else here needs)
     except ImportError as error:
         raise UsageError(f"{hosted_names()[0]} needs {error.name}. Type: pip install -r requirements-dev.txt") from None
     if options.task_app_port and not options.task_app_url:
         raise UsageError("--task-app-port says where --task-app-url leads to. Give both, or neither.")
     given = {"task_app_port": options.task_app_port, "job_timeout": options.job_timeout}
-    hosted = synth_client.Hosted(
-        synth_client.backend_of(options.local), options.task_app_url, timeout=options.timeout, fresh=options.fresh,
+    hosted = settings.HostedSettings(
+        settings.backend_of(options.local), options.task_app_url, timeout=options.timeout, fresh=options.fresh,
         **{name: value for name, value in given.items() if value is not None},
     )  # fmt: skip
-    lacks = None if options.dry_run else synth_client.missing(hosted)
+    lacks = None if options.dry_run else settings.missing(hosted)
     if lacks and all(is_hosted(cell.optimizer) for cell in cells):
         raise UsageError(lacks)
     return hosted, lacks
@@ -248,10 +248,10 @@ def check_hosted(hosted: Any, waiting: list[CellTask], options: argparse.Namespa
     """Raise UsageError for what would stop the hosted cells that are to run: backend, key, tunnel, models."""
     cells = [item for item in waiting if is_hosted(item.cell.optimizer)]
     if cells and not options.dry_run:
-        from scaling.hosted import client as synth_client
+        from scaling.hosted import client
 
         models = {model.id: model for item in cells for model in (item.model, item.optimizer_model)}
-        synth_client.check(hosted, list(models.values()), cells[0].cell.synth_mode)
+        client.check(hosted, list(models.values()), cells[0].cell.synth_mode)
 
 
 def with_own_files(study: plan.Study) -> plan.Study:

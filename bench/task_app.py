@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 from bench.gateway import LATENCY, PLACES, serving
 from bench.results import Measure, write_results
 from scaling.data import deal, load_benchmark
-from scaling.hosted.task_app import Task, create_app
-from scaling.hosted.task_app import serving as serving_app
+from scaling.hosted.app import create_app
+from scaling.hosted.rollout import Task
+from scaling.hosted.server import serving as serving_app
 from scaling.models import Model
 from scaling.run.pipelines import MultiStepClassifier
 from tests.support import toy

@@ -34,6 +34,7 @@ from scaling.distributed.protocol import (
 )
 from scaling.distributed.tasks import WorkerTask
 from scaling.llm import local_server
+from scaling.llm.client import ModelClients
 from scaling.llm.gateway import Call, Gateway, Meter
 from scaling.models import Model
 from scaling.run import dspy_optimizers
@@ -121,7 +122,7 @@ class RemoteGateway:
     """The gateway of a cell on a worker: what a program asks of it goes to the coordinator."""
 
     def __init__(self, channel: Channel, max_concurrency: int | None):
-        self.max_concurrency = max_concurrency
+        self.max_concurrency, self.clients = max_concurrency, _CLIENTS
         self.meter: Meter | None = None
         self._channel, self._numbers = channel, itertools.count()
         self._messages: dict[int, SimpleQueue[Reply | SendNow]] = {}
@@ -276,3 +277,5 @@ def _on_the_worker() -> Any:
 
 
 _ONE_ALONE = threading.Lock()
+# All cells of a process share the connections to a model.
+_CLIENTS = ModelClients()

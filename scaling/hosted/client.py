@@ -1,4 +1,4 @@
-"""A thin client of Synth's hosted jobs: where they are sent, with which key, and every call of the interface.
+"""A thin client of Synth's hosted jobs: every call of the interface, and what is checked before the first.
 
 What is known of the interface was gathered from its public client and demos; where versions differ, both ways are
 accepted.
@@ -14,22 +14,16 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import tenacity
 
-from scaling.hosted.prompts import (
-    Json,
-)
-from scaling.hosted.task_app import DEFAULT_PORT, keys_of_environment
+from scaling.hosted.prompts import Json
+from scaling.hosted.settings import KEY_NAME, URL_NAME, HostedSettings, app_keys
 from scaling.models import Model
 from scaling.types import UsageError
 
-KEY_NAME, URL_NAME = "SYNTH_API_KEY", "SYNTH_BACKEND_URL"
-REMOTE, LOCAL = "https://api.usesynth.ai", "http://localhost:8000"
 ROUTES = ("policy-optimization/online", "prompt-learning/online")
 PROVIDERS = ("openai", "groq", "google")
 MAX_ATTEMPTS = 6
@@ -43,44 +37,7 @@ class NotThere(SynthError):
     """Every route that was tried answered 404."""
 
 
-@dataclass(frozen=True)
-class Hosted:
-    """Where hosted jobs are sent and how patiently they are followed; no key in it. job_timeout in seconds."""
-
-    backend: str
-    task_app_url: str | None = None
-    task_app_port: int = DEFAULT_PORT
-    job_timeout: float = 3600.0
-    timeout: float = 120.0
-    fresh: bool = False
-
-    @property
-    def is_local(self) -> bool:
-        return is_loopback(self.backend)
-
-
-def backend_of(local: bool) -> str:
-    """The backend's address: SYNTH_BACKEND_URL, else Synth's; with `local` one on this machine."""
-    named = os.environ.get(URL_NAME, "").rstrip("/").removesuffix("/api")
-    if named and not named.startswith(("http://", "https://")):
-        raise UsageError(f"{URL_NAME} is no http address. Type: export {URL_NAME}={LOCAL}, for example.")
-    if local:
-        return named if named and is_loopback(named) else LOCAL
-    return named or REMOTE
-
-
-def is_loopback(url: str) -> bool:
-    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
-
-
-def missing(hosted: Hosted) -> str | None:
-    """Why hosted cells cannot run here: the key that is not set; a backend on this machine may do without."""
-    if hosted.is_local or os.environ.get(KEY_NAME):
-        return None
-    return f"{KEY_NAME} is not set. Type: export {KEY_NAME}=... (or put it into .env), or use --local."
-
-
-def check(hosted: Hosted, models: list[Model], mode: str) -> None:
+def check(hosted: HostedSettings, models: list[Model], mode: str) -> None:
     """Raise UsageError for what would fail after money is spent: addresses, providers, tunnel, backend, key.
 
     A task app that has no key yet gets one, in the environment of this process.
@@ -100,7 +57,7 @@ def check(hosted: Hosted, models: list[Model], mode: str) -> None:
             "synth_mipro: Synth must reach the task app on this machine, and `cloudflared` is not installed. "
             f"Install it, or type --task-app-url URL with an address that leads to port {hosted.task_app_port} here."
         )
-    if not keys_of_environment():  # one for all cells and their processes: a backend keeps one for a user
+    if not app_keys():  # one for all cells and their processes: a backend keeps one for a user
         os.environ["ENVIRONMENT_API_KEY"] = secrets.token_hex(32)
     with SynthClient(hosted) as client:
         try:
@@ -118,7 +75,7 @@ def provider_of(model: Model) -> str:
 class SynthClient:
     """The calls of a backend; retried where that is safe. Raises SynthError in one line, without any key."""
 
-    def __init__(self, hosted: Hosted, sleep: Callable[[float], None] = time.sleep):
+    def __init__(self, hosted: HostedSettings, sleep: Callable[[float], None] = time.sleep):
         key = os.environ.get(KEY_NAME) or "local"
         headers = {"X-API-Key": key, "Authorization": f"Bearer {key}"}
         self.backend, self._sleep, self.secrets = hosted.backend, sleep, {key}

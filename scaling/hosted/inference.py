@@ -1,11 +1,18 @@
-"""LM calls of a rollout: each goes to the request's own `inference_url`, and is counted."""
+"""LM calls of a rollout: each goes to the request's own `inference_url`, and is counted.
+
+They do not go through the gateway, and cannot. The optimizer's server puts a candidate in the place of the baseline, so
+the same request has another answer each time: a cache or a joined call would give one candidate's answer to another.
+That server also retries, limits how many rollouts run at a time, and bills the calls; the cap holds the whole job's
+highest cost instead (`optimizer`).
+"""
 
 from __future__ import annotations
 
+import json
 import ssl
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,6 +26,8 @@ from scaling.models import Model
 from scaling.types import digest
 
 CALL_SECONDS = 120.0
+ANSWER_LIMIT = 8 * 2**20  # bytes
+TOKEN_COUNTS = ("prompt_tokens", "completion_tokens")
 
 
 class UpstreamError(Exception):
@@ -49,88 +58,114 @@ class Used:
     candidate_id: str | None = None
 
 
+@dataclass(frozen=True)
+class Rollout:
+    """One rollout's calls: where they go, and what they have used so far."""
+
+    target: Target
+    used: Used = field(default_factory=Used)
+
+
+_NO_ROLLOUT = Rollout(Target("", Model(id="", route=""), {}, {}))
+
+
 class Clients(threading.local):
     """An HTTP client for each thread: 64 of them would wait for the lock of a shared one's connections."""
 
     def __init__(self, tls: ssl.SSLContext):
-        self.http = httpx.Client(timeout=CALL_SECONDS, verify=tls)
+        # Not compressed, so that what is read is as large as it says.
+        self.http = httpx.Client(timeout=CALL_SECONDS, verify=tls, headers={"Accept-Encoding": "identity"})
 
 
 class InferenceLM(dspy.LM):
-    """An LM at a request's `inference_url`: one request a call, no cache, no retry: the optimizer's server has both."""
+    """An LM at a request's `inference_url`: one request a call, no cache, no retry: the optimizer's server has both.
+
+    `lm.copy(rollout=...)` gives the LM of one rollout.
+    """
 
     def __init__(self, meter: Meter | None):
         super().__init__("openai/task-app", cache=False, num_retries=0)
         self.clients = Clients(ssl.create_default_context())
         self.meter, self.role, self.phase = meter, "task", "optimize"
-        self.target: Target | None = None
-        self.used: Used | None = None
+        self.rollout: Rollout = _NO_ROLLOUT
 
     @property
     def supports_response_schema(self) -> bool:
-        return self.target.model.adapter == "json"
+        return self.rollout.target.model.adapter == "json"
 
     @property
     def supported_params(self) -> set[str]:
         return {"response_format"} if self.supports_response_schema else set()
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> list[str]:
-        body = {"model": self.target.model.route.partition("/")[2] or self.target.model.route, "messages": messages}
-        body |= self.target.sampling
-        form = kwargs.get("response_format")
+        started = time.monotonic()
+        try:
+            answer, headers = self._post(self._body(messages, kwargs.get("response_format")))
+            content = _content_of(answer)
+        except UpstreamError as error:
+            self._note({}, time.monotonic() - started, str(error))
+            raise
+        used = self.rollout.used
+        used.candidate_id = headers.get("x-mipro-candidate-id") or used.candidate_id
+        self._note(_tokens_of(answer), time.monotonic() - started, None)
+        return [content]
+
+    def _body(self, messages: Any, form: Any) -> Json:
+        target = self.rollout.target
+        body = {"model": target.model.route.partition("/")[2] or target.model.route, "messages": messages}
+        body |= target.sampling
         if isinstance(form, type) and issubclass(form, pydantic.BaseModel):
             schema = {"name": form.__name__, "schema": form.model_json_schema()}
             form = {"type": "json_schema", "json_schema": schema}
         if form:
             body["response_format"] = form
-        if self.target.model.sends_seed:
-            body["seed"] = int(digest([self.target.url, messages])[:7], 16)
-        started = time.monotonic()
-        try:
-            answer, headers = self._post(body)
-        except UpstreamError as error:
-            self._note({}, time.monotonic() - started, str(error))
-            raise
-        self.used.candidate_id = headers.get("x-mipro-candidate-id") or self.used.candidate_id
-        self._note(answer.get("usage") or {}, time.monotonic() - started, None)
-        return [_content_of(answer)]
+        if target.model.sends_seed:
+            body["seed"] = int(digest([target.url, messages])[:7], 16)
+        return body
 
-    def _post(self, body: Json) -> tuple[Json, Any]:
+    def _post(self, body: Json) -> tuple[Json, httpx.Headers]:
+        target = self.rollout.target
         try:
-            response = self.clients.http.post(self.target.url, json=body, headers=self.target.headers)
+            with self.clients.http.stream("POST", target.url, json=body, headers=target.headers) as response:
+                if not 200 <= response.status_code < 300:
+                    status = response.status_code if 400 <= response.status_code < 600 else 502
+                    raise UpstreamError(status, f"the inference_url answered {response.status_code}")
+                content = _read(response)
         except httpx.HTTPError as error:
             raise UpstreamError(502, f"the inference_url cannot be reached ({type(error).__name__})") from None
-        if response.status_code >= 400:
-            raise UpstreamError(response.status_code, f"the inference_url answered {response.status_code}")
         try:
-            answer = response.json()
-        except ValueError:
+            answer = json.loads(content)
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             raise UpstreamError(502, "the inference_url answered no JSON object")
         return answer, response.headers
 
-    def _note(self, usage: Json, seconds: float, error: str | None) -> None:
+    def _note(self, tokens: dict[str, int | None], seconds: float, error: str | None) -> None:
         """Count the call for the rollout, and in the meter of the cell where there is one."""
-        tokens = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
-        known = None not in tokens.values()
+        rollout = self.rollout
+        prompt_tokens, completion_tokens = (tokens.get(name) for name in TOKEN_COUNTS)
         if error is None:
-            self.used.calls += 1
-            for name, count in tokens.items():
-                total = getattr(self.used, name)
-                setattr(self.used, name, None if None in (total, count) else total + count)
+            rollout.used.calls += 1
+            rollout.used.prompt_tokens = _sum(rollout.used.prompt_tokens, prompt_tokens)
+            rollout.used.completion_tokens = _sum(rollout.used.completion_tokens, completion_tokens)
         if self.meter is not None:
-            cost = self.target.model.cost(*tokens.values()) if known else None
+            cost = None
+            if prompt_tokens is not None and completion_tokens is not None:
+                cost = rollout.target.model.cost(prompt_tokens, completion_tokens)
             self.meter.add_call(
                 {"phase": self.phase, "role": self.role}
-                | tokens
+                | {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
                 | {"list_cost_usd": cost if error is None else 0.0, "billed_cost_usd": None}
                 | {"latency_seconds": seconds, "attempts": 1, "cache_hit": False, "error": error}
             )
 
 
 def chat_url(url: str) -> str:
-    """The chat-completions address of an inference_url: the path is completed, the query string stays behind it."""
+    """The chat-completions address of an inference_url: the path is completed, the query string stays behind it.
+
+    Raises ValueError for what is no address.
+    """
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     if not path.endswith("/chat/completions"):
@@ -138,8 +173,40 @@ def chat_url(url: str) -> str:
     return urlunsplit(parts._replace(path=path))
 
 
+def _read(response: httpx.Response) -> bytes:
+    """An answer's content, up to ANSWER_LIMIT bytes and within CALL_SECONDS."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise UpstreamError(502, "the inference_url answered compressed, which it was not asked for")
+    deadline = time.monotonic() + CALL_SECONDS
+    content = bytearray()
+    for part in response.iter_raw():
+        content += part
+        if len(content) > ANSWER_LIMIT:
+            raise UpstreamError(502, f"the inference_url answered more than {ANSWER_LIMIT} bytes")
+        if time.monotonic() > deadline:
+            raise UpstreamError(502, f"the inference_url did not end its answer within {CALL_SECONDS:g} s")
+    return bytes(content)
+
+
 def _content_of(answer: Json) -> str:
+    """The text of the answer's message; "" where it is null. Raises UpstreamError where it is none."""
     try:
-        return answer["choices"][0]["message"].get("content") or ""
-    except (KeyError, IndexError, TypeError, AttributeError):
+        content = answer["choices"][0]["message"].get("content")
+        text = "" if content is None else content
+        text.encode()  # half a character has no place in a file or an answer
+    except (KeyError, IndexError, TypeError, AttributeError, UnicodeError):
         raise UpstreamError(502, "the inference_url answered without a message") from None
+    if not isinstance(text, str):
+        raise UpstreamError(502, "the inference_url answered without a message")
+    return text
+
+
+def _tokens_of(answer: Json) -> dict[str, int | None]:
+    """The counts that an answer gives, None for what is no count."""
+    usage = answer.get("usage")
+    given = {name: usage.get(name) for name in TOKEN_COUNTS} if isinstance(usage, dict) else {}
+    return {name: count if type(count) is int and count >= 0 else None for name, count in given.items()}
+
+
+def _sum(total: int | None, count: int | None) -> int | None:
+    return None if total is None or count is None else total + count

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import dspy
 import httpx
 
 from scaling.budgets import plan_mipro
-from scaling.hosted.client import KEY_NAME, Hosted, NotThere, SynthClient, SynthError, provider_of
+from scaling.hosted.app import create_app
+from scaling.hosted.client import NotThere, SynthClient, SynthError, provider_of
 from scaling.hosted.prompts import (
     Json,
     PromptError,
@@ -32,7 +32,8 @@ from scaling.hosted.prompts import (
     stages_of,
     with_prompts,
 )
-from scaling.hosted.task_app import Task, create_app, keys_of_environment
+from scaling.hosted.rollout import Task
+from scaling.hosted.settings import KEY_NAME, app_keys
 from scaling.hosted.tunnel import look_at_app, reachable, served
 from scaling.llm.adapters import make_adapter
 from scaling.models import Model
@@ -59,7 +60,7 @@ def optimize(job: OptimizerContext) -> dspy.Module:
     # What Synth bills, and what its own proposals use, is not known here; null, and never 0.
     meter.usage["optimize"].list_cost_usd = meter.usage["optimize"].billed_cost_usd = None
     stages = stages_of(job.core, make_adapter(job.model))
-    facts = meter.hosted = {"mode": job.cell.synth_mode, "backend": _shown(job.hosted), "job_id": None}
+    facts = meter.hosted = {"mode": job.cell.synth_mode, "backend": job.hosted.host, "job_id": None}
     job.proposals = Proposals(None, None, None)  # how many Synth tried is not told
     try:
         if (kept := _kept(job)) is not None:
@@ -85,7 +86,7 @@ def _run(job: OptimizerContext, stages: list[Stage], facts: Json) -> None:
     gateway, hosted = job.optimizer_lm.gateway, job.hosted
     started = time.monotonic()
     with ExitStack() as stack:
-        keys = keys_of_environment() or frozenset([secrets.token_hex(32)])
+        keys = app_keys() or frozenset([secrets.token_hex(32)])
         key = sorted(keys)[0]
         client = stack.enter_context(SynthClient(hosted, gateway.sleep))
         client.secrets |= keys
@@ -99,7 +100,7 @@ def _run(job: OptimizerContext, stages: list[Stage], facts: Json) -> None:
             body["config_body"]["prompt_learning"]["task_app_api_key"] = key
         submitted = client.submit(body)
         facts["job_id"] = submitted["job_id"]
-        job.show(f"{facts['job_id']} is running at {_shown(hosted)}", None)
+        job.show(f"{facts['job_id']} is running at {hosted.host}", None)
         try:
             outcome = (
                 _follow(client, job, facts) if facts["mode"] == "offline" else _drive(client, job, facts, url, key)
@@ -367,8 +368,3 @@ def _own_up(job: OptimizerContext) -> None:
 def _name_of(model: Model) -> str:
     """The model as its provider knows it."""
     return model.route.partition("/")[2]
-
-
-def _shown(hosted: Hosted) -> str:
-    """The backend without anything that could be private in its address."""
-    return urlsplit(hosted.backend).hostname or "?"

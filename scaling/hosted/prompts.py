@@ -70,23 +70,26 @@ def read_prompt(prompt: Any, stages: Sequence[Stage]) -> dict[str, StagePrompt]:
     A text; messages or sections; text replacements; pipeline_modules; stage_payloads. Raises PromptError for another
     form, and for a candidate that lacks a stage or an input.
     """
-    if isinstance(prompt, str):
-        found = _of_texts([prompt], [], stages)
-    elif isinstance(prompt, dict):
-        readers = (_from_modules, _from_payloads, _from_replacements, _from_messages)
-        found = next((read for read in (reader(prompt, stages) for reader in readers) if read is not None), None)
-        if found is None:
-            raise PromptError(
-                f"the prompt has none of the known forms; it has {', '.join(map(str, prompt)) or 'nothing'}"
-            )
-    else:
-        raise PromptError(f"the prompt is no text and no object but {type(prompt).__name__}")
+    prompts = _read(prompt, stages)
     for stage in stages:
-        if stage.name not in found:
-            raise PromptError(f"the prompt lacks the stage '{stage.name}'; it has {', '.join(found) or 'none'}")
-        if not found[stage.name].instruction:
+        if stage.name not in prompts:
+            raise PromptError(f"the prompt lacks the stage '{stage.name}'; it has {', '.join(prompts) or 'none'}")
+        if not prompts[stage.name].instruction:
             raise PromptError(f"the prompt's stage '{stage.name}' is empty")
-    return found
+    return prompts
+
+
+def _read(prompt: Any, stages: Sequence[Stage]) -> dict[str, StagePrompt]:
+    """The first form that the prompt has."""
+    if isinstance(prompt, str):
+        return _of_texts([_text(prompt)], [], stages)
+    if not isinstance(prompt, dict):
+        raise PromptError(f"the prompt is no text and no object but {type(prompt).__name__}")
+    for reader in (_from_modules, _from_payloads, _from_replacements, _from_messages):
+        if (prompts := reader(prompt, stages)) is not None:
+            return prompts
+    names = " ".join(", ".join(map(str, prompt)).split())
+    raise PromptError(f"the prompt has none of the known forms; it has {names or 'nothing'}")
 
 
 def keeps_format(prompt: Any, stages: Sequence[Stage]) -> bool:
@@ -109,7 +112,7 @@ def _from_modules(prompt: Json, stages: Sequence[Stage]) -> dict[str, StagePromp
     for place in (prompt, prompt.get("prompt_metadata"), prompt.get("metadata")):
         modules = place.get("pipeline_modules") if isinstance(place, dict) else None
         if modules:
-            named = [(_object(module, "a module").get("name"), module) for module in modules]
+            named = [(str(module.get("name")), module) for module in _objects(modules, "a module")]
             by_name = {stage.name: stage for stage in stages}
             return {name: _payload(module, by_name[name]) for name, module in named if name in by_name}
     return None
@@ -130,12 +133,12 @@ def _from_replacements(prompt: Json, stages: Sequence[Stage]) -> dict[str, Stage
     replacements = changes.get("text_replacements")
     if not replacements:
         return None
-    found = {stage.name: StagePrompt(stage.instruction) for stage in stages}
-    for replacement in replacements:
-        if _object(replacement, "a text replacement").get("apply_to_role", "system") in ("system", "developer"):
+    prompts = {stage.name: StagePrompt(stage.instruction) for stage in stages}
+    for replacement in _objects(replacements, "a text replacement"):
+        if replacement.get("apply_to_role", "system") in ("system", "developer"):
             stage = _stage_of(replacement, stages)
-            found[stage.name] = StagePrompt(_instruction(_text(replacement.get("new_text")), stage))
-    return found
+            prompts[stage.name] = StagePrompt(_instruction(_text(replacement.get("new_text")), stage))
+    return prompts
 
 
 def _stage_of(replacement: Json, stages: Sequence[Stage]) -> Stage:
@@ -159,12 +162,12 @@ def _from_messages(prompt: Json, stages: Sequence[Stage]) -> dict[str, StageProm
 def _texts_of(prompt: Json, stages: Sequence[Stage]) -> tuple[list[str], list[str]]:
     """The system and the user texts of messages or sections in their order; those of a single stage in one."""
     messages = prompt.get("messages") or prompt.get("sections") or prompt.get("prompt_sections") or []
-    messages = [_object(message, "a message") for message in messages]
+    messages = _objects(messages, "a message")
     if all(isinstance(message.get("order"), int) for message in messages):
         messages = sorted(messages, key=lambda message: message["order"])
     texts: dict[str, list[str]] = {"system": [], "user": []}
     for message in messages:
-        role = {"developer": "system"}.get(message.get("role"), message.get("role"))
+        role = str(message.get("role")).replace("developer", "system")
         if role in texts:
             texts[role].append(_text(message.get("pattern") or message.get("content")))
     if len(stages) == 1:
@@ -185,9 +188,13 @@ def _of_texts(systems: list[str], users: list[str], stages: Sequence[Stage]) -> 
 def _payload(module: Any, stage: Stage) -> StagePrompt:
     module = _object(module, f"stage '{stage.name}'")
     lines = module.get("instruction_lines")
-    text = "\n".join(_text(line) for line in lines) if lines else _text(module.get("instruction_text") or "")
-    shots = tuple(_object(shot, "a few-shot example") for shot in module.get("few_shots") or ())
-    return StagePrompt(_instruction(text, stage), shots)
+    text = (
+        "\n".join(map(_text, _list(lines, "instruction_lines")))
+        if lines
+        else _text(module.get("instruction_text") or "")
+    )
+    shots = _objects(module.get("few_shots") or [], "a few-shot example")
+    return StagePrompt(_instruction(text, stage), tuple(shots))
 
 
 def _instruction(text: str, stage: Stage) -> str:
@@ -212,11 +219,11 @@ def _demo(shot: Json, signature: type[dspy.Signature]) -> dspy.Example:
         (("input", "input_text", "input_data"), list(signature.input_fields), 0),
         (("output", "output_text", "output_data"), list(signature.output_fields), -1),
     ):
-        said = next((shot[name] for name in names if shot.get(name) is not None), None)
-        if isinstance(said, dict):
-            values |= {name: value for name, value in said.items() if name in fields}
-        elif said is not None:
-            values[fields[alone]] = str(said)
+        given = next((shot[name] for name in names if shot.get(name) is not None), None)
+        if isinstance(given, dict):
+            values |= {name: value for name, value in given.items() if name in fields}
+        elif given is not None:
+            values[fields[alone]] = str(given)
     return dspy.Example(**values)
 
 
@@ -226,9 +233,25 @@ def _object(value: Any, what: str) -> Json:
     return value
 
 
+def _list(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise PromptError(f"the prompt cannot be read: {what} is no list but {type(value).__name__}")
+    return value
+
+
+def _objects(values: Any, what: str) -> list[Json]:
+    """A list of objects, each of which is `what`."""
+    return [_object(value, what) for value in _list(values, f"what holds {what}")]
+
+
 def _text(value: Any) -> str:
+    """A text that can be written: half a character cannot."""
     if not isinstance(value, str):
         raise PromptError(f"the prompt cannot be read: a text is no text but {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeError:
+        raise PromptError("the prompt cannot be read: a text holds half a character") from None
     return value
 
 

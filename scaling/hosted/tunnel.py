@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import tenacity
 
-from scaling.hosted.client import MAX_ATTEMPTS, Hosted, SynthError, pause
-from scaling.hosted.task_app import serving
+from scaling.hosted.client import MAX_ATTEMPTS, SynthError, pause
+from scaling.hosted.server import serving
+from scaling.hosted.settings import HostedSettings
 from scaling.types import UsageError
 
 TUNNEL_SECONDS, TUNNEL_SETTLES = 60.0, 10.0
@@ -24,7 +25,7 @@ _PORT_IN_USE = threading.Lock()
 
 
 @contextmanager
-def served(app: Any, hosted: Hosted, check: Callable[[], None]) -> Iterator[str]:
+def served(app: Any, hosted: HostedSettings, check: Callable[[], None]) -> Iterator[str]:
     """The task app's address while the block runs. A given --task-app-url leads to one port: its cells take turns."""
     if hosted.task_app_url is None:
         with serving(app) as address:
@@ -42,7 +43,7 @@ def served(app: Any, hosted: Hosted, check: Callable[[], None]) -> Iterator[str]
 
 
 @contextmanager
-def reachable(address: str, hosted: Hosted, sleep: Callable[[float], None]) -> Iterator[str]:
+def reachable(address: str, hosted: HostedSettings, sleep: Callable[[float], None]) -> Iterator[str]:
     """The address at which the backend reaches the task app: the user's, this one, or a tunnel's."""
     if hosted.task_app_url or hosted.is_local:
         yield (hosted.task_app_url or address).rstrip("/")
@@ -57,18 +58,18 @@ def tunnel(address: str) -> Iterator[str]:
     """A quick tunnel of `cloudflared` while the block runs; gives its public address. Raises SynthError."""
     command = ["cloudflared", "tunnel", "--no-autoupdate", "--config", os.devnull, "--url", address]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    found: queue.Queue[str] = queue.Queue()
+    addresses: queue.Queue[str] = queue.Queue()
 
     def read() -> None:  # to its end, or the pipe would fill and hold the tunnel up
-        for line in process.stderr:
+        for line in process.stderr or ():
             if match := TUNNEL_ADDRESS.search(line):
-                found.put(match.group())
-        found.put("")
+                addresses.put(match.group())
+        addresses.put("")
 
     threading.Thread(target=read, daemon=True).start()
     try:
         try:
-            public = found.get(timeout=TUNNEL_SECONDS)
+            public = addresses.get(timeout=TUNNEL_SECONDS)
         except queue.Empty:
             public = ""
         if not public:

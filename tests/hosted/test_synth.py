@@ -24,7 +24,8 @@ from scaling.analysis import mipro_table
 from scaling.data import deal, load_benchmark
 from scaling.hosted import client as synth_client
 from scaling.hosted import tunnel as tunnels
-from scaling.hosted.client import LOCAL, Hosted, SynthError, backend_of
+from scaling.hosted.client import SynthError
+from scaling.hosted.settings import LOCAL, HostedSettings, backend_of
 from scaling.hosted.tunnel import tunnel
 from scaling.intervals import newcombe_paired
 from scaling.types import Cell
@@ -477,7 +478,7 @@ def test_which_backend_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     ):  # fmt: skip
         monkeypatch.setenv("SYNTH_BACKEND_URL", named)
         assert backend_of(local) == meant
-    assert Hosted(LOCAL).is_local and not Hosted("https://localhost.example").is_local
+    assert HostedSettings(LOCAL).is_local and not HostedSettings("https://localhost.example").is_local
 
 
 # The study

@@ -20,8 +20,11 @@ import pytest
 
 from scaling.data import deal, load_benchmark
 from scaling.hosted import task_app
+from scaling.hosted.app import create_app
+from scaling.hosted.inference import chat_url
 from scaling.hosted.prompts import PromptError, initial_prompt, read_prompt, stages_of, with_prompts
-from scaling.hosted.task_app import Task, chat_url, create_app, serving
+from scaling.hosted.rollout import Task
+from scaling.hosted.server import serving
 from scaling.llm.adapters import make_adapter
 from scaling.models import Model
 from scaling.run.pipelines import MultiStepClassifier

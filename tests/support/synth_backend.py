@@ -26,7 +26,7 @@ import httpx
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from nacl.public import PrivateKey, SealedBox
 
-from scaling.hosted.task_app import serving
+from scaling.hosted.server import serving
 from scaling.llm import local_server
 
 Json = dict[str, Any]
