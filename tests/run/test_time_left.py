@@ -135,3 +135,21 @@ def test_the_longest_chain_bounds_what_more_places_can_speed_up(tmp_path: Path) 
             meter.add_call(CALL)
     clock.seconds = 1.0
     assert reporter.snapshot()["seconds_left"] == pytest.approx(45.0)
+
+
+@pytest.mark.parametrize(("places", "first"), [("1", "1step"), ("8", "2step")])
+def test_at_one_call_at_a_time_the_shortest_cell_comes_first(
+    places: str, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No order is faster then, so there is something to read soon. With more places the longest chain starts first."""
+    orders: list[list[str]] = []
+    running = ProgressReporter.running
+    monkeypatch.setattr(
+        ProgressReporter,
+        "running",
+        lambda self: (orders.append([state.cell.label for state in self.states.values()]), running(self))[1],
+    )
+    with ScriptedServer() as server:
+        flags = write_study(tmp_path, server.url, [1, 2], ["none"], 1)
+        assert script.main([*flags, "--max-concurrency", places, "--output-dir", str(tmp_path / "out")]) == 0
+    assert first in orders[0][0]
