@@ -52,9 +52,19 @@ def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:
                         "nothing about the real tasks."),
         *_of_benchmarks(cells, "closed_book", "Closed-book: some or all cells of {} were asked without the tables that "
                         "hold the answers."),
+        *_own_notes(cells), *_of_models(cells), *_of_rows(summary), *_of_what_is_missing(results),
     ]  # fmt: skip
+    return notes
+
+
+def _own_notes(cells: pd.DataFrame) -> list[str]:
+    """What the benchmarks themselves want to be said."""
     noted = cells[cells["note"].notna()]
-    notes += [f"{name}: {note}." for name, note in sorted(set(zip(noted["benchmark"], noted["note"], strict=True)))]
+    return [f"{name}: {note}." for name, note in sorted(set(zip(noted["benchmark"], noted["note"], strict=True)))]
+
+
+def _of_models(cells: pd.DataFrame) -> list[str]:
+    notes = []
     if (cells["feedback"] == "oracle").any():
         notes.append(
             "Some cells use the feedback 'oracle', which tells the model which of its answers are right. That is "
@@ -66,23 +76,38 @@ def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:
             f"{', '.join(embedded)} is a model of 135 million parameters. Its scores show how the program works, not "
             f"what LLMs can do."
         )
-    if not summary.empty and (summary["split"] == "check").any():
-        names = ", ".join(sorted(summary[summary["split"] == "check"]["benchmark"].unique()))
+    return notes
+
+
+def _of_rows(summary: pd.DataFrame) -> list[str]:
+    if summary.empty:
+        return []
+    notes = []
+    on_check = summary[summary["split"] == "check"]
+    if len(on_check):
+        names = ", ".join(sorted(on_check["benchmark"].unique()))
         notes.append(f"{names}: there are no test rows. Scores are on the check part of val, which no optimizer saw.")
-    if not summary.empty and (summary["runs"] == 1).all():
+    if (summary["runs"] == 1).all():
         notes.append(
             "Each cell has one run. Its numbers are about these programs on these rows, and not about an optimizer, a "
             "number of steps or a model: a second run may come out differently."
         )
+    return notes
+
+
+def _of_what_is_missing(results: Results) -> list[str]:
+    notes = []
     if results.left_out:
         units = ", ".join(f"{count} x {unit}" for unit, count in Counter(u.unit for u in results.left_out).items())
         notes.append(
             f"Left out because it could not be used: {units}. The table 'Left out' names each file and reason."
         )
-    without = int((cells["status"] != "ok").sum())
+    without = int((results.cells["status"] != "ok").sum())
     if without:
         have = "has" if without == 1 else "have"
-        notes.append(f"{without} of {plural(len(cells), 'cell')} {have} no score. They are missing below, not 0.")
+        notes.append(
+            f"{without} of {plural(len(results.cells), 'cell')} {have} no score. They are missing below, not 0."
+        )
     return notes
 
 
