@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -183,7 +182,7 @@ class Record(Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raises ValueError, which reading turns into a RecordError, for numbers of the cell that none can have."""
-        for name, value in asdict(self.cell).items():
+        for name, value in vars(self.cell).items():
             lowest = {"seed": -MOST, "steps": 1, "select_size": 1}.get(name, 0)
             if isinstance(value, int | float) and not lowest <= value <= MOST:
                 raise ValueError(f"cell.{name} is {value}, outside {lowest} to {MOST}")

@@ -81,19 +81,12 @@ def is_settled(record: Record | None, retry_failed: bool = False) -> bool:
 
 def record_paths(folders: Iterable[Path]) -> list[Path]:
     """Where the records under the folders are, in a stable order; each once, also where folders overlap."""
-    paths = {path.resolve(): path for folder in folders for path in sorted(Path(folder).rglob(RECORD), reverse=True)}
-    return sorted(paths.values())
+    return _paths_of(RECORD, folders)
 
 
 def read_record(path: Path) -> Record:
     """One results.json. Raises RecordError when it is damaged or written by another schema version."""
-    version = read_checked(path, Versioned).schema_version
-    if version != SCHEMA_VERSION:
-        raise RecordError(
-            f"it has schema version {version!s:.40}, this program reads {SCHEMA_VERSION}: use another --output-dir, or "
-            f"analyse it with the version that wrote it"
-        )
-    return read_checked(path, Record)
+    return _record_of(_bytes_of(path))
 
 
 def read_settled(path: Path) -> Record:
@@ -111,12 +104,7 @@ def read_records(folders: Iterable[Path]) -> list[tuple[Path, Record]]:
 
 def read_checked(path: Path, kind: type[T]) -> T:
     """A file that holds one object of this kind. Raises RecordError with the reason alone when it does not."""
-    try:
-        return decode(path.read_bytes(), kind)
-    except FileNotFoundError:
-        raise RecordError("the file is missing") from None
-    except OSError as error:
-        raise RecordError(str(error.strerror)) from None
+    return decode(_bytes_of(path), kind)
 
 
 def read_objects(path: Path, kind: type[T]) -> tuple[list[T], list[BadLine]]:
@@ -182,8 +170,9 @@ def write_aggregate(results: Path) -> None:
     left_out: list[str] = []
     for path in record_paths([results]):
         try:
-            read_record(path)
-            records.append({"path": str(path.parent.relative_to(results))} | read_checked(path, dict[str, Any]))
+            data = _bytes_of(path)
+            _record_of(data)
+            records.append({"path": str(path.parent.relative_to(results))} | decode(data, dict[str, Any]))
         except RecordError as error:
             left_out.append(f"{path.relative_to(results)}: {error}")
     whole = {"schema_version": SCHEMA_VERSION, "cells": len(records), "records": records, "left_out": left_out}
@@ -213,5 +202,43 @@ def write_plan(results: Path, estimates: dict[str, dict[str, Any]]) -> None:
 
 def plan_paths(folders: Iterable[Path]) -> list[Path]:
     """Where the plans under the folders are: what each cell was estimated at before it ran."""
-    paths = {path.resolve(): path for folder in folders for path in sorted(Path(folder).rglob(PLAN), reverse=True)}
+    return _paths_of(PLAN, folders)
+
+
+def _paths_of(name: str, folders: Iterable[Path]) -> list[Path]:
+    """All files of this name under the folders, sorted, each once."""
+    paths: dict[Path, Path] = {}
+    for folder in folders:
+        home = folder.resolve()
+        for path in sorted(folder.rglob(name)):
+            paths.setdefault(home / path.relative_to(folder), path)
     return sorted(paths.values())
+
+
+def _bytes_of(path: Path) -> bytes:
+    """A file's content. Raises RecordError with the reason when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise RecordError("the file is missing") from None
+    except OSError as error:
+        raise RecordError(str(error.strerror)) from None
+
+
+def _record_of(data: bytes) -> Record:
+    """The record that a file holds. Raises RecordError; of another schema version, that is the reason."""
+    try:
+        record = decode(data, Record)
+    except RecordError:
+        _check_version(decode(data, Versioned).schema_version)
+        raise
+    _check_version(record.schema_version)
+    return record
+
+
+def _check_version(version: object) -> None:
+    if version != SCHEMA_VERSION:
+        raise RecordError(
+            f"it has schema version {version!s:.40}, this program reads {SCHEMA_VERSION}: use another --output-dir, or "
+            f"analyse it with the version that wrote it"
+        )
