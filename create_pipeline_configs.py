@@ -7,34 +7,42 @@ A cell's file has the format of a study's, so `run_scaling_experiment.py --confi
 from __future__ import annotations
 
 import argparse
-import json
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
-from scaling import plan
-from scaling.optimizers import is_hosted
-from scaling.pipelines import step_name
-from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
+from scaling.optimizers import OPTIMIZERS
+from scaling.pipelines import PIPELINES, step_name
+from scaling.plan import settings_of
+from scaling.schema import SAFE_NAME, shown
+from scaling.study import Study, as_written, load_study, phases_of, toml_of
+from scaling.types import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UsageError, unknown_name
 
-ROOMS = Path(__file__).parent / "benchmarks"
-SIZES = ("rollout_budget", "train_size", "val_size", "test_size", "temperature", "data")
+BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (0 well, 2 usage)."""
     options = parse(argv)
     try:
-        study = plan.phases_of(plan.load_study(options.study))[0]
+        for path in write_configs(phases_of(load_study(options.study))[0], options.output_dir):
+            print(f"wrote {path}")
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
-    for path in write_configs(study, options.output_dir):
-        print(f"wrote {path}")
+    except OSError as error:
+        print(f"error: cannot write the files ({error}). Give another --output-dir.", file=sys.stderr)
+        return EXIT_FAILED
     return EXIT_OK
 
 
-def write_configs(study: plan.Study, folder: Path) -> list[Path]:
-    """One file for each benchmark, pipeline, optimizer and number of steps; returns the paths."""
+def write_configs(study: Study, folder: Path) -> list[Path]:
+    """One file for each benchmark, pipeline, optimizer and number of steps; returns the paths.
+
+    Raises UsageError, before anything is written, for a name that cannot become part of a path.
+    """
+    check_names(study)
     written = []
     for benchmark in study.benchmarks:
         for steps in study.steps_by_benchmark.get(benchmark, study.steps):
@@ -47,30 +55,36 @@ def write_configs(study: plan.Study, folder: Path) -> list[Path]:
     return written
 
 
-def cell_toml(study: plan.Study, benchmark: str, pipeline: str, steps: int, optimizer: str) -> str:
-    """A study of one cell, as TOML text (JSON's strings, numbers and lists are TOML's)."""
-    fields = {
+def check_names(study: Study) -> None:
+    """Raise UsageError for a pipeline or optimizer that is unknown, and for a benchmark that is no plain name."""
+    for what, names, possible in (
+        ("pipeline", study.pipelines, list(PIPELINES)),
+        ("optimizer", study.optimizers, list(OPTIMIZERS)),
+    ):
+        for name in names:
+            if name not in possible:
+                raise unknown_name(what, shown(name), possible, "Mend it in the study.")
+    for name in study.benchmarks:
+        if not re.search(SAFE_NAME, name):
+            raise UsageError(f"the benchmark '{shown(name)}' cannot become the name of a folder. Mend it in the study.")
+
+
+def cell_toml(study: Study, benchmark: str, pipeline: str, steps: int, optimizer: str) -> str:
+    """A study of one benchmark, pipeline, optimizer and number of steps, as TOML text."""
+    choices: dict[str, Any] = {
         "name": f"{benchmark}_{optimizer}_{step_name(pipeline, steps)}",
         "benchmarks": [benchmark],
         "pipelines": [pipeline],
         "steps": [steps],
         "optimizers": [optimizer],
         "models": study.models_by_optimizer.get(optimizer, study.models),
-        "runs": study.runs,
+        "optimizer_model": study.optimizer_model,
+        "runs": study.runs if study.run_list is None else None,
+        "run_list": study.run_list,
+        **as_written(settings_of(study, benchmark, pipeline, optimizer)),
     }
-    if study.optimizer_model:
-        fields["optimizer_model"] = study.optimizer_model
-    fields |= {name: getattr(study, name) for name in SIZES}
-    labels = study.labels_by_benchmark.get(benchmark, study.labels)
-    if labels is not None:
-        fields["labels"] = labels
-    if study.closed_book:
-        fields["closed_book"] = True
-    if is_hosted(optimizer):
-        fields["synth_mode"] = study.synth_mode
-        fields |= {"synth_rollouts": study.synth_rollouts} if study.synth_rollouts is not None else {}
-    lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in fields.items())
-    return f"# One cell of the study '{study.name}'; run it with: run_scaling_experiment.py --config FILE\n{lines}\n"
+    text = toml_of({name: value for name, value in choices.items() if value is not None})
+    return f"# One cell of the study '{study.name}'; run it with: run_scaling_experiment.py --config FILE\n{text}"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -79,7 +93,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--study", default="pipeline", metavar="NAME|FILE.toml", help="whose cells (pipeline); of phases, the first"
     )
-    parser.add_argument("--output-dir", type=Path, default=ROOMS, metavar="DIR", help="default: benchmarks/")
+    parser.add_argument("--output-dir", type=Path, default=BENCHMARKS, metavar="DIR", help="default: benchmarks/")
     return parser.parse_args(argv)
 
 

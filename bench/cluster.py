@@ -21,13 +21,14 @@ from msgspec.structs import replace
 import run_scaling_experiment as script
 from bench.gateway import LATENCY, PLACES, serving
 from bench.results import Measure, write_results
-from scaling import plan
+from scaling.command.options import LIBRARY, parse, study_of
+from scaling.command.prepare import prepare_sweep
 from scaling.distributed.coordinator import Coordinator
 from scaling.distributed.protocol import AttemptEnded, AttemptRequest, connected
 from scaling.distributed.worker import RemoteGateway
 from scaling.llm.cache import Cache
 from scaling.llm.gateway import Call, Gateway, Meter
-from scaling.models import Model, load_registry
+from scaling.models import Model
 from scaling.run.runner import CellTask, Settings
 from scaling.store import RECORD, read_records, write_aggregate, write_record
 from scaling.types import digest
@@ -214,12 +215,8 @@ def settle_all(results: Path) -> None:
 
 def planned(argv: list[str]) -> list[CellTask]:
     """The work of a command line."""
-    options = script.parse(argv)
-    options.by_hand, options.flat = set(plan.SIZE_FIELDS), False
-    study = plan.narrow(plan.load_study(options.study), **script._overrides(options))
-    registry = load_registry(None)
-    cells = plan.expand(study, list(script.BENCHMARK_CONFIG), registry, options.api_base)
-    return script.prepare([cells], script._models_of(cells, registry, options), options)
+    command = parse(argv, "", list(script.BENCHMARK_CONFIG))
+    return prepare_sweep(study_of(command), command.options, LIBRARY, script.BENCHMARK_CONFIG).tasks
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ ratios are what counts. The server stands in a process of its own, so that its w
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import operator
 import resource
@@ -28,8 +27,8 @@ from bench.results import Measure, write_results
 from scaling.llm.cache import Cache
 from scaling.llm.gateway import Gateway, Meter, make_lm
 from scaling.models import Model
-from scaling.plan import Study
 from scaling.store import PLAN, read_json, read_records
+from scaling.study import Study
 from scaling.types import Cell
 from tests.support import toy
 from tests.support.server import ScriptedServer
@@ -91,7 +90,7 @@ def slower(what: str, goal: float, axes: dict[str, Any], places: int, ours: floa
 def run_sweep(axes: dict[str, Any], url: str, output: Path, places: int) -> tuple[float, int, dict[str, Any]]:
     """(wall seconds, calls sent, the cell whose chain was planned longest) of a sweep in this process."""
     study = Study(name="bench", benchmarks=["toy"], models=["openai/scripted"], data="sample", **SIZES | axes)
-    options = argparse.Namespace(output_dir=output, api_base=url, max_concurrency=places)
+    options = script.Options(output_dir=output, api_base=url, max_concurrency=places)
     started = time.perf_counter()
     records = script.run_sweep(study, options)
     wall = time.perf_counter() - started

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-import tomllib
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pydantic
 
+from scaling.schema import ADDRESS, SAFE_MODEL, VARIABLE, read_toml, refuse_twice, shown, validated
 from scaling.types import UsageError, unknown_name
 
 REGISTRY_FILE = Path(__file__).parent / "models.toml"
@@ -19,33 +21,46 @@ REGISTRY_FILE = Path(__file__).parent / "models.toml"
 SIZES = {"small": (0.0, 10.0), "medium": (10.0, 100.0), "large": (100.0, math.inf)}
 
 
+# The id of the one entry that may be `embedded`: the program has these weights and no others.
+EMBEDDED = "local/smollm2-135m"
+
+Price = Annotated[float, pydantic.Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
+Billions = Annotated[float, pydantic.Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
+Tokens = Annotated[int, pydantic.Field(strict=True, ge=1, le=10**8)]
+Text = Annotated[str, pydantic.Field(strict=True, max_length=500)]
+ModelName = Annotated[str, pydantic.Field(strict=True, max_length=200, pattern=SAFE_MODEL)]
+Address = Annotated[str, pydantic.Field(strict=True, max_length=500, pattern=ADDRESS)]
+Variable = Annotated[str, pydantic.Field(strict=True, pattern=VARIABLE)]
+Flag = Annotated[bool, pydantic.Strict()]
+
+
 @dataclass(frozen=True)
 class Model:
     """One entry of the registry. Prices in USD per million tokens; None is unknown, never free."""
 
-    id: str
-    route: str
-    api_base: str | None = None
-    key_env: str | None = None
-    embedded: bool = False
-    parameters_billions: float | None = None
-    parameters_source: str | None = None
-    parameters_status: str = "unknown"
-    input_usd_per_million: float | None = None
-    cached_input_usd_per_million: float | None = None
-    output_usd_per_million: float | None = None
-    price_date: str | None = None
-    price_source: str | None = None
-    context_length: int | None = None
-    bytes_per_token: float = 4.0
-    max_output_tokens: int = 1024
-    optimizer_max_output_tokens: int = 4096
-    max_concurrency: int = 32
-    adapter: str = "chat"
-    sends_seed: bool = False
-    aliases: tuple[str, ...] = ()
-    status: str = "current"
-    successor: str | None = None
+    id: ModelName = field(metadata={"file": False})
+    route: ModelName
+    api_base: Address | None = None
+    key_env: Variable | None = None
+    embedded: Flag = False
+    parameters_billions: Billions | None = None
+    parameters_source: Text | None = None
+    parameters_status: Literal["published", "assumed", "unknown"] = "unknown"
+    input_usd_per_million: Price | None = None
+    cached_input_usd_per_million: Price | None = None
+    output_usd_per_million: Price | None = None
+    price_date: Text | None = None
+    price_source: Text | None = None
+    context_length: Tokens | None = None
+    bytes_per_token: Annotated[float, pydantic.Field(strict=True, ge=0.1, le=100, allow_inf_nan=False)] = 4.0
+    max_output_tokens: Annotated[int, pydantic.Field(strict=True, ge=1, le=10**7)] = 1024
+    optimizer_max_output_tokens: Annotated[int, pydantic.Field(strict=True, ge=1, le=10**7)] = 4096
+    max_concurrency: Annotated[int, pydantic.Field(strict=True, ge=1, le=100_000)] = 32
+    adapter: Literal["chat", "json"] = "chat"
+    sends_seed: Flag = False
+    aliases: tuple[ModelName, ...] = ()
+    status: Literal["current", "retired"] = "current"
+    successor: ModelName | None = None
 
     @property
     def provider(self) -> str:
@@ -79,10 +94,30 @@ class Model:
 
 
 def load_registry(models_file: Path | None = None) -> dict[str, Model]:
-    """All known models by id; entries of `models_file` add to and override the built-in ones."""
+    """All known models by id; entries of `models_file` add to and override the built-in ones.
+
+    Raises UsageError, in one line, for a file that is no model file and for names that mean two models.
+    """
     registry = _read(REGISTRY_FILE)
-    if models_file is not None:
-        registry |= _read(models_file)
+    if models_file is None:
+        return registry
+    if not models_file.exists():
+        raise UsageError(f"--models-file: there is no file {models_file}.")
+    own = _read(models_file)
+    registry |= own
+    for model in own.values():
+        if model.embedded and model.id != EMBEDDED:
+            raise UsageError(
+                f"{models_file}: model '{model.id}': embedded is for {EMBEDDED} only. Give the api_base of its server."
+            )
+    names = ((name, model.id) for model in registry.values() for name in (model.id, *model.aliases))
+    refuse_twice(names, str(models_file))
+    for model in own.values():
+        successor = _entry(model.successor or "", registry)
+        if model.status == "retired" and (successor is None or successor.status == "retired"):
+            raise UsageError(
+                f"{models_file}: model '{model.id}' is retired; its successor must be a model that can be called."
+            )
     return registry
 
 
@@ -94,10 +129,12 @@ def find_model(name: str, registry: dict[str, Model], api_base: str | None = Non
     """
     model = _entry(name, registry)
     if api_base is not None and (model is None or not model.embedded):
-        model = model or Model(id=name, route=name)
-        if "/" not in name and model.route == name:
-            raise UsageError(f"--api-base needs a model as openai/NAME, not '{name}'. Type --models openai/{name}.")
-        return Model(**{f.name: getattr(model, f.name) for f in fields(Model)} | {"api_base": api_base})
+        if model is None and ("/" not in name or not re.search(SAFE_MODEL, name)):
+            raise UsageError(
+                f"--api-base needs a model as openai/NAME, not '{shown(name)}'. "
+                f"Type --models openai/{shown(name)}, for example."
+            )
+        return replace(model or Model(id=name, route=name), api_base=api_base)
     if model is None:
         fix = "Give one of them, or openai/NAME with --api-base URL, or your own with --models-file FILE.toml."
         raise unknown_name("model", name, sorted(registry), fix)
@@ -159,29 +196,15 @@ def _current(wanted: Callable[[Model], bool], name: str, registry: dict[str, Mod
 
 
 def _read(path: Path) -> dict[str, Model]:
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))["models"]
-    except FileNotFoundError:
-        raise UsageError(f"--models-file: there is no file {path}.") from None
-    except (tomllib.TOMLDecodeError, KeyError) as error:
-        raise UsageError(f'{path} is not a model file ({error}); needed: tables [models."<id>"].') from None
+    tables = read_toml(path, "a model file").get("models")
     if not isinstance(tables, dict) or not all(isinstance(entry, dict) for entry in tables.values()):
         raise UsageError(f'{path} is not a model file; needed: tables [models."<id>"].')
-    known = {f.name for f in fields(Model)} - {"id"}
-    models = {}
-    for model_id, entry in tables.items():
-        extra = sorted(set(entry) - known)
-        if extra:
-            raise UsageError(
-                f"{path}: model '{model_id}' has unknown fields {', '.join(extra)}; "
-                f"possible: {', '.join(sorted(known))}."
-            )
-        entry = {"route": model_id} | entry | {"aliases": tuple(entry.get("aliases", ()))}
-        try:
-            models[model_id] = pydantic.TypeAdapter(Model).validate_python({"id": model_id} | entry)
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            raise UsageError(
-                f"{path}: model '{model_id}': {first['loc'][0]}: {first['msg']}. Mend that field."
-            ) from None
-    return models
+    return {model_id: _model(path, model_id, entry) for model_id, entry in tables.items()}
+
+
+def _model(path: Path, model_id: str, entry: dict[str, Any]) -> Model:
+    where = f"{path}: model '{shown(model_id)}'"
+    values = {"route": model_id} | entry
+    if isinstance(values.get("aliases"), list):
+        values["aliases"] = tuple(values["aliases"])
+    return validated(Model, values, where, given={"id": model_id})

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import pydantic
 
 from scaling.pipelines import step_name
 
@@ -50,49 +52,76 @@ class CellStopped(BaseException):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One point of the grid: plain data, everything that can change the answer and nothing else."""
+def _chosen(default: Any = MISSING, **facts: Any) -> Any:
+    """A field of a cell that a user chooses, with what the rest of the program needs to know of it.
 
-    benchmark: str
-    pipeline: str
-    steps: int
-    optimizer: str
-    model: str
-    optimizer_model: str
-    run: int = 0
-    seed: int = 0
-    temperature: float = 0.7
-    max_output_tokens: int = 1024
-    train_size: int = 50
-    val_size: int = 100
-    select_size: int = 50
-    test_size: int = 0
-    rollout_budget: int = 200
-    data: str = "hub"
-    labels: int | None = None
-    feedback: str = "none"
-    # A benchmark with tools, asked without them.
-    closed_book: bool = False
+    axis: its name in a study, where a study lists several; flags, help, metavar: on the command line.
+    """
+    return field(default=default, metadata=facts)
+
+
+Seed = Annotated[int, pydantic.Field(strict=True, ge=0, le=10**9)]
+Size = Annotated[int, pydantic.Field(strict=True, ge=1, le=10**7)]
+Count = Annotated[int, pydantic.Field(strict=True, ge=0, le=10**7)]
+Temperature = Annotated[float, pydantic.Field(strict=True, ge=0, le=2, allow_inf_nan=False)]
+Flag = Annotated[bool, pydantic.Strict()]
+
+
+@dataclass(frozen=True)
+class CellAxes:
+    """What varies inside a study: a study lists several of each. A field here is a field everywhere."""
+
+    benchmark: str = _chosen(axis="benchmarks", flags=("--benchmarks", "--datasets"), metavar="NAME")
+    pipeline: str = _chosen(axis="pipelines", flags=("--pipelines",), metavar="NAME")
+    steps: int = _chosen(axis="steps", flags=("--steps",), metavar="N", help="LLM calls an example, 1 to 5")
+    optimizer: str = _chosen(axis="optimizers", flags=("--optimizers",), metavar="NAME")
+    model: str = _chosen(axis="models", flags=("--models", "--model"), metavar="NAME",
+                         help="ids or aliases of scaling/models.toml, globs ('groq/*'), size:small, size:medium, "
+                              "size:large")  # fmt: skip
+    optimizer_model: str = _chosen(axis="optimizer_model")  # the model itself where a study names none
+    run: Seed = _chosen(0, axis="run_list")
+    max_output_tokens: Size = _chosen(1024, axis=None)  # the model's
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellSettings:
+    """What a study sets once for all of its cells. A field here is a field everywhere."""
+
+    seed: Seed = 0
+    temperature: Temperature = 0.7
+    train_size: Size = _chosen(50, flags=("--train-size",), metavar="N")
+    val_size: Size = _chosen(100, flags=("--val-size",), metavar="N")
+    test_size: Count = _chosen(0, flags=("--test-size",), metavar="N")
+    rollout_budget: Size = _chosen(200, flags=("--rollout-budget",), metavar="N",
+                                   help="program runs an optimizer may make in a cell")  # fmt: skip
+    data: str = _chosen("hub", flags=("--data",), metavar="hub|sample|DIR",
+                        help="Hugging Face hub, shipped samples, or a folder")  # fmt: skip
+    labels: Size | None = _chosen(None, flags=("--labels",), metavar="N", help="only the first N classes")
+    feedback: str = _chosen("none", flags=("--feedback",), metavar="NAME",
+                            help="what self_correct hears of its answers: none, oracle (cheating), "
+                                 "execution")  # fmt: skip
+    closed_book: Flag = _chosen(False, flags=("--closed-book",), help="ask a benchmark with tools without them",
+                                left_out_of_id=True)  # fmt: skip
     # Hosted jobs: who runs the rollouts, and how many a candidate gets (None: a pass over select; online at most 10).
-    synth_mode: str = "offline"
-    synth_rollouts: int | None = None
-    # Digest of the rows that this cell's deal holds, and of the benchmark's declared version.
+    synth_mode: str = _chosen("offline", flags=("--mode",), metavar="offline|online",
+                              help="of synth_mipro: who runs the rollouts (offline)", left_out_of_id=True)  # fmt: skip
+    synth_rollouts: Size | None = _chosen(None, flags=("--rollouts",), metavar="N",
+                                          help="of synth_mipro: rollouts a candidate", left_out_of_id=True)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FittedFields:
+    """What only the data can tell of a cell."""
+
+    select_size: int = 50
+    # Digest of the rows that this cell's splits hold, and of the benchmark's declared version.
     data_sha256: str = ""
     benchmark_version: str = "1"
 
-    @cached_property
-    def cell_id(self) -> str:
-        """16 hex digits over every field that can change the answer.
 
-        The name of the data source is left out and the digest of its rows is in: the same rows from
-        another folder are the same cell.
-        """
-        fields = {k: v for k, v in asdict(self).items() if k != "data"} | {"cell_version": CELL_VERSION}
-        for name, default in (("closed_book", False), ("synth_mode", "offline"), ("synth_rollouts", None)):
-            if fields[name] == default:
-                del fields[name]  # so that records from before the field are the cells they were
-        return digest(fields)[:16]
+@dataclass(frozen=True)
+class PlannedCell(CellSettings, CellAxes):
+    """One point of the grid as it was asked for. Its sizes are not yet those of its data, so it has no id."""
 
     @property
     def label(self) -> str:
@@ -101,6 +130,25 @@ class Cell:
         closed = " closed-book" if self.closed_book else ""
         online = " online" if self.synth_mode == "online" else ""
         return f"{self.benchmark}{closed} {step} {self.optimizer}{online} {self.model} run{self.run}"
+
+
+@dataclass(frozen=True)
+class Cell(FittedFields, PlannedCell):
+    """One point of the grid: plain data, everything that can change the answer and nothing else."""
+
+    @cached_property
+    def cell_id(self) -> str:
+        """16 hex digits over every field that can change the answer.
+
+        The name of the data source is left out and the digest of its rows is in: the same rows from
+        another folder are the same cell. Fields that were added later are left out at their default, so that
+        records from before the field are the cells they were.
+        """
+        values = {k: v for k, v in asdict(self).items() if k != "data"} | {"cell_version": CELL_VERSION}
+        for added in fields(self):
+            if added.metadata.get("left_out_of_id") and values[added.name] == added.default:
+                del values[added.name]
+        return digest(values)[:16]
 
 
 @dataclass(frozen=True, eq=False)

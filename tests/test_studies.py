@@ -12,10 +12,11 @@ import pytest
 
 import analyze_results
 import run_scaling_experiment as script
-from scaling import plan, sandbox
+from scaling import sandbox
 from scaling.codec import as_plain
 from scaling.models import find_model, load_registry
 from scaling.store import read_records
+from scaling.study import load_study
 from tests.support.scholar import golds_of, scholar
 from tests.support.server import ScriptedServer
 
@@ -62,7 +63,7 @@ def planted(study: str, folder: Path, source: str) -> Iterator[list[str]]:
             golds += golds_of(name, [row for part in ("train", "test") for row in rows.get(part) or []])
     with ScriptedServer(answer=scholar(golds, chance)) as server:
         entries = []
-        for model in (find_model(name, REGISTRY) for name in plan.load_study(study).models):
+        for model in (find_model(name, REGISTRY) for name in load_study(study).models):
             sized = f'parameters_billions = {model.parameters_billions}\nparameters_source = "as listed"\n'
             sized += f'parameters_status = "{model.parameters_status}"' if model.parameters_billions else ""
             entries.append(

@@ -341,7 +341,7 @@ def _keep(job: OptimizerContext) -> None:
 
 def _kept(job: OptimizerContext) -> Json | None:
     """The outcome of this cell's hosted job where it had ended before; none with --fresh."""
-    if job.hosted.fresh or not job.files.hosted.exists():
+    if not job.files.hosted.exists() or job.files.hosted.stat().st_mtime < job.hosted.since:
         return None
     kept = read_json(job.files.hosted)
     return kept if kept.get("cell_id") == job.optimizer_lm.meter.cell_id else None

@@ -12,9 +12,10 @@ from scaling.hosted.app import create_app
 from scaling.hosted.rollout import Task
 from scaling.hosted.server import listen, serve_until_stopped
 from scaling.hosted.settings import DEFAULT_PORT, LOOPBACK, app_keys
-from scaling.plan import fit_to_data, load_study
+from scaling.plan import fit_to_data
 from scaling.run.pipelines import make_core
-from scaling.types import EXIT_OK, EXIT_USAGE, Cell, UsageError
+from scaling.study import load_study
+from scaling.types import EXIT_OK, EXIT_USAGE, PlannedCell, UsageError
 
 
 def main(name: str, config: dict[str, Any], steps: int, argv: list[str] | None = None) -> int:
@@ -48,13 +49,13 @@ def load_task(name: str, config: dict[str, Any], steps: int, options: argparse.N
         n: getattr(options, n) for n in ("train_size", "val_size", "test_size", "rollout_budget") if getattr(options, n)
     }
     study = replace(study, **sizes)
-    cell = Cell(
+    planned = PlannedCell(
         benchmark=name, pipeline="chain", steps=steps, optimizer="synth_mipro", model="", optimizer_model="",
         run=options.run, seed=study.seed, train_size=study.train_size, val_size=study.val_size,
         test_size=study.test_size, rollout_budget=study.rollout_budget, data=options.data, labels=options.labels,
     )  # fmt: skip
     bench = load_benchmark(name, config, options.data, options.labels)
-    cell, splits = fit_to_data(cell, bench, set(sizes))
+    cell, splits = fit_to_data(planned, bench, frozenset(sizes))
     return Task(f"{name}_{steps}step", bench, make_core(cell, bench), splits.train + splits.select)
 
 

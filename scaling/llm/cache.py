@@ -32,18 +32,18 @@ CREATE TABLE IF NOT EXISTS bills (
 class Cache:
     """Answers that were paid for, by request key, and the append-only sum of what was billed.
 
-    fresh=True hides every answer stored before this object was made, and keeps storing new ones.
+    since (seconds since 1970) hides every answer stored before that time; new ones are stored as always.
     Raises UsageError for a file that cannot be opened and for a folder that another sweep is writing to; its methods
     raise sqlite3.Error, as on a full disk.
     """
 
-    def __init__(self, path: Path, fresh: bool = False):
+    def __init__(self, path: Path, since: float = 0.0):
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         os.chmod(path, 0o600)
         self._claim = _claimed(path.with_suffix(".lock"))
         self._lock = threading.Lock()
-        self._since = time.time() if fresh else 0.0
+        self._since = since
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
         try:
             self._db.execute("PRAGMA journal_mode=WAL")

@@ -1,0 +1,202 @@
+"""The options of a sweep as one typed object, and the command line that sets them.
+
+Flags of a cell's fields come from `scaling.types`, those of a sweep from `Options`. A new field there is a new flag.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+import pydantic
+
+from scaling.budgets import budget_of_trials
+from scaling.llm.gateway import Gateway
+from scaling.optimizers import OPTIMIZERS
+from scaling.pipelines import PIPELINES
+from scaling.schema import ADDRESS, shown, validated_flags
+from scaling.study import SIZE_FIELDS, Study, load_study, narrow, study_names
+from scaling.types import EXIT_USAGE, CellAxes, CellSettings, UsageError
+
+MOST_TRIALS = 10_000
+NUMBER = r"[+-]?([0-9]{1,15}\.?[0-9]{0,15}|\.[0-9]{1,15})(e[+-]?[0-9]{1,3})?|[+-]?(nan|inf)"
+
+Seconds = Annotated[float, pydantic.Field(ge=0.1, le=10**7, allow_inf_nan=False)]
+Url = Annotated[str, pydantic.Field(max_length=500, pattern=ADDRESS)]
+
+
+def _option(default: Any, help: str, metavar: str | None = None, flags: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"help": help, "metavar": metavar, "flags": flags})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a sweep is run: what changes no answer. Each field is a flag of the same name; its help is the document."""
+
+    output_dir: Path = _option(Path("results"), "where results are written (results)", "DIR")
+    models_file: Path | None = _option(None, "more models, in the format of models.toml", "FILE.toml")
+    api_base: Url | None = _option(None, "an OpenAI-compatible server, with --models openai/NAME", "URL")
+    max_cost: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] | None = _option(
+        None, "stop before the whole sweep costs more", "USD"
+    )
+    max_concurrency: Annotated[int, pydantic.Field(strict=True, ge=1, le=100_000)] | None = _option(
+        None, "calls at a time to a provider", "N"
+    )
+    max_error_rate: Annotated[float, pydantic.Field(ge=0, le=1, allow_inf_nan=False)] = _option(
+        0.02, "above it a cell is invalid (0.02)", "RATE"
+    )
+    timeout: Seconds = _option(120.0, "of one call (120)", "SECONDS")
+    local: bool = _option(False, "Synth's backend on this machine, port 8000")
+    task_app_url: str | None = _option(None, "where Synth reaches the task app, in place of a tunnel", "URL")
+    task_app_port: Annotated[int, pydantic.Field(strict=True, ge=1, le=65535)] | None = _option(
+        None, "the port here that --task-app-url leads to (8015)", "N"
+    )
+    job_timeout: Seconds | None = _option(None, "of a hosted job (3600)", "SECONDS")
+    engine: Literal["local", "dask"] = _option("local", "threads of this process, or Dask's workers")
+    workers: Annotated[int, pydantic.Field(strict=True, ge=1, le=10_000)] | None = _option(
+        None, "worker processes here (--engine dask; one a core)", "N"
+    )
+    scheduler: str | None = _option(None, "a Dask cluster that is there (--engine dask)", "ADDRESS")
+    many_cells: bool = _option(False, "run the sweep although it has more than 100,000 cells")
+    dry_run: bool = _option(False, "print the plan with its cost, and stop", flags=("--dry-run", "--estimate-cost"))
+    retry_failed: bool = _option(False, "run failed and invalid cells again")
+    fresh: bool = _option(False, "run settled cells again, and take no answer from the cache")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who runs a sweep: the command, or a program that uses the library."""
+
+    # The process is ours: a live table is drawn, and what libraries print and log goes into sweep.log.
+    owns_process: bool = False
+    one_folder: bool = False  # the one cell's files go straight into output_dir
+    on_start: Callable[[Gateway], object] = lambda gateway: None
+
+
+LIBRARY = Caller()
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line, read: the study and the user's choices in it, the options of the sweep."""
+
+    study: str
+    choices: dict[str, Any]
+    options: Options
+    check: bool
+
+
+def checked_options(options: Options) -> Options:
+    """The options in their types; UsageError for a value that is not possible, or two that exclude each other."""
+    options = validated_flags(Options, vars(options), {f.name: _flags(f)[0] for f in fields(Options)})
+    if options.engine == "local" and (options.workers or options.scheduler):
+        raise UsageError("--workers and --scheduler are Dask's. Type --engine dask with them, or leave them out.")
+    if options.workers and options.scheduler:
+        raise UsageError("--workers starts processes here, --scheduler uses a cluster that is there. Type one of them.")
+    return options
+
+
+def study_of(command: Command) -> Study:
+    """The study with the user's choices; UsageError for what cannot be."""
+    study, choices = load_study(command.study), dict(command.choices)
+    trials = choices.pop("trials", None)
+    if trials is not None:
+        if choices.get("rollout_budget") is not None:
+            raise UsageError("--trials and --rollout-budget both set the budget. Give one of them.")
+        if trials > MOST_TRIALS:
+            raise UsageError(f"--trials {trials} is not possible: give {MOST_TRIALS} or less.")
+        val_size = choices.get("val_size") or study.val_size
+        choices["rollout_budget"] = budget_of_trials(trials, val_size)
+    exact = frozenset(name for name in SIZE_FIELDS if choices.get(name) is not None)
+    return narrow(study, **choices, exact_sizes=exact)
+
+
+def parse(argv: Sequence[str] | None, description: str, benchmarks: Sequence[str]) -> Command:
+    """Read the command line. Ends the process, with one line and exit code 2, for a flag that is not there."""
+    parser = _Parser(description=description, allow_abbrev=False)
+    what = parser.add_argument_group("what to run")
+    what.add_argument(
+        "--study", "--config", default="pipeline", metavar="NAME|FILE.toml",
+        help=f"one of: {', '.join(study_names())}; or a file",
+    )  # fmt: skip
+    what.add_argument("--phase", metavar="1|2|3|all", help="of a study with phases (default: its first)")
+    what.add_argument("--quick", action="store_const", const="quick", dest="study", help="the demo: --study quick")
+    _add_axes(parser.add_argument_group("narrow or override the study"), benchmarks)
+    where = parser.add_argument_group("how to run it")
+    hints = get_type_hints(Options)
+    for option in fields(Options):
+        _add(where, option, hints[option.name], dest=option.name, default=option.default)
+    where.add_argument("--check", action="store_true", help="ask each model one small question, and stop")
+    given = vars(parser.parse_args(argv))
+    options = Options(**{f.name: given.pop(f.name) for f in fields(Options)})
+    return Command(given.pop("study"), given, options, given.pop("check"))
+
+
+def _add_axes(group: argparse._ArgumentGroup, benchmarks: Sequence[str]) -> None:
+    """The flags that narrow or override a study; None where they are not given."""
+    names = {"benchmark": [*benchmarks, "FILE.csv"], "pipeline": PIPELINES, "optimizer": OPTIMIZERS}
+    hints = get_type_hints(CellAxes) | get_type_hints(CellSettings)
+    for axis in fields(CellAxes):
+        if axis.metadata.get("flags"):
+            listed = ", ".join(names.get(axis.name, ()))
+            _add(group, axis, hints[axis.name], dest=axis.metadata["axis"], nargs="+", default=None, listed=listed)
+    group.add_argument(
+        "--optimizer-model", metavar="NAME", help="reflects and proposes (default: the study's, else the model)"
+    )
+    group.add_argument("--runs", type=whole_number, metavar="N", help="independent repeats")
+    for setting in fields(CellSettings):
+        if setting.metadata.get("flags"):
+            _add(group, setting, hints[setting.name], dest=setting.name, default=None)
+    group.add_argument(
+        "--trials", type=whole_number, metavar="N", help="the budget as trials of MIPROv2, for all optimizers"
+    )
+
+
+def _add(group: argparse._ArgumentGroup, of: Field[Any], hint: Any, listed: str = "", **settings: Any) -> None:
+    """Add the flag of a dataclass field: its names, its help, and how its text is read."""
+    kind = next(part for part in get_args(hint) or (hint,) if part is not NoneType)
+    help_text = of.metadata.get("help") or listed or None
+    if hint is bool:
+        group.add_argument(*_flags(of), action="store_true", help=help_text, **settings)
+    elif get_origin(hint) is Literal:
+        group.add_argument(*_flags(of), choices=get_args(hint), help=help_text, **settings)
+    else:
+        read = {int: whole_number, float: number}.get(kind, kind)
+        group.add_argument(*_flags(of), type=read, metavar=of.metadata.get("metavar"), help=help_text, **settings)
+
+
+def _flags(of: Field[Any]) -> tuple[str, ...]:
+    return of.metadata.get("flags") or ("--" + of.name.replace("_", "-"),)
+
+
+def whole_number(text: str) -> int:
+    """An integer as people write it: digits, perhaps a minus."""
+    if not re.fullmatch(r"-?[0-9]{1,12}", text):
+        raise argparse.ArgumentTypeError(f"'{shown(text)}' is not a whole number of at most 12 digits")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """A decimal number as people write it."""
+    if not re.fullmatch(NUMBER, text.lower()):
+        raise argparse.ArgumentTypeError(f"'{shown(text)}' is not a number")
+    return float(text)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for all that a user can get wrong."""
+        print(f"error: {shown_line(message)}. Type --help for all flags.", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+
+
+def shown_line(message: str) -> str:
+    """A message of argparse on one line and of a length that can be read."""
+    line = " ".join(message.split())
+    return line if len(line) <= 300 else line[:297] + "..."

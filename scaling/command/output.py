@@ -1,0 +1,100 @@
+"""What the command prints before a sweep and after it."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from scaling.command.options import Options
+from scaling.command.prepare import Sweep
+from scaling.plan import power_notes, warnings
+from scaling.record import Record
+from scaling.run.estimate import Estimate, estimate, figures, minutes, print_estimates, seconds
+from scaling.run.runner import CellTask
+from scaling.study import Study, phases_of
+from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+
+
+def print_plan(study: Study, sweep: Sweep, options: Options) -> dict[str, Estimate]:
+    """Print the plan before it is run, a line a cell with calls and list cost (low to high); the estimates by cell."""
+    waiting = sweep.waiting
+    skipped = f", {len(sweep.settled)} settled already" if sweep.settled else ""
+    used = sorted({task.cell.model for task in waiting})
+    on = "" if not used else f" on {used[0]}" if len(used) == 1 else f" on {len(used)} models"
+    print(f"study {study.name}: {len(waiting)} cells to run{on}{skipped}; results in {options.output_dir}")
+    estimates: dict[str, Estimate] = {}
+    if waiting:
+        cells = [task.cell for task in waiting]
+        for note in [*warnings(cells), *_size_notes(study, waiting)]:
+            print(f"note: {note}")
+        estimates = {task.cell.cell_id: _estimate(task) for task in waiting}
+        print_estimates(cells, estimates)
+        print(_total(estimates, sweep, options))
+        for note in [*(power_notes(cells) if study.compares_mipro else []), *_data_notes(waiting)]:
+            print(f"note: {note}")
+    if sweep.skipped:
+        print(f"note: {len(sweep.skipped)} cells of {sweep.skipped[0].cell.optimizer} are skipped: {sweep.lacks}")
+    sys.stdout.flush()
+    return estimates
+
+
+def print_end(records: Sequence[Record], output_dir: Path) -> int:
+    """Say how the sweep ended, and what to type next; returns the exit code."""
+    by_status = Counter(record.status for record in records)
+    print(f"{len(records)} cells: " + ", ".join(f"{count} {status}" for status, count in sorted(by_status.items())))
+    if by_status["interrupted"]:
+        print("the same command goes on where it stopped")
+        return EXIT_INTERRUPTED
+    if by_status["budget"]:
+        print("the same command with a higher --max-cost goes on where it stopped")
+        return EXIT_CAP
+    if by_status["error"] or by_status["invalid"]:
+        print("the reasons are in the cells' results.json; the same command with --retry-failed tries them again")
+        return EXIT_FAILED
+    print(f"tables and figures: python analyze_results.py --results-dir {output_dir}")
+    return EXIT_OK
+
+
+def _estimate(task: CellTask) -> Estimate:
+    return estimate(task.cell, task.bench, task.splits, task.model, task.optimizer_model)
+
+
+def _total(estimates: Mapping[str, Estimate], sweep: Sweep, options: Options) -> str:
+    total = functools.reduce(operator.add, estimates.values())
+    limit = min(model.places(options.max_concurrency) for model in sweep.models.values())
+    low, high = seconds(total, limit)
+    return f"in all {', '.join(figures(total))}; {minutes(low, high)} at {limit} calls at a time, a second each"
+
+
+def _size_notes(study: Study, waiting: Sequence[CellTask]) -> list[str]:
+    """Where a benchmark has fewer rows than the study asks for."""
+    notes = {}
+    asked = [(part.train_size, part.val_size, part.test_size) for part in phases_of(study)]
+    for task in waiting:
+        cell = task.cell
+        if task.splits.split == "check":
+            notes[cell.benchmark] = (
+                f"{cell.benchmark} has no test_seeds: the final score is on its {cell.test_size} check rows"
+            )
+        elif (cell.train_size, cell.val_size, cell.test_size) not in asked:
+            notes[cell.benchmark] = (
+                f"{cell.benchmark} has fewer rows than asked for: "
+                f"{cell.train_size} train, {cell.val_size} val, {cell.test_size} test"
+            )
+    return list(notes.values())
+
+
+def _data_notes(waiting: Sequence[CellTask]) -> list[str]:
+    """What must be said of the rows."""
+    notes = []
+    if any(task.bench.source == "sample" for task in waiting):
+        notes.append("the rows are the small samples that ship with this program: this shows the way, not a result")
+    for name, note in sorted({(task.cell.benchmark, task.bench.note) for task in waiting if task.bench.note}):
+        notes.append(f"{name}: {note}")
+    for name in sorted({task.cell.benchmark for task in waiting if task.cell.closed_book}):
+        notes.append(f"closed-book: {name} is asked without the tables that hold the answers")
+    return notes

@@ -1,0 +1,185 @@
+"""From a study to the tasks of its cells, with everything checked that a user can get wrong. No call is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from scaling.command.backends import check_hosted, hosted_of
+from scaling.command.fresh import FreshStart, fresh_start
+from scaling.command.options import Caller, Options
+from scaling.data import check_config, load_benchmark
+from scaling.llm import local_server
+from scaling.models import Model, find_model, load_registry, require_key
+from scaling.optimizers import is_hosted
+from scaling.plan import FITTED_FIELDS, check_cell, check_count, expand, fit_to_data
+from scaling.run.runner import CellTask
+from scaling.store import CellFiles, files_of, is_settled, read_records
+from scaling.study import SIZE_FIELDS, Study, phases_of
+from scaling.types import Benchmark, Cell, PlannedCell, Splits, UsageError
+
+Benchmarks = Mapping[str, dict[str, Any]]  # BENCHMARK_CONFIG
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The cells of a study, each with what it needs, and what is to happen to them."""
+
+    tasks: list[CellTask]
+    settled: list[CellTask]
+    waiting: list[CellTask]  # to be run
+    skipped: list[CellTask]  # hosted ones that lack what they need
+    models: dict[str, Model]
+    hosted: Any  # where hosted jobs are sent; None without any
+    lacks: str | None  # why hosted cells are skipped
+    fresh: FreshStart | None
+
+
+def prepare_sweep(study: Study, options: Options, caller: Caller, benchmarks: Benchmarks) -> Sweep:
+    """Check everything and load the data. Raises UsageError for whatever would stop the sweep, before it spends."""
+    read_records([options.output_dir])  # one that cannot be read is told before anything is spent
+    registry = load_registry(options.models_file)
+    check_count(study, registry, options.many_cells)
+    phases = [expand(part, list(benchmarks), registry, options.api_base) for part in phases_of(study)]
+    cells = [cell for part in phases for cell in part]
+    models = models_of(cells, registry, options, benchmarks)
+    hosted, lacks = hosted_of(cells, study.synth_mode, study.synth_rollouts, options)
+    tasks = make_tasks(phases, models, study.exact_sizes, options.output_dir, caller.one_folder, benchmarks)
+    fresh = fresh_start(options.output_dir, tasks) if options.fresh else None
+    if fresh is not None and hosted is not None:
+        hosted = replace(hosted, since=fresh.since)
+    sweep = Sweep(tasks, [], [], [], models, hosted, lacks, fresh)
+    for task in tasks:
+        is_skipped = lacks is not None and is_hosted(task.cell.optimizer)
+        if _stays(task, options, is_skipped, fresh):
+            sweep.settled.append(task)
+        else:
+            (sweep.skipped if is_skipped else sweep.waiting).append(task)
+    check_hosted(hosted, sweep.waiting, options)
+    return sweep
+
+
+def models_of(
+    cells: Sequence[PlannedCell], registry: dict[str, Model], options: Options, benchmarks: Benchmarks
+) -> dict[str, Model]:
+    """The models of a sweep by id, with prices (under a cap), what benchmarks need, and then keys checked."""
+    for name in dict.fromkeys(cell.benchmark for cell in cells):
+        check_config(name, benchmarks[name])
+    names = sorted({name for cell in cells for name in (cell.model, cell.optimizer_model)})
+    models = {name: find_model(name, registry, options.api_base) for name in names}
+    for model in models.values():
+        if options.max_cost is not None and not model.has_price:
+            raise UsageError(
+                f"--max-cost: the price of '{model.id}' is not known, so its cost cannot be capped. "
+                f"Add input_usd_per_million and output_usd_per_million with --models-file, or leave --max-cost out."
+            )
+    if not options.dry_run:
+        for name in sorted({cell.benchmark for cell in cells}):
+            benchmarks[name].get("needs", lambda: None)()
+        for model in models.values():
+            require_key(model)
+            if model.embedded:
+                local_server.weights_path()
+    return models
+
+
+def make_tasks(
+    phases: Sequence[Sequence[PlannedCell]],
+    models: Mapping[str, Model],
+    exact_sizes: frozenset[str],
+    results: Path,
+    one_folder: bool,
+    benchmarks: Benchmarks,
+) -> list[CellTask]:
+    """Load each benchmark once, split its rows, and give every cell its sizes and its folder.
+
+    phases: the cells of each phase of the study. A cell that data make the same as another's is one cell.
+    one_folder: the cell's files go straight into `results`.
+    """
+    data = _Data(exact_sizes, benchmarks)
+    tasks: dict[str, CellTask] = {}
+    taken: set[Path] = set()
+    for phase, planned in ((number, cell) for number, cells in enumerate(phases) for cell in cells):
+        bench = data.benchmark(planned)
+        cell, splits = data.fitted(planned)
+        if cell.cell_id in tasks:
+            continue
+        files = CellFiles(results) if one_folder else files_of(cell, results, taken)
+        taken.add(files.folder)
+        if files.owner() not in (None, cell.cell_id):
+            raise UsageError(
+                f"{files.folder} holds another experiment ({files.owner()}). Give another output_dir, or move it away."
+            )
+        task = CellTask(cell, bench, splits, models[cell.model], models[cell.optimizer_model], files, phase)
+        tasks[cell.cell_id] = task
+    return list(tasks.values())
+
+
+@contextmanager
+def serving(models: Iterable[Model]) -> Iterator[str | None]:
+    """The embedded model's server while the block runs, if one of the models is embedded; gives its address."""
+    if not any(model.embedded for model in models):
+        yield None
+        return
+    with local_server.serve() as address:
+        yield address
+
+
+def at_address(model: Model, address: str | None) -> Model:
+    """The model, with the address it is served at now if it is the embedded one."""
+    return replace(model, api_base=address) if model.embedded else model
+
+
+def task_at_address(task: CellTask, address: str | None) -> CellTask:
+    """The task with the embedded model at the address it is served at now."""
+    return replace(
+        task, model=at_address(task.model, address), optimizer_model=at_address(task.optimizer_model, address)
+    )
+
+
+class _Data:
+    """The benchmarks of a sweep and the rows of its cells, each loaded and split once."""
+
+    def __init__(self, exact_sizes: frozenset[str], benchmarks: Benchmarks):
+        self._exact_sizes, self._configs = exact_sizes, benchmarks
+        self._loaded: dict[tuple[Any, ...], Benchmark] = {}
+        self._fitted: dict[tuple[Any, ...], tuple[dict[str, Any], Splits]] = {}
+
+    def benchmark(self, cell: PlannedCell) -> Benchmark:
+        """The cell's benchmark with its rows loaded; UsageError where it has nothing that the cell asks for."""
+        key = (cell.benchmark, cell.labels, cell.closed_book)
+        if key not in self._loaded:
+            config = self._configs[cell.benchmark]
+            self._loaded[key] = load_benchmark(cell.benchmark, config, cell.data, cell.labels, cell.closed_book)
+        if cell.feedback == "execution" and self._loaded[key].execution_feedback is None:
+            raise UsageError(
+                f"--feedback execution: {cell.benchmark} has nothing that could be run (humaneval has). "
+                f"Type --feedback none."
+            )
+        return self._loaded[key]
+
+    def fitted(self, planned: PlannedCell) -> tuple[Cell, Splits]:
+        """The cell with the sizes that its data can fill, and its rows."""
+        bench = self.benchmark(planned)
+        sizes = tuple(getattr(planned, name) for name in SIZE_FIELDS)
+        key = (id(bench), planned.run, planned.seed, planned.rollout_budget, *sizes)
+        if key not in self._fitted:
+            cell, splits = fit_to_data(planned, bench, self._exact_sizes)
+            self._fitted[key] = {name: getattr(cell, name) for name in FITTED_FIELDS}, splits
+        values, splits = self._fitted[key]
+        cell = Cell(**asdict(planned) | values)
+        check_cell(cell, cell.select_size)
+        return cell, splits
+
+
+def _stays(task: CellTask, options: Options, is_skipped: bool, fresh: FreshStart | None) -> bool:
+    """Whether the cell is left as it is; one that was skipped is, as long as it is still without what it needs."""
+    record = task.files.read_record()
+    if record is not None and record.status == "skipped":
+        return is_skipped
+    if fresh is not None and not fresh.has_run(task):
+        return False
+    return is_settled(record, options.retry_failed)
