@@ -14,6 +14,7 @@ import pytest
 
 import run_scaling_experiment as script
 from run_scaling_experiment import MultiStepClassifier
+from scaling.data import load_benchmark
 from scaling.types import UsageError
 from tests.support.files import lines, read, tree
 from tests.support.server import Body, ScriptedServer, last_user_message
@@ -301,7 +302,7 @@ def test_the_program_loads_and_answers_as_it_did(
     record = experiment(optimizer=optimizer, num_steps=2)
     assert record["unchanged"] is False
 
-    program = MultiStepClassifier(script.load_benchmark("toy", script.BENCHMARK_CONFIG["toy"], "sample").signature, 2)
+    program = MultiStepClassifier(load_benchmark("toy", script.BENCHMARK_CONFIG["toy"], "sample").signature, 2)
     program.load(tmp_path / "cell/program.json")
 
     told = read(tmp_path / "cell/program.json")["instructions"]
