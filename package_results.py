@@ -18,7 +18,6 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,12 @@ import analyze_results
 from scaling.codec import RecordError, as_plain
 from scaling.record import Record
 from scaling.store import AGGREGATE, CACHE, LOG, SWEEP, read_record, record_paths
+from scaling.study import choices_of, toml_of
 from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
 
 ROOT = Path(__file__).parent
 PROGRAM = ("*.py", "*.txt", "*.md", "LICENSE", "Makefile", "pyproject.toml", "scaling/**/*", "benchmarks/**/*")
 LEFT_OUT = {Path(CACHE).parts[0], Path(LOG).name, Path(SWEEP).name, Path(AGGREGATE).name, "cell.json"}
-# Fields of a cell that a study's file has under another name.
-AXES = {"benchmark": "benchmarks", "pipeline": "pipelines", "steps": "steps", "optimizer": "optimizers",
-        "model": "models", "run": "run_list"}  # fmt: skip
-COPIED = ("optimizer_model", "seed", "temperature", "rollout_budget", "train_size", "val_size", "test_size", "labels",
-          "feedback", "closed_book", "synth_mode", "synth_rollouts")  # fmt: skip
 HOW_TO = """To run any of these cells again: Python 3.11 to 3.13, `pip install -r requirements.lock`, then
 
     python run_scaling_experiment.py --config configs/<cell_id>.toml --data hub
@@ -127,11 +122,9 @@ def without_places(value: Any, name: str = "") -> Any:
 def configs(results: Path) -> Iterator[tuple[str, str]]:
     """(cell_id, TOML text) of each cell, to be run with --config."""
     for record in usable_records(results):
-        cell = asdict(record.cell)
-        fields = {"name": record.cell_id} | {axis: [cell[name]] for name, axis in AXES.items()}
-        fields |= {name: cell[name] for name in COPIED if cell[name] is not None}
-        fields["data"] = cell["data"] if cell["data"] in ("hub", "sample") else "hub"
-        yield record.cell_id, "".join(f"{name} = {json.dumps(value)}\n" for name, value in fields.items())
+        choices = choices_of(record.cell)
+        choices["data"] = choices["data"] if choices["data"] in ("hub", "sample") else "hub"
+        yield record.cell_id, toml_of({"name": record.cell_id} | choices)
 
 
 def digests(results: Path) -> dict[str, Any]:

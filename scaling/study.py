@@ -36,7 +36,7 @@ class Study(CellSettings):
     optimizer_model: Name | None = None
     run_list: list[Seed] | None = None  # these runs and no others; a cell's own file has one
     runs: Runs = 1
-    rollout_budget: Size = field(default=1000, metadata=_SETTINGS["rollout_budget"])
+    rollout_budget: Count = field(default=1000, metadata=_SETTINGS["rollout_budget"])
     test_size: Count = field(default=500, metadata=_SETTINGS["test_size"])
     compares_mipro: Annotated[bool, pydantic.Strict()] = False  # print and write the comparison of MIPROs at the end
     steps_by_benchmark: dict[Name, list[Whole]] = field(default_factory=dict)

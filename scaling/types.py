@@ -92,7 +92,7 @@ class CellSettings:
     train_size: Size = _chosen(50, flags=("--train-size",), metavar="N")
     val_size: Size = _chosen(100, flags=("--val-size",), metavar="N")
     test_size: Count = _chosen(0, flags=("--test-size",), metavar="N")
-    rollout_budget: Size = _chosen(200, flags=("--rollout-budget",), metavar="N",
+    rollout_budget: Count = _chosen(200, flags=("--rollout-budget",), metavar="N",
                                    help="program runs an optimizer may make in a cell")  # fmt: skip
     data: str = _chosen("hub", flags=("--data",), metavar="hub|sample|DIR",
                         help="Hugging Face hub, shipped samples, or a folder")  # fmt: skip

@@ -9,8 +9,11 @@ from typing import Any
 
 from scaling.command.options import Options
 from scaling.optimizers import hosted_names, is_hosted
-from scaling.run.runner import CellTask, run_cells
+from scaling.run.runner import run_cells
+from scaling.run.task import CellTask
 from scaling.types import PlannedCell, UsageError
+
+HOSTED = " or ".join(hosted_names())  # as messages name them
 
 
 def engine_of(options: Options) -> Callable[..., Any]:
@@ -39,13 +42,11 @@ def hosted_of(
         _refuse_flags(mode, rollouts, options)
         return None, None
     if options.engine == "dask":
-        raise UsageError(
-            f"{hosted_names()[0]} runs its task app in this process. Type --engine local, or leave it out."
-        )
+        raise UsageError(f"{HOSTED} runs its task app in this process. Type --engine local, or leave it out.")
     try:
         from scaling.hosted import client  # FastAPI and httpx, which nothing else here needs
     except ImportError as error:
-        raise UsageError(f"{hosted_names()[0]} needs {error.name}. Type: pip install -r requirements-dev.txt") from None
+        raise UsageError(f"{HOSTED} needs {error.name}. Type: pip install -r requirements-dev.txt") from None
     if options.task_app_port and not options.task_app_url:
         raise UsageError("--task-app-port says where --task-app-url leads to. Give both, or neither.")
     given = {"task_app_port": options.task_app_port, "job_timeout": options.job_timeout}
@@ -61,7 +62,7 @@ def hosted_of(
 
 def check_hosted(hosted: Any, waiting: Sequence[CellTask], options: Options) -> None:
     """Raise UsageError for what would stop the hosted cells that are to run: backend, key, tunnel, models."""
-    tasks = [task for task in waiting if task.is_hosted(cell.optimizer)]
+    tasks = [task for task in waiting if is_hosted(task.cell.optimizer)]
     if tasks and not options.dry_run:
         from scaling.hosted import client
 
@@ -78,6 +79,4 @@ def _refuse_flags(mode: str, rollouts: int | None, options: Options) -> None:
     }  # fmt: skip
     given = [flag for flag, value in values.items() if value]
     if given:
-        raise UsageError(
-            f"{given[0]} is for {hosted_names()[0]}, which is not among the optimizers. Leave {given[0]} out."
-        )
+        raise UsageError(f"{given[0]} is for {HOSTED}, which is not among the optimizers. Leave {given[0]} out.")

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scaling.run.runner import CellTask
+from scaling.run.task import CellTask
 from scaling.store import FRESH, read_json, write_json
 from scaling.types import UsageError
 

@@ -16,7 +16,7 @@ from scaling.llm import local_server
 from scaling.models import Model, find_model, load_registry, require_key
 from scaling.optimizers import is_hosted
 from scaling.plan import FITTED_FIELDS, check_cell, check_count, expand, fit_to_data
-from scaling.run.runner import CellTask
+from scaling.run.task import CellTask
 from scaling.store import CellFiles, files_of, is_settled, read_records
 from scaling.study import SIZE_FIELDS, Study, phases_of
 from scaling.types import Benchmark, Cell, PlannedCell, Splits, UsageError
