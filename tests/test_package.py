@@ -16,6 +16,7 @@ import pytest
 
 import package_results
 import run_scaling_experiment as script
+from scaling.plan import expand
 from scaling.study import load_study
 from scaling.types import EXIT_OK, EXIT_USAGE, Cell
 from tests.conftest import SMALL
@@ -137,7 +138,7 @@ def test_each_choice_of_a_cell_goes_through_its_record_into_its_config_and_back(
     ((_, text),) = package_results.configs(tmp_path)
     (tmp_path / "cell.toml").write_text(text)
     study = load_study(str(tmp_path / "cell.toml"))
-    (again,) = plan.expand(study, ["toy", "other"], {}, "http://127.0.0.1:1/v1")
+    (again,) = expand(study, ["toy", "other"], {}, "http://127.0.0.1:1/v1")
     for name in set(Cell.__dataclass_fields__) - NOT_CHOSEN:
         assert getattr(again, name) == getattr(cell, name), name
 
