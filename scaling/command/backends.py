@@ -44,17 +44,17 @@ def hosted_of(
     if options.engine == "dask":
         raise UsageError(f"{HOSTED} runs its task app in this process. Type --engine local, or leave it out.")
     try:
-        from scaling.hosted import client  # FastAPI and httpx, which nothing else here needs
+        from scaling.hosted import app, settings  # noqa: F401  (app: FastAPI, which nothing else here needs)
     except ImportError as error:
         raise UsageError(f"{HOSTED} needs {error.name}. Type: pip install -r requirements-dev.txt") from None
     if options.task_app_port and not options.task_app_url:
         raise UsageError("--task-app-port says where --task-app-url leads to. Give both, or neither.")
     given = {"task_app_port": options.task_app_port, "job_timeout": options.job_timeout}
-    hosted = client.Hosted(
-        client.backend_of(options.local), options.task_app_url, timeout=options.timeout,
+    hosted = settings.HostedSettings(
+        settings.backend_of(options.local), options.task_app_url, timeout=options.timeout,
         **{name: value for name, value in given.items() if value is not None},
     )  # fmt: skip
-    lacks = None if options.dry_run else client.missing(hosted)
+    lacks = None if options.dry_run else settings.missing(hosted)
     if lacks and all(is_hosted(cell.optimizer) for cell in cells):
         raise UsageError(lacks)
     return hosted, lacks

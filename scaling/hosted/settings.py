@@ -19,8 +19,8 @@ APP_KEY_NAMES = ("ENVIRONMENT_API_KEY", "DEV_ENVIRONMENT_API_KEY")
 class HostedSettings:
     """Where hosted jobs are sent and how patiently they are followed; no key in it. Times in seconds.
 
-    task_app_url: an address that leads to `task_app_port` here, None where there is none. fresh: a job of the same cell
-    that has ended before is not used.
+    task_app_url: an address that leads to `task_app_port` here, None where there is none. since: an older job of
+    the same cell is not used (seconds since 1970).
     """
 
     backend: str
@@ -28,7 +28,7 @@ class HostedSettings:
     task_app_port: int = DEFAULT_PORT
     job_timeout: float = 3600.0
     timeout: float = 120.0
-    fresh: bool = False
+    since: float = 0.0
 
     @property
     def is_local(self) -> bool:
