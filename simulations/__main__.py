@@ -9,19 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from simulations.procedures import Outcome
-from simulations.rows import ROWS
+from simulations.outcome import Outcome
+from simulations.procedures import PROCEDURES
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Runs all procedures and writes RESULTS.md; returns 1 when one is outside its range."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=1000, metavar="N")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     options = parser.parse_args()
     outcomes: list[Outcome] = []
-    for number, procedure in enumerate(ROWS):
+    for number, procedure in enumerate(PROCEDURES):
         for outcome in procedure(np.random.default_rng((options.seed, number)), options.repeats):
             outcomes.append(outcome)
             print(_line(outcome), flush=True)
@@ -40,8 +41,8 @@ def main() -> int:
 
 
 def _line(outcome: Outcome) -> str:
-    said = "inside" if outcome.passed else "**outside**"
-    return f"| {outcome.what} | {outcome.observed:.2f} | {outcome.low:.1f} to {outcome.high:.1f} | {said} |"
+    place = "inside" if outcome.passed else "**outside**"
+    return f"| {outcome.what} | {outcome.observed:.2f} | {outcome.low:.1f} to {outcome.high:.1f} | {place} |"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from scaling.analysis.research import correlation
 from scaling.analysis.self_correction import Correction, correction, labels
 from scaling.analysis.stats import SIGNIFICANCE
 from simulations.data import arms
-from simulations.procedures import Outcome, at_most
+from simulations.outcome import Outcome, at_most
 
 CELLS, MODELS = 8, 7  # of a table; of a study
 NO_MORE = "no more than a redraw"
@@ -37,8 +37,8 @@ def properties(rng: np.random.Generator, repeats: int) -> Iterator[Outcome]:
     """RQ2 where no gain goes with the first turn: seven equal models whose last turn is a redraw."""
     apart, together = [], []
     for _ in range(repeats):
-        found = arms(rng, {("alpha", "none", i): 0.6 for i in range(2 * MODELS)}, 100, 3, {})
-        by_run = np.array([arm.scores.mean(axis=0) for arm in found.values()])  # (2 x models, runs)
+        cells = arms(rng, {("alpha", "none", i): 0.6 for i in range(2 * MODELS)}, 100, 3)
+        by_run = np.array([arm.scores.mean(axis=0) for arm in cells.values()])  # (2 x models, runs)
         first, gain = by_run[:MODELS], by_run[MODELS:] - by_run[:MODELS]
         even, odd = (slice(0, None, 2), slice(1, None, 2))
         halves = [(gain[:, a].mean(axis=1), first[:, b].mean(axis=1)) for a, b in ((even, odd), (odd, even))]
@@ -58,7 +58,7 @@ def _table(
     table = []
     for _ in range(CELLS):
         means = {("alpha", optimizer, k): 0.6 + gain * (k == 2) for k in (1, 2, 3)}
-        first, last, again = (arm.scores for arm in arms(rng, means, items, 3, {optimizer: run_sd}).values())
+        first, last, again = (arm.scores for arm in arms(rng, means, items, 3, run_sd).values())
         if changed:
             turned = rng.random(first.shape) < changed
             # Of first answers that are right with 0.6, as many must stay right: 0.6 = 0.6 x 2/3 + 0.4 x 1/2.

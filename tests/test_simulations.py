@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulations.rows import ROWS
+from simulations.procedures import PROCEDURES
 
 REPEATS = 40
 
 
-@pytest.mark.parametrize("number", range(len(ROWS)), ids=[procedure.__name__ for procedure in ROWS])
+@pytest.mark.parametrize("number", range(len(PROCEDURES)), ids=[procedure.__name__ for procedure in PROCEDURES])
 def test_a_procedure_keeps_its_promise(number: int) -> None:
-    outcomes = list(ROWS[number](np.random.default_rng((1, number)), REPEATS))
+    outcomes = list(PROCEDURES[number](np.random.default_rng((1, number)), REPEATS))
     assert outcomes
     for outcome in outcomes:
         assert outcome.passed, f"{outcome.what}: {outcome.observed:.1f} not in {outcome.low:.1f} to {outcome.high:.1f}"

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from scaling.analysis.hypotheses import TEST_COLUMNS, Grid, Key, judge
+from scaling.analysis.hypotheses import Grid, Key, judge
 from scaling.analysis.results import OF_HOSTED_JOBS, SHARED, SHARED_IN_BENCHMARK, Results, name_of, series_cells
-from scaling.analysis.stats import Arm, Estimate, RunVariance, difference, direction, holm, run_variances, settling_size
+from scaling.analysis.stats import (
+    THIS_PROGRAM,
+    Arm,
+    Estimate,
+    RunVariance,
+    contrast,
+    difference,
+    holm,
+    run_variances,
+    share_rows,
+)
+from scaling.analysis.test_rows import TestRow, frame_of, left_out_note
+from scaling.analysis.verdicts import detectable, direction, settling_size
+from scaling.intervals import mean_interval
 from scaling.optimizers import is_hosted
 
 SMALLEST_OF_INTEREST = 0.05  # of a single comparison, for the rows and runs that would settle it
@@ -18,7 +33,10 @@ SMALLEST_OF_INTEREST = 0.05  # of a single comparison, for the rows and runs tha
 
 @dataclass(frozen=True)
 class Entry:
-    """One series at one number of steps: its fields, its records' keys, and the arms of its programs."""
+    """One series at one number of steps: its fields, its records' keys, and the arms of its programs.
+
+    final and base are on the same rows: one without a score in either is in neither.
+    """
 
     fields: dict
     steps: int
@@ -26,48 +44,80 @@ class Entry:
     final: Arm
     base: Arm
     size: tuple[float | None, str]  # the model's parameters in billions, and published, assumed or unknown
+    several_models: bool = False  # then the name tells the model, too
 
     @property
     def name(self) -> str:
+        return self.name_without_model + (f" {self.fields['model']}" if self.several_models else "")
+
+    @property
+    def name_without_model(self) -> str:
         return f"{self.fields['benchmark']} {self.steps} {self.fields['pipeline']} {self.fields['optimizer']}"
+
+    @property
+    def changed(self) -> bool:
+        """Whether any answer scores differently from the program's before optimization."""
+        return bool((self.final.scores != self.base.scores).any())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean of the arms `plus` minus mean of the arms `minus`. holm: which of a table's comparisons it is corrected
+    with."""
+
+    name: str
+    minus: tuple[Arm, ...]
+    plus: tuple[Arm, ...]
+    holm: str = ""
+    note: str = ""
+
+    def estimate(self, pooled: Mapping[str, RunVariance]) -> Estimate:
+        if len(self.plus) == len(self.minus) == 1:
+            return difference(self.minus[0], self.plus[0], pooled)
+        signed = ((self.plus, 1 / len(self.plus)), (self.minus, -1 / len(self.minus)))
+        return contrast([(share, arm) for arms, share in signed for arm in arms])
 
 
 def entries_of(results: Results) -> list[Entry]:
     """Every series at every number of steps that has scored answers."""
-    found = []
+    entries = []
+    several_models = results.cells["model"].nunique() > 1
     for series, by_steps in series_cells(results).items():
         for steps, keys in by_steps.items():
             final, base = results.arm(keys), results.arm(keys, "baseline")
-            if final is not None and base is not None:
-                both = final.items[np.isin(final.items, base.items)]  # a lost call takes the row from both
-                if not len(both):
-                    continue
-                base = Arm(base.benchmark, "none", base.items, base.groups, base.scores).at(both)
-                final = final.at(both)
-                row = results.cells.loc[keys[0]]
-                size = None if pd.isna(row["parameters_billions"]) else float(row["parameters_billions"])
-                found.append(Entry(name_of(series), steps, keys, final, base, (size, str(row["parameters_status"]))))
-    return found
+            if final is None or base is None:
+                continue
+            base = Arm(base.benchmark, "none", base.items, base.groups, base.scores, base.unscored)
+            (_, final), (_, base) = share_rows([(1.0, final), (1.0, base)])[0]
+            if not len(final.items):
+                continue
+            row = results.cells.loc[keys[0]]
+            size = None if pd.isna(row["parameters_billions"]) else float(row["parameters_billions"])
+            of_model = (size, str(row["parameters_status"]))
+            entries.append(Entry(name_of(series), steps, keys, final, base, of_model, several_models))
+    return entries
 
 
 def tests_frame(results: Results, entries: list[Entry]) -> tuple[pd.DataFrame, list[str]]:
-    """summary_tests.csv: H1 to H4, then each exploratory table as a Holm family; and what was refused."""
-    cells, notes = grid(results, entries)
-    between = run_variances([entry.final for entry in entries])
-    rows = judge(cells)
-    for family, pairs in FAMILIES.items():
-        rows += _family(family, list(pairs(entries)), between)
-    return pd.DataFrame(rows, columns=TEST_COLUMNS), notes
+    """summary_tests.csv: H1 to H4 of each model, then each exploratory table; and what was refused."""
+    rows, notes = [], []
+    for model in dict.fromkeys(e.fields["model"] for e in entries if e.fields["pipeline"] == "chain"):
+        grid, refused = grid_of(results, [e for e in entries if e.fields["model"] == model])
+        rows += judge(grid)
+        notes += refused
+    rows = rows or judge(Grid({}, {}))
+    pooled = run_variances([entry.final for entry in entries])
+    for family, comparisons in FAMILIES.items():
+        rows += _family(family, list(comparisons(entries)), pooled)
+    return frame_of(rows), notes + _flagged(results)
 
 
-def grid(results: Results, entries: list[Entry]) -> tuple[Grid, list[str]]:
-    """The largest set of chain cells on equal terms, and sentences on what is left out and by which field.
+def grid_of(results: Results, entries: list[Entry]) -> tuple[Grid, list[str]]:
+    """The largest set of one model's chain cells on equal terms, and what is left out and by which field.
 
-    All benchmarks must share model, proposer, budget and the like; the cells of one benchmark its rows too.
+    All benchmarks must share proposer, budget and the like; the cells of one benchmark its rows too.
     """
     chain = [entry for entry in entries if entry.fields["pipeline"] == "chain"]
-    if not chain:
-        return Grid({}, {}), ["no cell of the pipeline chain has a score"]
     chain, notes = _largest(chain, SHARED, "")
     kept = []
     for benchmark in sorted({entry.fields["benchmark"] for entry in chain}):
@@ -83,20 +133,51 @@ def grid(results: Results, entries: list[Entry]) -> tuple[Grid, list[str]]:
         early=_by_key(kept, lambda entry: results.arm(entry.keys, "at_equal_calls")),
         exact=_by_key(kept, lambda entry: results.arm(entry.keys, metric="exact_match")),
         flagged=frozenset(_key(entry) for entry in kept if ok.loc[entry.keys, "flagged"].any()),
-    ), notes + _flagged(results)
+        model=chain[0].fields["model"] if chain[0].several_models else "",
+    ), notes
 
 
-def improvements(entries: list[Entry]) -> Iterator[tuple[str, Arm, Arm]]:
+def improvements(entries: list[Entry]) -> Iterator[Comparison]:
     """Final against its own baseline; a program equal to its baseline is no test."""
     for entry in entries:
-        if (
-            entry.fields["optimizer"] != "none"
-            and (entry.final.scores != entry.base.at(entry.final.items).scores).any()
-        ):
-            yield f"{entry.name}: final - baseline", entry.base, entry.final
+        if entry.fields["optimizer"] != "none" and entry.changed:
+            yield Comparison(f"{entry.name}: final - baseline", (entry.base,), (entry.final,))
 
 
-def step_changes(entries: list[Entry]) -> Iterator[tuple[str, Arm, Arm]]:
+def average_improvements(entries: list[Entry]) -> Iterator[Comparison]:
+    """An optimizer's mean change over its cells, those that it left unchanged included, and how often it hurts."""
+    by_optimizer: dict[tuple, list[Entry]] = {}
+    for entry in entries:
+        if entry.fields["optimizer"] != "none":
+            kept = ("pipeline", "optimizer", *SHARED, *OF_HOSTED_JOBS)
+            by_optimizer.setdefault(tuple(str(entry.fields[name]) for name in kept), []).append(entry)
+    for alike in by_optimizer.values():
+        by_benchmark = itertools.groupby(alike, key=lambda entry: entry.fields["benchmark"])  # entries are in order
+        group = [entry for _, some in by_benchmark for entry in _largest(list(some), SHARED_IN_BENCHMARK, "")[0]]
+        if len(group) > 1 and any(entry.changed for entry in group):
+            first = group[0]
+            model = f" {first.fields['model']}" if first.several_models else ""
+            name = f"{first.fields['optimizer']} {first.fields['pipeline']}{model}: mean of {len(group)} changes"
+            bases, finals = tuple(entry.base for entry in group), tuple(entry.final for entry in group)
+            yield Comparison(name, bases, finals, note=hurt_share(group))
+
+
+def hurt_share(entries: list[Entry]) -> str:
+    """In which share of cells (a run each) the final program scores below its baseline, with a 95 % interval.
+
+    The interval is over series, since the runs of one share its rows: Wilson's or t over groups.
+    """
+    hurt, series = [], []
+    for entry in entries:
+        change = entry.final.scores.mean(axis=0) - entry.base.scores.mean(axis=0)
+        hurt += (change < 0).astype(float).tolist()
+        series += [entry.name] * len(change)
+    interval = mean_interval(hurt, series)
+    ends = f" [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]" if interval else ""
+    return f"hurt in {100 * np.mean(hurt):.0f} %{ends} of {len(hurt)} cells"
+
+
+def step_changes(entries: list[Entry]) -> Iterator[Comparison]:
     """k steps against one step of the same series."""
     by_series: dict[str, dict[int, Entry]] = {}
     for entry in entries:
@@ -104,63 +185,61 @@ def step_changes(entries: list[Entry]) -> Iterator[tuple[str, Arm, Arm]]:
     for by_steps in by_series.values():
         for steps in sorted(set(by_steps) - {1}):
             if 1 in by_steps:
-                yield f"{by_steps[steps].name} - 1 step", by_steps[1].final, by_steps[steps].final
+                yield Comparison(f"{by_steps[steps].name} - 1 step", (by_steps[1].final,), (by_steps[steps].final,))
 
 
-def optimizer_pairs(entries: list[Entry]) -> Iterator[tuple[str, Arm, Arm]]:
-    """GEPA against each other optimizer on equal terms."""
-    yield from _pairs(entries, "optimizer", "gepa")
+def optimizer_pairs(entries: list[Entry]) -> Iterator[Comparison]:
+    """All pairs of optimizers on equal terms; one family a benchmark and number of steps."""
+    by_terms: dict[tuple, list[Entry]] = {}
+    for entry in entries:
+        if entry.fields["optimizer"] != "none":
+            by_terms.setdefault(_terms(entry), []).append(entry)
+    for same in by_terms.values():
+        for first, second in itertools.combinations(sorted(same, key=_optimizer_name), 2):
+            family = f"{first.fields['benchmark']}, {first.steps}"
+            name = f"{first.name} - {_optimizer_name(second)}"
+            yield Comparison(name, (second.final,), (first.final,), holm=family)
 
 
-def control_pairs(entries: list[Entry]) -> Iterator[tuple[str, Arm, Arm]]:
+def control_pairs(entries: list[Entry]) -> Iterator[Comparison]:
     """The chain against vote and repeat at the same number of calls."""
-    yield from _pairs(entries, "pipeline", "chain")
+    chains = {_terms(entry, ("pipeline",)): entry for entry in entries if entry.fields["pipeline"] == "chain"}
+    for control in entries:
+        chain = chains.get(_terms(control, ("pipeline",)))
+        if chain is not None and control.fields["pipeline"] != "chain":
+            name = f"{chain.name} - {control.fields['pipeline']}"
+            yield Comparison(name, (control.final,), (chain.final,))
 
 
-def mipro_pairs(entries: list[Entry]) -> Iterator[tuple[str, Arm, Arm]]:
+def mipro_pairs(entries: list[Entry]) -> Iterator[Comparison]:
     """Hosted MIPRO against MIPROv2 without and with demos, and these two; only where a hosted one ran."""
-    for hosted in (entry for entry in entries if is_hosted(entry.fields["optimizer"])):
-        same = {e.fields["optimizer"]: e for e in entries if _terms(e) == _terms(hosted)}
-        for first, second in ((hosted, same.get("mipro_instruct")), (hosted, same.get("mipro"))):
-            if second is not None:
-                yield (
-                    f"{first.name} {first.fields['synth_mode']} - {second.fields['optimizer']}",
-                    second.final,
-                    first.final,
-                )
-    local = {(e.fields["optimizer"], _terms(e)): e for e in entries}
-    for terms in {_terms(entry): None for entry in entries if is_hosted(entry.fields["optimizer"])}:
-        if (plain := local.get(("mipro_instruct", terms))) and (demos := local.get(("mipro", terms))):
-            yield f"{demos.name} - mipro_instruct", plain.final, demos.final
+    hosted = [entry for entry in entries if is_hosted(entry.fields["optimizer"])]
+    local = {(entry.fields["optimizer"], _terms(entry)): entry for entry in entries}
+    for entry in hosted:
+        for optimizer in ("mipro_instruct", "mipro"):
+            if other := local.get((optimizer, _terms(entry))):
+                yield Comparison(f"{entry.name} {entry.fields['synth_mode']} - {optimizer}", (other.final,),
+                                 (entry.final,))  # fmt: skip
+    for terms in {_terms(entry): None for entry in hosted}:
+        plain, demos = local.get(("mipro_instruct", terms)), local.get(("mipro", terms))
+        if plain and demos:
+            yield Comparison(f"{demos.name} - mipro_instruct", (plain.final,), (demos.final,))
 
 
-def mipro_tests(entries: list[Entry]) -> list[dict]:
+def mipro_tests(entries: list[Entry]) -> list[TestRow]:
     """The rows of summary_tests.csv about MIPRO implementations."""
-    between = run_variances([entry.final for entry in entries])
-    return _family(MIPRO, list(mipro_pairs(entries)), between)
+    return _family(MIPRO, list(mipro_pairs(entries)), run_variances([entry.final for entry in entries]))
 
 
 MIPRO = "MIPRO implementations (exploratory)"
-FAMILIES: dict[str, Callable[[list[Entry]], Iterator[tuple[str, Arm, Arm]]]] = {
+FAMILIES: dict[str, Callable[[list[Entry]], Iterable[Comparison]]] = {
     "improvement by optimization (exploratory)": improvements,
+    "average improvement of each optimizer (exploratory)": average_improvements,
     "more steps against one (exploratory)": step_changes,
-    "optimizers at equal budgets (exploratory)": optimizer_pairs,
+    "optimizers at equal budgets, a family a benchmark and step (exploratory)": optimizer_pairs,
     "chain against its controls (exploratory)": control_pairs,
     MIPRO: mipro_pairs,
 }
-
-
-def _pairs(entries: list[Entry], field: str, first: str) -> Iterator[tuple[str, Arm, Arm]]:
-    """Entries that share every field but one with an entry whose `field` is `first`, at the same steps."""
-
-    def rest(entry: Entry) -> tuple:
-        return _terms(entry, (field, *OF_HOSTED_JOBS))
-
-    chosen = {rest(entry): entry for entry in entries if entry.fields[field] == first}
-    for other in entries:
-        mine = chosen.get(rest(other))
-        if mine is not None and other.fields[field] not in (first, "none"):
-            yield f"{mine.name} - {other.fields[field]}", other.final, mine.final
 
 
 def _terms(entry: Entry, but: tuple[str, ...] = ("optimizer", *OF_HOSTED_JOBS)) -> tuple:
@@ -168,23 +247,35 @@ def _terms(entry: Entry, but: tuple[str, ...] = ("optimizer", *OF_HOSTED_JOBS)) 
     return (entry.steps, *((name, str(value)) for name, value in entry.fields.items() if name not in but))
 
 
-def _family(family: str, pairs: list[tuple[str, Arm, Arm]], between: dict[str, RunVariance]) -> list[dict]:
-    found = [(name, difference(first, second, between)) for name, first, second in pairs]
-    adjusted = holm([one.p for _, one in found])
-    about_optimizers = family.startswith("optimizers") or family == MIPRO
-    return [_row(family, name, one, p, about_optimizers) for (name, one), p in zip(found, adjusted, strict=True)]
+def _optimizer_name(entry: Entry) -> str:
+    online = " online" if entry.fields["synth_mode"] == "online" else ""
+    return f"{entry.fields['optimizer']}{online}"
 
 
-def _row(family: str, name: str, one: Estimate, p_holm: float, about_optimizers: bool) -> dict:
-    said, reason = direction(one, p_holm), ""
-    if about_optimizers and one.runs < 2:
-        said, reason = "cannot tell", "one run gives no verdict on optimizers"
-    return dict.fromkeys(TEST_COLUMNS) | {
-        "family": family, "question": "", "comparison": name, "effect": one.effect, "ci_low": one.low,
-        "ci_high": one.high, "p": one.p, "p_holm": p_holm, "verdict": said, "level": one.level, "n": one.n,
-        "runs": one.runs, "reason": reason, "detectable": one.detectable,
-        "to_settle": settling_size(one, SMALLEST_OF_INTEREST),
-    }  # fmt: skip
+def _family(family: str, comparisons: list[Comparison], pooled: Mapping[str, RunVariance]) -> list[TestRow]:
+    """The rows of one table, Holm's correction inside each of its families."""
+    estimates = [comparison.estimate(pooled) for comparison in comparisons]
+    rows: list[TestRow | None] = [None] * len(comparisons)
+    for name in dict.fromkeys(comparison.holm for comparison in comparisons):
+        mine = [i for i, comparison in enumerate(comparisons) if comparison.holm == name]
+        adjusted = holm([estimates[i].p for i in mine])
+        for i, p_holm in zip(mine, adjusted, strict=True):
+            rows[i] = _row(family, comparisons[i], estimates[i], p_holm, len(mine))
+    return [row for row in rows if row is not None]
+
+
+def _row(family: str, comparison: Comparison, estimate: Estimate, p_holm: float, of: int) -> TestRow:
+    compared = not math.isnan(estimate.effect)
+    one_run = "one run: about these programs only" if estimate.level == THIS_PROGRAM else ""
+    return TestRow(
+        family=family, question="", comparison=comparison.name, effect=estimate.effect, ci_low=estimate.low,
+        ci_high=estimate.high, p=estimate.p if compared else None, p_holm=p_holm if compared else None,
+        verdict=direction(estimate, p_holm), level=estimate.level, n=estimate.n, runs=estimate.runs,
+        reason=estimate.untestable or one_run, detectable=detectable(estimate, of),
+        note=" ".join(text for text in (comparison.note, left_out_note(estimate)) if text),
+        to_settle=settling_size(estimate, SMALLEST_OF_INTEREST, of) or None,
+        left_out=sum(len(rows.rows) for rows in estimate.left_out),
+    )  # fmt: skip
 
 
 def _key(entry: Entry) -> Key:
@@ -192,8 +283,8 @@ def _key(entry: Entry) -> Key:
 
 
 def _by_key(entries: list[Entry], arm_of: Callable[[Entry], Arm | None]) -> dict[Key, Arm]:
-    found = {_key(entry): arm_of(entry) for entry in entries}
-    return {key: arm for key, arm in found.items() if arm is not None}
+    arms = {_key(entry): arm_of(entry) for entry in entries}
+    return {key: arm for key, arm in arms.items() if arm is not None}
 
 
 def _on_terms_of(kept: list[Entry], entries: list[Entry], pipeline: str) -> list[Entry]:
@@ -217,9 +308,14 @@ def _largest(entries: list[Entry], terms: list[str], where: str) -> tuple[list[E
         if values != chosen:
             pairs = zip(terms, values, chosen, strict=True)
             differing = [f"{f} {a[:40]} against {b[:40]}" for f, a, b in pairs if a != b]
-            cells = "1 cell" if len(others) == 1 else f"{len(others)} cells"
-            refused.append(f"{cells}{where} with the others: {', '.join(differing)}")
+            refused.append(f"{_count(others)}{where} with the others: {', '.join(differing)}")
     return by_terms[chosen], refused
+
+
+def _count(entries: list[Entry]) -> str:
+    """How many cells (a run each) and series these are, in words."""
+    cells, series = sum(len(entry.keys) for entry in entries), len({str(entry.fields) for entry in entries})
+    return f"{cells} {'cell' if cells == 1 else 'cells'} ({series} series)"
 
 
 def _flagged(results: Results) -> list[str]:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from scaling.analysis.comparisons import Entry
 from scaling.analysis.fits import Family, PowerLaw, families, family_set, log_line, power_law, shape_label, size_line
 from scaling.analysis.research import size_line_of
-from scaling.analysis.stats import RunVariance, contrast, covariance, run_variances
+from scaling.analysis.stats import (
+    MOST_LEFT_OUT,
+    THIS_PROGRAM,
+    Arm,
+    RunVariance,
+    contrast,
+    covariance,
+    run_variances,
+    share_rows,
+)
+from scaling.analysis.verdicts import CANNOT_TELL, NOT_COMPARED
 
 COLUMNS = ["benchmark", "x", "family", "parameters", "ci_low", "ci_high", "r2", "verdict", "reason"]
 POINTS_FOR_FAMILIES = 5
@@ -18,13 +30,13 @@ POINTS_FOR_FAMILIES = 5
 
 def fits_frame(entries: list[Entry]) -> pd.DataFrame:
     """All fits: each series over its steps; each benchmark, steps and optimizer over three or more model sizes."""
-    between = run_variances([entry.final for entry in entries])
+    pooled = run_variances([entry.final for entry in entries])
     rows: list[dict[str, Any]] = []
     for by_steps in series_of(entries):
         if len(by_steps) > 1:  # at one number of steps there is nothing to fit
-            rows += _over_steps(by_steps, between)
+            rows += _over_steps(by_steps, pooled)
     for group in _by_size(entries):
-        rows += _over_sizes(group, between)
+        rows += _over_sizes(group, pooled)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -47,65 +59,90 @@ def gain_fits(gains: pd.DataFrame) -> pd.DataFrame:
 
 def series_of(entries: list[Entry]) -> list[dict[int, Entry]]:
     """Series as steps -> entry."""
-    found: dict[str, dict[int, Entry]] = {}
+    by_series: dict[str, dict[int, Entry]] = {}
     for entry in entries:
-        found.setdefault(str(entry.fields), {})[entry.steps] = entry
-    return list(found.values())
+        by_series.setdefault(str(entry.fields), {})[entry.steps] = entry
+    return list(by_series.values())
 
 
-def fitted(by_steps: dict[int, Entry], between: dict[str, RunVariance]) -> list[Family]:
-    """The families over 1 to 5 steps; none with fewer points, as they could not be told apart."""
+def fitted(by_steps: dict[int, Entry], pooled: Mapping[str, RunVariance]) -> list[Family]:
+    """The families over 1 to 5 steps, on the rows that all steps share; none with fewer points or too few rows."""
     steps = sorted(by_steps)
-    if len(steps) < POINTS_FOR_FAMILIES:
+    arms = _on_shared_rows([by_steps[k].final for k in steps])
+    if len(steps) < POINTS_FOR_FAMILIES or not arms:
         return []
-    arms = [by_steps[k].final for k in steps]
-    ends = contrast([(1.0, arms[-1]), (-1.0, arms[0])], between)
-    return families(steps, [arm.mean for arm in arms], covariance(arms, between), ends.df)
+    ends = contrast([(1.0, arms[-1]), (-1.0, arms[0])], pooled)
+    if ends.untestable:
+        return []
+    return families(steps, [arm.mean for arm in arms], covariance(arms, pooled), ends.df)
 
 
 def curves_of(entries: list[Entry], summary: pd.DataFrame) -> dict[tuple[str, str], list[Family]]:
     """(benchmark, line of the summary) -> fitted families, for the series with five points."""
-    between = run_variances([entry.final for entry in entries])
+    pooled = run_variances([entry.final for entry in entries])
     lines = {str(e.fields): row["line"] for e, (_, row) in zip(entries, summary.iterrows(), strict=True)}
     curves = {}
     for by_steps in series_of(entries):
         fields = next(iter(by_steps.values())).fields
-        curves[fields["benchmark"], lines[str(fields)]] = fitted(by_steps, between)
+        curves[fields["benchmark"], lines[str(fields)]] = fitted(by_steps, pooled)
     return curves
 
 
-def _over_steps(by_steps: dict[int, Entry], between: dict[str, RunVariance]) -> list[dict[str, Any]]:
+def _on_shared_rows(arms: list[Arm]) -> list[Arm]:
+    """The arms on the rows that all have; [] when too many are left out."""
+    shared, left_out = share_rows([(1.0, arm) for arm in arms])
+    return [] if any(rows.share > MOST_LEFT_OUT for rows in left_out) else [arm for _, arm in shared]
+
+
+def _over_steps(by_steps: dict[int, Entry], pooled: Mapping[str, RunVariance]) -> list[dict[str, Any]]:
     steps = sorted(by_steps)
     first = by_steps[steps[0]]
     name = f"{first.fields['benchmark']} {first.fields['pipeline']} {first.fields['optimizer']} {first.fields['model']}"
     row = dict.fromkeys(COLUMNS) | {"benchmark": name, "x": "steps"}
     if len(steps) < 3:
         return [row | {"verdict": "not run", "reason": f"{len(steps)} points: a shape needs 3"}]
-    scores = [by_steps[k].final.mean for k in steps]
-    middle = 3 if 3 in by_steps else steps[len(steps) // 2]
-    early = contrast([(1.0, by_steps[middle].final), (-1.0, first.final)], between)
-    late = contrast([(1.0, by_steps[steps[-1]].final), (-1.0, by_steps[middle].final)], between)
-    reason = "one run: about these programs only" if first.final.runs == 1 else ""
+    arms = _on_shared_rows([by_steps[k].final for k in steps])
+    if not arms:
+        return [row | {"verdict": NOT_COMPARED, "reason": "more than 2 % of the rows lack a score in some cell"}]
+    scores = [arm.mean for arm in arms]
     intercept, slope, r2 = log_line(steps, scores)
     text = f"start {intercept:.4f}; a doubling {slope:+.4f}"
-    rows = [row | {"family": "shape", "verdict": shape_label(early, late), "reason": reason}]
+    label, reason = shape_of(dict(zip(steps, arms, strict=True)), pooled)
+    rows = [row | {"family": "shape", "verdict": label, "reason": reason}]
     rows.append(row | {"family": "log, described", "parameters": text, "r2": r2, "verdict": "description"})
-    fits = fitted(by_steps, between)
-    for one in fits:
-        text = "; ".join(f"{name} {value:.4f}" for name, value in one.parameters.items())
-        said = "rejected" if one.rejected else "not rejected"
-        rows.append(row | {"family": one.name, "parameters": text, "verdict": said, "reason": f"misfit p {one.p:.3f}",
-                           "r2": _r2(one, steps, scores)})  # fmt: skip
+    fits = fitted(by_steps, pooled)
+    for family in fits:
+        text = "; ".join(f"{name} {value:.4f}" for name, value in family.parameters.items())
+        said = "rejected" if family.rejected else "not rejected"
+        rows.append(row | {"family": family.name, "parameters": text, "verdict": said,
+                           "reason": f"misfit p {family.p:.3f}", "r2": _r2(family, steps, scores)})  # fmt: skip
     if fits:
         rows.append(row | {"family": "set not rejected at 5 %", "verdict": family_set(fits), "reason": reason})
     return rows
 
 
-def _r2(one: Family, steps: list[int], scores: list[float]) -> float:
+def shape_of(arms: dict[int, Arm], pooled: Mapping[str, RunVariance]) -> tuple[str, str]:
+    """(label, reason): slopes per step before and after the middle step, which is 3 or the one in the middle."""
+    steps = sorted(arms)
+    first, last = steps[0], steps[-1]
+    middle = 3 if 3 in steps[1:-1] else steps[len(steps) // 2]
+    before, after = 1 / (middle - first), 1 / (last - middle)
+    early = contrast([(before, arms[middle]), (-before, arms[first])], pooled)
+    late = contrast([(after, arms[last]), (-after, arms[middle])], pooled)
+    bend = contrast([(before + after, arms[middle]), (-before, arms[first]), (-after, arms[last])])
+    label = shape_label(early, late, bend)
+    if early.untestable and late.untestable:
+        return CANNOT_TELL, early.untestable
+    if early.level == THIS_PROGRAM:
+        return f"on these rows: {label}", "one run: about these programs only"
+    return label, ""
+
+
+def _r2(family: Family, steps: list[int], scores: list[float]) -> float:
     mean = sum(scores) / len(scores)
     total = sum((q - mean) ** 2 for q in scores)
-    left = sum((q - f) ** 2 for q, f in zip(scores, one.curve(steps), strict=True))
-    return 1 - left / total if total else float("nan")
+    left = sum((q - f) ** 2 for q, f in zip(scores, family.curve(np.array(steps)), strict=True))
+    return float(1 - left / total) if total else float("nan")
 
 
 def _by_size(entries: list[Entry]) -> Iterable[list[tuple[float, str, Entry]]]:
@@ -113,7 +150,7 @@ def _by_size(entries: list[Entry]) -> Iterable[list[tuple[float, str, Entry]]]:
     groups: dict[tuple, list[tuple[float, str, Entry]]] = {}
     for entry in entries:
         size, status = entry.size
-        if entry.fields["optimizer"] == "none" or size is None:
+        if size is None:
             continue
         same = {
             n: str(v) for n, v in entry.fields.items() if n not in ("model", "optimizer_model", "max_output_tokens")
@@ -122,16 +159,23 @@ def _by_size(entries: list[Entry]) -> Iterable[list[tuple[float, str, Entry]]]:
     return [group for group in groups.values() if len({size for size, _, _ in group}) >= 3]
 
 
-def _over_sizes(group: list[tuple[float, str, Entry]], between: dict[str, RunVariance]) -> list[dict[str, Any]]:
-    """Improvement against the model's size: published sizes decide, assumed ones are a second line."""
+def _over_sizes(group: list[tuple[float, str, Entry]], pooled: Mapping[str, RunVariance]) -> list[dict[str, Any]]:
+    """Against the model's size: the improvement by optimization, or the score of a program without an optimizer.
+
+    Published sizes decide, assumed ones are a second line.
+    """
     rows = []
     for wanted, note in ((("published",), ""), (("published", "assumed"), "with assumed sizes: no verdict")):
         chosen = [(size, entry) for size, status, entry in group if status in wanted]
         if len(chosen) < 3 or (note and len(chosen) == sum(status == "published" for _, status, _ in group)):
             continue
-        changes = [contrast([(-1.0, e.base), (1.0, e.final)], between) for _, e in chosen]
-        sizes, gains = [size for size, _ in chosen], [one.effect for one in changes]
-        rows += size_rows(chosen[0][1].name, sizes, gains, [one.se**2 for one in changes], note)
+        plain = chosen[0][1].fields["optimizer"] == "none"
+        values = [contrast([(1.0, e.final)] if plain else [(-1.0, e.base), (1.0, e.final)], pooled) for _, e in chosen]
+        usable = [(size, v) for (size, _), v in zip(chosen, values, strict=True) if not math.isnan(v.effect)]
+        if len({size for size, _ in usable}) >= 3:
+            name = f"{chosen[0][1].name_without_model}: {'score' if plain else 'improvement'}"
+            numbers = [size for size, _ in usable], [v.effect for _, v in usable], [v.se**2 for _, v in usable]
+            rows += size_rows(name, *numbers, note)
     return rows
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import optimize
 from scipy import stats as distributions
 
-from scaling.analysis.stats import SIGNIFICANCE, Estimate, holm
+from scaling.analysis.stats import SIGNIFICANCE, Estimate, Scores, holm
 from scaling.intervals import LEVEL, Interval
 
 RATES = np.geomspace(0.02, 8.0, 400)  # of the saturating curve, per call
@@ -74,22 +74,30 @@ class PowerLaw:
     refused: str  # why no exponent may be named; "" when it may
 
 
-def shape_label(early: Estimate, late: Estimate) -> str:
-    """flat not rejected, rising, levelling, rise then fall, or falling; Holm over the two contrasts."""
-    p_early, p_late = holm([early.p, late.p])
-    up = p_early < SIGNIFICANCE and early.effect > 0
-    down = p_early < SIGNIFICANCE and early.effect < 0
-    later_up = p_late < SIGNIFICANCE and late.effect > 0
-    later_down = p_late < SIGNIFICANCE and late.effect < 0
+def shape_label(early: Estimate, late: Estimate, bend: Estimate) -> str:
+    """The shape of a curve in words, from the slopes per step before and after a middle step and their difference.
+
+    early, late: the two slopes; bend: early - late. Holm over the three. Levelling needs a rise, no rise shown after
+    it, and a bend: a straight line whose second half is measured less well is not levelling.
+    """
+    p_early, p_late, p_bend = holm([early.p, late.p, bend.p])
+    up, down = _signs(early, p_early)
+    later_up, later_down = _signs(late, p_late)
     if up and later_down:
         return "rise then fall"
-    if up and not later_up:
+    if down and later_up:
+        return "fall then rise"
+    if up and not later_up and p_bend < SIGNIFICANCE and bend.effect > 0:
         return "levelling"
-    if (up and later_up) or (later_up and not down):
+    if up or later_up:
         return "rising"
-    if down or later_down:
-        return "falling"
-    return "flat not rejected"
+    return "falling" if down or later_down else "flat not rejected"
+
+
+def _signs(slope: Estimate, p: float) -> tuple[bool, bool]:
+    """(rise shown, fall shown)."""
+    shown = p < SIGNIFICANCE
+    return shown and slope.effect > 0, shown and slope.effect < 0
 
 
 def log_line(steps: Sequence[int], scores: Sequence[float]) -> tuple[float, float, float]:
@@ -197,6 +205,19 @@ def power_law(sizes: Sequence[float], gains: Sequence[float]) -> PowerLaw:
     return PowerLaw(
         float(ALPHAS[best]), low, high, float(amplitudes[best]), _r2(y, amplitudes[best] * shapes[best]), refused
     )
+
+
+def bands(baseline: Scores, change: Scores) -> dict[str, float]:
+    """Mean change by difficulty, each run's items banded by the baseline answers of the *other* runs; (n, runs) each.
+
+    Bands from the same answers would show regression to the mean (STATISTICS 5.6). Needs three runs or more.
+    """
+    values: dict[str, list[float]] = {"hard": [], "some": [], "easy": []}
+    for run in range(baseline.shape[1]):
+        others = np.delete(baseline, run, axis=1).mean(axis=1)
+        for name, chosen in (("hard", others == 0), ("some", (others > 0) & (others < 1)), ("easy", others == 1)):
+            values[name] += change[chosen, run].tolist()
+    return {name: float(np.mean(changes)) if changes else float("nan") for name, changes in values.items()}
 
 
 def _misfit_p(misfit: float, free: int, df: float) -> float:

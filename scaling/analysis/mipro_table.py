@@ -81,11 +81,12 @@ def finish(folder: Path, records: list[Record]) -> Iterator[str]:
     yield f"\n{markdown_table(shown.columns, shown.rows)}\n" if shown.rows else ""
     yield NOTE
     for row in mipro_tests(entries):
-        why = f" ({row['reason']})" if row["reason"] else ""
+        why = f" ({row.reason})" if row.reason else ""
+        p_holm = "—" if row.p_holm is None else f"{row.p_holm:.3f}"
         yield (
-            f"{row['comparison']}: {percent(row['effect'], sign=True)} points "
-            f"{interval_text(row['ci_low'], row['ci_high'], sign=True)}, Holm's p {row['p_holm']:.3f}, "
-            f"{row['level']}, {row['n']} rows x {row['runs']} runs: {row['verdict']}{why}"
+            f"{row.comparison}: {percent(row.effect, sign=True)} points "
+            f"{interval_text(row.ci_low, row.ci_high, sign=True)}, Holm's p {p_holm}, "
+            f"{row.level}, {row.n} rows x {row.runs} runs: {row.verdict}{why}"
         )
     for path in write_exports(folder, records):
         yield f"wrote {path}"

@@ -17,8 +17,8 @@ import pandas as pd
 from scipy import stats as distributions
 
 from scaling.analysis.fits import Line, regression, zero_set
-from scaling.analysis.hypotheses import TEST_COLUMNS
 from scaling.analysis.stats import SIGNIFICANCE, holm
+from scaling.analysis.test_rows import TEST_COLUMNS
 from scaling.analysis.text import plural
 from scaling.intervals import LEVEL
 

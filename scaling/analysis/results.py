@@ -80,8 +80,14 @@ class Results:
         if not here.any():
             return None
         row = self.cells.loc[keys[0]]
-        groups = having[0].groups[places(having[0].items, items)]
-        return Arm(str(row["benchmark"]), str(row["optimizer"]), items[here], groups[here], scores[here])
+        first = having[0]
+        groups = first.groups if items is first.items else first.groups[places(first.items, items)]
+        benchmark, optimizer = str(row["benchmark"]), str(row["optimizer"])
+        if here.all() and items is first.items:  # the same arrays for all such arms: quick to compare
+            return Arm(benchmark, optimizer, items, groups, scores)
+        asked = {item for run in having for item in run.items.tolist()}
+        unscored = np.array(sorted(asked - set(items[here].tolist())))
+        return Arm(benchmark, optimizer, items[here], groups[here], scores[here], unscored)
 
     def turns(self, keys: list[str]) -> Turns | None:
         """Turn scores of the runs on the items that all of them have; None where there are none."""
