@@ -13,7 +13,6 @@ import pandas as pd
 from scaling.analysis.hypotheses import Grid, Key, judge
 from scaling.analysis.results import OF_HOSTED_JOBS, SHARED, SHARED_IN_BENCHMARK, Results, name_of, series_cells
 from scaling.analysis.stats import (
-    THIS_PROGRAM,
     Arm,
     Estimate,
     RunVariance,
@@ -236,7 +235,7 @@ FAMILIES: dict[str, Callable[[list[Entry]], Iterable[Comparison]]] = {
     "improvement by optimization (exploratory)": improvements,
     "average improvement of each optimizer (exploratory)": average_improvements,
     "more steps against one (exploratory)": step_changes,
-    "optimizers at equal budgets, a family a benchmark and step (exploratory)": optimizer_pairs,
+    "optimizers at equal budgets (exploratory)": optimizer_pairs,
     "chain against its controls (exploratory)": control_pairs,
     MIPRO: mipro_pairs,
 }
@@ -266,12 +265,11 @@ def _family(family: str, comparisons: list[Comparison], pooled: Mapping[str, Run
 
 def _row(family: str, comparison: Comparison, estimate: Estimate, p_holm: float, of: int) -> TestRow:
     compared = not math.isnan(estimate.effect)
-    one_run = "one run: about these programs only" if estimate.level == THIS_PROGRAM else ""
     return TestRow(
         family=family, question="", comparison=comparison.name, effect=estimate.effect, ci_low=estimate.low,
         ci_high=estimate.high, p=estimate.p if compared else None, p_holm=p_holm if compared else None,
         verdict=direction(estimate, p_holm), level=estimate.level, n=estimate.n, runs=estimate.runs,
-        reason=estimate.untestable or one_run, detectable=detectable(estimate, of),
+        reason=estimate.untestable, detectable=detectable(estimate, of),
         note=" ".join(text for text in (comparison.note, left_out_note(estimate)) if text),
         to_settle=settling_size(estimate, SMALLEST_OF_INTEREST, of) or None,
         left_out=sum(len(rows.rows) for rows in estimate.left_out),

@@ -201,6 +201,7 @@ def contrast(weighted: Weighted, pooled: Mapping[str, RunVariance] | None = None
         reason = f"not compared: {'; '.join(too_many) or 'no row has a score'}"
         nan = float("nan")
         return Estimate(nan, nan, nan, 1.0, nan, nan, level, n, runs, nan, left_out, reason)
+    weighted = _one_sample_once(weighted)
     by_benchmark = [[(w, arm) for w, arm in weighted if arm.benchmark == b] for b in _benchmarks(weighted)]
     from_items = [_item_variance(arms) for arms in by_benchmark]
     from_runs, c = _run_variance_parts(weighted, pooled) if runs >= 2 else ({}, 0.0)
@@ -211,6 +212,19 @@ def contrast(weighted: Weighted, pooled: Mapping[str, RunVariance] | None = None
     effect = sum(w * arm.mean for w, arm in weighted)
     estimate = Estimate(effect, effect, effect, 1.0, math.sqrt(variance), df, level, n, runs, variance - a, left_out)
     return _tested(estimate, weighted, [g for _, g in from_items])
+
+
+def _one_sample_once(weighted: Weighted) -> list[tuple[float, Arm]]:
+    """Arms with the same answers in all runs are one sample, with their weights added.
+
+    Programs that optimizers left unchanged answer alike; taken as independent, their run noise would not cancel.
+    """
+    samples: dict[tuple[str, bytes], tuple[float, Arm]] = {}
+    for w, arm in weighted:
+        sample = arm.benchmark, arm.scores.tobytes()
+        before, kept = samples.get(sample, (0.0, arm))
+        samples[sample] = before + w, kept if kept.varies_by_run else arm
+    return list(samples.values())
 
 
 def _tested(estimate: Estimate, weighted: Weighted, groups: Sequence[int]) -> Estimate:

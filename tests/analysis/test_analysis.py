@@ -6,6 +6,7 @@ import asyncio
 import csv
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -96,24 +97,42 @@ def test_without_results_it_says_what_to_run(tmp_path: Path, capsys: pytest.Capt
     assert "run_scaling_experiment.py --quick" in error
 
 
-def test_cells_on_other_terms_are_refused_and_the_field_is_named(results: Path, tmp_path: Path) -> None:
+def another(results: Path, name: str, cell_id: str, **changes: object) -> None:
+    """A cell like mipro1 but for these fields."""
     record = read(results / "mipro1" / "results.json")
-    record["cell"] |= {"model": "openai/another"}
-    record["cell_id"] = "1" * 16
-    other = results / "other"
+    record["cell"] |= changes
+    record["cell_id"] = cell_id * 16
+    other = results / name
     other.mkdir()
     (other / "results.json").write_text(json.dumps(record))
-    for name in ("predictions.jsonl", "learning_curve.json"):
-        shutil.copy(results / "mipro1" / name, other)
+    for file in ("predictions.jsonl", "learning_curve.json"):
+        shutil.copy(results / "mipro1" / file, other)
+
+
+def test_cells_on_other_terms_are_refused_and_the_field_is_named(results: Path, tmp_path: Path) -> None:
+    another(results, "other", "1", rollout_budget=80)
+    another(results, "again", "2", rollout_budget=80, run=1)
     out = tmp_path / "out"
     assert analyze_results.main(["--results-dir", str(results), "--output-dir", str(out)]) == EXIT_OK
+    text = (out / "summary_results.md").read_text()
+    assert "Not compared" in text
+    # Runs are cells of one series; Markdown escapes the underscore.
+    assert re.search(r"2 cells \(1 series\) with the others: rollout.?_budget 80 against 40", text)
+
+
+def test_each_model_has_a_family_of_hypotheses_and_lines_of_its_own(results: Path, tmp_path: Path) -> None:
+    another(results, "other", "1", model="openai/another")
+    out = tmp_path / "out"
+    assert analyze_results.main(["--results-dir", str(results), "--output-dir", str(out)]) == EXIT_OK
+    with (out / "summary_tests.csv").open() as lines:
+        families = [row["family"] for row in csv.DictReader(lines) if row["family"].startswith("H1-H4")]
+    assert families == ["H1-H4 (openai/another)"] * 4 + ["H1-H4 (openai/scripted)"] * 4
+    assert "model openai/another against" not in (out / "summary_results.md").read_text()
     findings = analyze_results.find([results], None, False)
-    lines = [line.line for line in learning_lines(findings, "rollouts") if line.steps == 1]
-    assert lines == ["GEPA, openai/scripted", "MIPROv2, openai/another", "MIPROv2, openai/scripted"]  # never one line
+    names = [line.line for line in learning_lines(findings, "rollouts") if line.steps == 1]
+    assert names == ["GEPA, openai/scripted", "MIPROv2, openai/another", "MIPROv2, openai/scripted"]  # never one line
     figure = learning_curves(learning_lines(findings, "rollouts"), "rollouts")
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["toy, 1 step", "toy, 2 steps"]
-    text = (out / "summary_results.md").read_text()
-    assert "Not compared" in text and "model openai/another against openai/scripted" in text
 
 
 def test_help_does_not_load_pandas_or_dspy() -> None:

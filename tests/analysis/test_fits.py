@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import statsmodels.api as sm
@@ -52,7 +54,7 @@ def test_the_shape_of_one_run_is_about_its_programs() -> None:
 
 def test_a_curve_without_variation_has_no_shape() -> None:
     cells = simulated(np.random.default_rng(3), {("x", "gepa", 1): 0.5}, 100, 3)
-    same = cells["x", "gepa", 1]
+    same = replace(cells["x", "gepa", 1], scores=np.full((100, 3), 0.5))
     label, reason = shape_of({1: same, 3: same, 5: same}, {})
     assert label == "cannot tell" and reason.startswith("no variation")
 

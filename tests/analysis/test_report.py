@@ -203,7 +203,7 @@ def test_improvements_are_tested_on_the_same_items(folder: Path) -> None:
     adjusted = multipletests([p for _, p in changed.values()], method="holm")[1]
     expected = [[n, points(e, sign=True), f"{p:.3f}"] for (n, (e, _)), p in zip(changed.items(), adjusted, strict=True)]
     assert sorted([row[0], row[2], row[4]] for row in rows) == sorted(expected)
-    assert all(row[5:7] == ["this program", "40 x 1"] for row in rows)
+    assert all(row[5:7] == ["this program on these rows", "40 x 1"] for row in rows)
 
 
 def test_other_comparisons_are_tested_on_the_same_items(folder: Path) -> None:
@@ -223,13 +223,31 @@ def test_other_comparisons_are_tested_on_the_same_items(folder: Path) -> None:
         for first, second in pairs.values():
             one_sided = mid_p(int((first < second).sum()), int((first > second).sum()))
             p_values.append(min(1.0, 2 * min(one_sided, 1 - one_sided)))
-        adjusted = multipletests(p_values, method="holm")[1]
+        # Steps are one family; optimizers are one a benchmark and step, here of one pair each.
+        adjusted = multipletests(p_values, method="holm")[1] if title.startswith("More") else p_values
         expected = [
             [name, points(second.mean() - first.mean(), True), ends(newcombe_paired(first, second), True), f"{p:.3f}"]
             for (name, (first, second)), p in zip(pairs.items(), adjusted, strict=True)
         ]
         assert sorted([row[0], *row[2:5]] for row in found[title]) == sorted(expected)
-    assert {row[1] for row in found["Optimizers at equal budgets (exploratory)"]} == {"cannot tell"}  # one run
+    said = {row[1] for title in families for row in found[title]}
+    assert said and all(words.startswith("on these rows: ") or words == "cannot tell" for words in said)  # one run
+
+
+def test_the_average_of_an_optimizer_is_the_mean_of_its_changes(folder: Path) -> None:
+    rows = {row[0]: row for row in tables((folder / "report.html").read_text())[
+        "Average improvement of each optimizer (exploratory)"]}  # fmt: skip
+    changes: dict[str, list[float]] = {}
+    for record, by_program in records(folder):
+        if (optimizer := record["cell"]["optimizer"]) != "none":
+            change = right(by_program["final"]).mean() - right(by_program["baseline"]).mean()
+            changes.setdefault(optimizer, []).append(change)
+    assert rows
+    for name, row in rows.items():
+        mine = changes[name.split()[0]]
+        assert row[2] == points(np.mean(mine), sign=True)
+        hurt = sum(change < 0 for change in mine)
+        assert row[-1].startswith(f"hurt in {100 * hurt / len(mine):.0f} % ")
 
 
 def test_no_table_is_left_untraced(folder: Path) -> None:
