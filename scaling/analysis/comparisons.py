@@ -100,7 +100,7 @@ def entries_of(results: Results) -> list[Entry]:
 def tests_frame(results: Results, entries: list[Entry]) -> tuple[pd.DataFrame, list[str]]:
     """summary_tests.csv: H1 to H4 of each model, then each exploratory table; and what was refused."""
     rows, notes = [], []
-    for model in dict.fromkeys(e.fields["model"] for e in entries if e.fields["pipeline"] == "chain"):
+    for model in sorted({e.fields["model"] for e in entries if e.fields["pipeline"] == "chain"}):
         grid, refused = grid_of(results, [e for e in entries if e.fields["model"] == model])
         rows += judge(grid)
         notes += refused

@@ -8,11 +8,11 @@ import pandas as pd
 
 from scaling.analysis.comparisons import FAMILIES
 from scaling.analysis.findings import Findings
+from scaling.analysis.hypotheses import HYPOTHESES
 from scaling.analysis.results import Results, folder_name
 from scaling.analysis.summary import recommended
 from scaling.analysis.text import interval_text, percent, plural
 
-HYPOTHESES = "H1-H4"
 UNDECIDED = ("cannot tell", "not compared", "on these rows: no difference shown")
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 from scaling.analysis import cell_tables, mipro_table
 from scaling.analysis.comparisons import FAMILIES
 from scaling.analysis.findings import Findings
+from scaling.analysis.hypotheses import HYPOTHESES
 from scaling.analysis.text import UNKNOWN, Table, count, interval_text, percent, table_of
 
-HYPOTHESES = "H1-H4"
 DECIDED = ("supported", "contradicted", "better", "worse", "mixed")  # more rows have nothing to settle
 # Comparison of correlations: their effect is no difference of scores.
 CORRELATIONS = "RQ2"

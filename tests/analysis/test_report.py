@@ -255,7 +255,8 @@ def test_no_table_is_left_untraced(folder: Path) -> None:
     found = tables((folder / "report.html").read_text())
     assert set(found) == {
         "Verdicts", "Scores", "What stays unequal", "Money", "How much selection flatters",
-        "Improvement by optimization (exploratory)", "More steps against one (exploratory)",
+        "Improvement by optimization (exploratory)", "Average improvement of each optimizer (exploratory)",
+        "More steps against one (exploratory)",
         "Optimizers at equal budgets (exploratory)", "Shapes and fits", "Cells without a score",
         "Estimate against actual",
     }  # fmt: skip

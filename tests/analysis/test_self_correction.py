@@ -143,7 +143,7 @@ def test_feedback_is_of_turns_only_and_in_the_cells_identity(experiment: Callabl
 def draws(count: int, rng: np.random.Generator, items: int = 200, **means: float) -> list[np.ndarray]:
     """Scores (items, 3 runs) of as many draws of one program; a mean other than 0.6 by d0, d1 ..."""
     wanted = {("alpha", "none", k): means.get(f"d{k}", 0.6) for k in range(count)}
-    return [arm.scores for arm in arms(rng, wanted, items, 3, {}).values()]
+    return [arm.scores for arm in arms(rng, wanted, items, 3).values()]
 
 
 IDS = np.arange(200).astype(str)
