@@ -56,7 +56,8 @@ class Entry:
     @property
     def changed(self) -> bool:
         """Whether any answer scores differently from the program's before optimization."""
-        return bool((self.final.scores != self.base.scores).any())
+        same_runs = self.final.runs == self.base.runs  # a run's baseline may be lost
+        return not same_runs or bool((self.final.scores != self.base.scores).any())
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ def hurt_share(entries: list[Entry]) -> str:
     """
     hurt, series = [], []
     for entry in entries:
-        change = entry.final.scores.mean(axis=0) - entry.base.scores.mean(axis=0)
+        base = entry.base.scores if entry.base.runs == entry.final.runs else entry.base.item_means[:, None]
+        change = entry.final.scores.mean(axis=0) - base.mean(axis=0)
         hurt += (change < 0).astype(float).tolist()
         series += [entry.name] * len(change)
     interval = mean_interval(hurt, series)

@@ -126,7 +126,7 @@ def _optimized_row(results: Results, entry: Entry, pooled: Mapping[str, RunVaria
     """A program after optimization: its scores, its change, and means a run of what the optimization used."""
     ends = score_interval(entry.final, pooled)
     change = difference(entry.base, entry.final, pooled)
-    same = bool((entry.final.scores == entry.base.at(entry.final.items).scores).all())
+    same = not entry.changed
     changed = {"change": "same answers"} if same else {
         "change": percent(change.effect, sign=True),
         "its interval": interval_text(change.low, change.high, sign=True),

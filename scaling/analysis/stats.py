@@ -103,7 +103,7 @@ class RunVariance:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class MissingRows:
     """Rows of a benchmark that lack a score in some arm of a contrast, out of how many."""
 
     benchmark: str
@@ -138,7 +138,7 @@ class Estimate:
     n: int
     runs: int
     from_runs: float = 0.0
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[MissingRows, ...] = ()
     untestable: str = ""
 
     def p_at_least(self, smallest: float) -> float:
@@ -166,7 +166,7 @@ def run_variances(arms: Sequence[Arm]) -> dict[str, RunVariance]:
     return pooled
 
 
-def share_rows(weighted: Weighted) -> tuple[list[tuple[float, Arm]], tuple[LeftOut, ...]]:
+def share_rows(weighted: Weighted) -> tuple[list[tuple[float, Arm]], tuple[MissingRows, ...]]:
     """The arms on the rows that all arms of their benchmark have, in one order; and the rows left out."""
     items: dict[str, Names] = {}
     for benchmark in _benchmarks(weighted):
@@ -177,7 +177,7 @@ def share_rows(weighted: Weighted) -> tuple[list[tuple[float, Arm]], tuple[LeftO
         if any(len(arm.items) > len(shared) or len(arm.unscored) for arm in arms):
             asked = sorted(set().union(*(set(arm.items.tolist()) | set(arm.unscored.tolist()) for arm in arms)))
             kept = set(shared.tolist())
-            left_out.append(LeftOut(benchmark, tuple(item for item in asked if item not in kept), len(asked)))
+            left_out.append(MissingRows(benchmark, tuple(item for item in asked if item not in kept), len(asked)))
     return [(w, arm.at(items[arm.benchmark])) for w, arm in weighted], tuple(left_out)
 
 
