@@ -75,8 +75,9 @@ def test_the_healthy_part_keeps_its_verdicts(both: tuple[Path, Path, dict[str, P
     rows = {folder: list(csv.DictReader((folder / "summary_tests.csv").open())) for folder in (healthy, out)}
     four = [row for row in rows[healthy] if row["family"] == "H1-H4" and row["effect"]]
     assert len(four) >= 3 and any(row["verdict"] == "supported" for row in four)
-    for row in four:
-        assert row in rows[out]
+    # With several models in the folder a family is named by its model.
+    said = [row | {"family": "H1-H4"} for row in rows[out]]
+    assert all(row in said for row in four)
 
 
 def test_what_can_be_used_of_a_damaged_cell_is_used(both: tuple[Path, Path, dict[str, Path]]) -> None:
