@@ -19,7 +19,8 @@ WIDTH, BOX_WIDTH, BOX_HEIGHT, FLOOR_HEIGHT, MARGIN = 1240, 280, 84, 140, 20
 WORDS = {
     COMMANDS: "run_scaling_experiment, analyze_results, create_pipeline_configs, package_results",
     "benchmarks": "one package each: data, signature, metric, sample rows",
-    "scaling": "the shared words: types, plan, data, models, store, budgets, sandbox",
+    "scaling": "the shared words: types, studies and plans, data, models, files, sandbox",
+    "scaling/command": "flags, checks before the first call, the printed plan, the choice of engine",
     "scaling/llm": "the gateway of all LLM calls: cache, limits, meter, local server",
     "scaling/run": "one cell and one sweep: pipelines, optimizers, scoring, records",
     "scaling/analysis": "records to statistics, tables, figures and the report",
@@ -112,7 +113,7 @@ def svg() -> str:
     storeys = floors(graph)
     height = 2 * MARGIN + FLOOR_HEIGHT * (len(storeys) - 1) + BOX_HEIGHT
     places = {
-        folder: (WIDTH * (column + 0.5) / len(storey), height - MARGIN - FLOOR_HEIGHT * number - BOX_HEIGHT)
+        folder: (_centre(column, len(storey)), height - MARGIN - FLOOR_HEIGHT * number - BOX_HEIGHT)
         for number, storey in enumerate(storeys)
         for column, folder in enumerate(storey)
     }
@@ -131,14 +132,22 @@ def svg() -> str:
     )
 
 
+def _centre(column: int, boxes: int) -> float:
+    """Where a box of a floor stands: two stand close together, more have the whole width."""
+    gap = BOX_WIDTH + 30 if boxes <= 2 else WIDTH / boxes
+    return WIDTH / 2 + gap * (column - (boxes - 1) / 2)
+
+
 def _arrow(source: tuple[float, float], target: tuple[float, float]) -> str:
-    """From a box's lower edge to another's upper edge, at the points that lie towards each other."""
+    """From a box's lower edge to another's upper edge. It falls straight until it is one floor above its target."""
     (x1, y1), (x2, y2) = source, target
     shift = max(-1.0, min(1.0, (x2 - x1) / BOX_WIDTH)) * 0.4 * BOX_WIDTH
-    return (
-        f'<line x1="{x1 + shift:.0f}" y1="{y1 + BOX_HEIGHT:.0f}" x2="{x2 - shift:.0f}" y2="{y2:.0f}" stroke="#567" '
-        'stroke-width="1.5" marker-end="url(#head)"/>'
-    )
+    last_floor = y2 - (FLOOR_HEIGHT - BOX_HEIGHT)
+    falls = last_floor > y1 + BOX_HEIGHT
+    start = x1 if falls else x1 + shift
+    points = [(start, y1 + BOX_HEIGHT), *([(start, last_floor)] if falls else []), (x2 - shift, y2)]
+    path = " ".join(f"{x:.0f},{y:.0f}" for x, y in points)
+    return f'<polyline points="{path}" fill="none" stroke="#567" stroke-width="1.5" marker-end="url(#head)"/>'
 
 
 def _box(folder: str, x: float, y: float) -> str:

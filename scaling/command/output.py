@@ -67,7 +67,8 @@ def _total(estimates: Mapping[str, Estimate], sweep: Sweep, options: Options) ->
     total = functools.reduce(operator.add, estimates.values())
     limit = min(model.places(options.max_concurrency) for model in sweep.models.values())
     low, high = seconds(total, limit)
-    return f"in all {', '.join(figures(total))}; {minutes(low, high)} at {limit} calls at a time, a second each"
+    at_a_time = "one call" if limit == 1 else f"{limit} calls"
+    return f"in all {', '.join(figures(total))}; {minutes(low, high)} with {at_a_time} at a time and a second for each"
 
 
 def _size_notes(study: Study, waiting: Sequence[CellTask]) -> list[str]:
@@ -92,7 +93,9 @@ def _data_notes(waiting: Sequence[CellTask]) -> list[str]:
     """What must be said of the rows."""
     notes = []
     if any(task.bench.source == "sample" for task in waiting):
-        notes.append("the rows are the small samples that ship with this program: this shows the way, not a result")
+        notes.append(
+            "the rows are the small samples that ship with this program: the scores show how it works and are no result"
+        )
     for name, note in sorted({(task.cell.benchmark, task.bench.note) for task in waiting if task.bench.note}):
         notes.append(f"{name}: {note}")
     for name in sorted({task.cell.benchmark for task in waiting if task.cell.closed_book}):
