@@ -22,7 +22,7 @@ chaos: $(VENV)/ready
 	CHAOS=1 $(BIN)/python -m pytest tests/llm/test_gateway.py -k "faults or killed"
 	CHAOS=1 $(BIN)/python -m pytest tests/distributed/test_engine.py
 	CHAOS=1 $(BIN)/python -m pytest tests/test_sandbox.py
-	CHAOS=1 $(BIN)/python -m pytest tests/benchmarks/test_rooms_text.py -k every_math_row
+	CHAOS=1 $(BIN)/python -m pytest tests/benchmarks/test_math.py -k every_math_row
 	CHAOS=1 $(BIN)/python -m pytest tests/test_studies.py
 
 # All canonical solutions of HumanEval through the sandbox, from the hub or from DATA=DIR: minutes.

@@ -112,7 +112,7 @@ def _judged(gold: str, given: str) -> bool:
 
 
 def _new_judge() -> subprocess.Popen[str]:
-    """A judge that is ready. Raises CellStopped where it cannot start: an optimizer would score 0 for less."""
+    """A judge that is ready. Raises CellStopped where it cannot start, because a score of 0 would hide that."""
     # -P: this folder, which holds a package called math, must not come before the standard library.
     command = [sys.executable, "-P", str(_JUDGE)]
     judge = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -31,6 +31,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 from dspy.primitives.code_interpreter import CodeExecutionError
 from dspy.primitives.python_interpreter import PythonInterpreter
 
@@ -46,7 +47,7 @@ IMPORT_MAP = Path(__file__).parent / "import_map.json"
 INSTALL = "Type: python -m pip install -r requirements-dev.txt && python -m scaling.sandbox"
 # A sandbox for checks is replaced after this many problems, or when it keeps this much memory (a new one has 200 MB).
 PROBLEMS_A_JUDGE, JUDGE_MEGABYTES = 200, 300.0
-# These signals come from outside (Ctrl-C, a machine that shuts down): nothing in a sandbox can send one.
+# These signals come from outside (Ctrl-C, a machine that shuts down). A program can send one to itself only.
 INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Each thread keeps a judge (a sandbox belongs to one thread). Time limits are wall time: no more threads than cores.
 _threads = ThreadPoolExecutor(max_workers=max(1, min(8, os.cpu_count() or 1)), thread_name_prefix="sandbox")
@@ -77,13 +78,14 @@ class Verdict(NamedTuple):
 
 def available() -> bool:
     """Whether Deno is installed and Pyodide fetched."""
-    return _missing() is None
+    return missing() is None
 
 
 def require() -> None:
     """Raise UsageError, with what to type, unless programs can be run here."""
-    if (what := _missing()) is not None:
-        raise UsageError(f"model-written programs need a sandbox, and {what}. {INSTALL}")
+    lacking = missing()
+    if lacking is not None:
+        raise UsageError(f"model-written programs need a sandbox, and {lacking}. {INSTALL}")
 
 
 def run_checks(
@@ -123,7 +125,7 @@ def install() -> None:
     flags = ["--no-config", "--no-lock", "--node-modules-dir=none", f"--import-map={IMPORT_MAP}"]
     environment = {"DENO_TLS_CA_STORE": "system,mozilla", "DENO_NO_PACKAGE_JSON": "1"} | os.environ
     fetched = subprocess.run([command[0], "cache", *flags, _runner(command)], env=environment, check=False)
-    if fetched.returncode or _missing():
+    if fetched.returncode or missing():
         raise UsageError("Pyodide could not be fetched from the npm registry. Look at the messages above; try again.")
 
 
@@ -162,6 +164,13 @@ class _Sandbox:
     def execute(self, code: str) -> Any:
         """What the code's last line gives; raises what DSPy's interpreter raises."""
         return self.interpreter.execute(code)
+
+    def megabytes(self) -> float:
+        """Memory that the process holds now; 0 when it has ended."""
+        try:
+            return float(psutil.Process(self.process.pid).memory_info().rss) / 2**20
+        except psutil.Error:
+            return 0.0
 
     def was_interrupted(self) -> bool:
         """Whether the process has been ended from outside, or is at this moment."""
@@ -259,7 +268,7 @@ def _judge() -> _Sandbox:
     judge: _Sandbox | None = getattr(_own, "judge", None)
     if judge is not None:
         _own.problems += 1
-        fit = _own.problems <= PROBLEMS_A_JUDGE and _resident_megabytes(judge.process.pid) <= JUDGE_MEGABYTES
+        fit = _own.problems <= PROBLEMS_A_JUDGE and judge.megabytes() <= JUDGE_MEGABYTES
         if fit and judge.process.poll() is None:
             return judge
         judge.end()
@@ -279,7 +288,7 @@ def _watched(sandboxes: list[_Sandbox], seconds: float, megabytes: float) -> Ite
         while not done.wait(0.02):
             if time.monotonic() > deadline:
                 broken.append("time")
-            elif any(_resident_megabytes(sandbox.process.pid) > megabytes for sandbox in sandboxes):
+            elif any(sandbox.megabytes() > megabytes for sandbox in sandboxes):
                 broken.append("memory")
             elif any(_holds_more(sandbox.folder, DISK_MEGABYTES) for sandbox in sandboxes):
                 broken.append("disk")
@@ -309,21 +318,8 @@ def _holds_more(folder: Path, megabytes: float) -> bool:
     return False
 
 
-def _resident_megabytes(pid: int) -> float:
-    """Memory that a process holds now; 0 for one that has ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        if Path("/proc/self/status").exists():
-            return 0.0
-        asked = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        return int(asked.stdout.strip() or 0) / 1024
-    found = re.search(r"VmRSS:\s+(\d+)", status)
-    return int(found[1]) / 1024 if found else 0.0
-
-
-def _missing() -> str | None:
-    """What is not there, in words; None when programs can be run."""
+def missing() -> str | None:
+    """What a sandbox lacks here, in words; None when programs can be run."""
     command = _plain_command()
     if shutil.which(command[0]) is None:
         return "Deno is not installed"

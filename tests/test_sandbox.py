@@ -8,16 +8,18 @@ import signal
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dspy
+import psutil
 import pytest
 from dspy.primitives.python_interpreter import PythonInterpreter
 
 import run_scaling_experiment as script
 from benchmarks import humaneval
 from benchmarks.humaneval.program import examples, program_of
-from scaling import sandbox
+from scaling import sandbox, sandbox_bridge
 from scaling.sandbox import Verdict, run_checks
 from scaling.types import CellStopped, UsageError
 
@@ -130,7 +132,10 @@ HOSTILE = {
     "a wide answer": (FORGED.format(reply="'value [' + '1,' * 1900000 + '1]'"), {"error"}),
     "an answer of no kind": (FORGED.format(reply="'values 3'"), {"error"}),
     "a store on disk": (STORING, {"disk", "error", "crash"}),
-    "a signal to itself": ("import js\ndef add_one(x):\n    js.Deno.kill(js.Deno.pid, 'SIGINT')", {"error", "crash"}),
+    "a signal to itself": (
+        "import js\ndef add_one(x):\n    js.Deno.kill(js.Deno.pid, 'SIGINT')\n    while True: pass",
+        {"crash"},
+    ),
     "a flood of output": (
         "import js\ndef add_one(x):\n    while True: js.Deno.stdout.writeSync(js.Uint8Array.new(10**6))",
         {"time", "crash", "memory"},
@@ -191,6 +196,7 @@ def test_no_way_out_is_open(tmp_path: Path) -> None:
         "store of the session": "__import__('js').sessionStorage.setItem('a', 'b')",
         "cache": "__import__('js').caches.open('kept')",
         "worker": "__import__('js').Worker",
+        "signal": f"__import__('js').Deno.kill({os.getpid()}, 'SIGCONT')",
     }
     code = f"def add_one(x):\n    got = []\n    for name, way in {ways!r}.items():\n"
     code += "        try:\n            eval(way)\n            got.append(name)\n        except BaseException: pass\n"
@@ -203,7 +209,7 @@ def test_no_way_out_is_open(tmp_path: Path) -> None:
 @boxed
 def test_nothing_outlives_a_time_limit() -> None:
     assert judged("def add_one(x):\n    while x: x = 1", seconds=0.5).kind == "time"
-    assert not [one for one in sandboxes() if one not in judges()]
+    assert sandboxes() <= judges()
 
 
 @boxed
@@ -220,19 +226,19 @@ def test_a_sandbox_writes_to_a_folder_of_its_own_with_a_limit(monkeypatch: pytes
 def test_a_judge_holds_no_more_memory_after_large_answers() -> None:
     for reply in ("'value [' + '1,' * 450000 + '1]'", "'value [' + '{\"dict\":[[1,1]]},' * 50000 + '1]'"):
         assert judged(FORGED.format(reply=reply), seconds=30).kind in ("wrong", "error", "crash")
-    assert all(sandbox._resident_megabytes(judge) < 400 for judge in judges())
+    assert all(psutil.Process(judge).memory_info().rss < 400 * 2**20 for judge in judges())
 
 
 @boxed
 def test_a_judge_that_dies_of_an_answer_is_the_programs_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     # Let everything through that a program sends: what is not looked for today is still no interruption.
-    monkeypatch.setattr(sandbox.sandbox_bridge, "cleaned", lambda reply: reply)
+    monkeypatch.setattr(sandbox_bridge, "cleaned", lambda reply: reply)
     verdict = judged(FORGED.format(reply="'value ' + '[' * 5000 + ']' * 5000"), seconds=30)
     assert not verdict.passed and verdict.kind in ("crash", "wrong", "error")
 
 
 def reply(text: str) -> str:
-    return sandbox.sandbox_bridge.cleaned(text)
+    return sandbox_bridge.cleaned(text)
 
 
 @pytest.mark.parametrize(
@@ -263,37 +269,32 @@ def test_plain_answers_and_short_errors_reach_the_judge_as_they_are() -> None:
     assert len(reply("error ValueError " + "x" * 10_000)) == 600
 
 
-@slow
 @boxed
-def test_sandboxes_that_are_ended_from_outside_are_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = sandbox._loaded
-
-    def interrupted(*given: object) -> Verdict | None:
-        for one in sandboxes():
-            os.kill(one, signal.SIGINT)
-        return loaded(*given)
-
-    monkeypatch.setattr(sandbox, "_loaded", interrupted)
-    with pytest.raises(CellStopped, match="from outside"):
-        judged("def add_one(x): return x + 1  # again", seconds=30)
-
-
-@boxed
-def test_programs_see_no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_sandboxes_see_no_environment_and_end_without_a_score_when_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("GROQ_API_KEY", "a secret")
-    command = sandbox._command(tmp_path)
-    assert command[1] == "-i" and not any("secret" in part for part in command)
+    with ThreadPoolExecutor(1) as pool:
+        verdict = pool.submit(judged, "import time\ndef add_one(x): time.sleep(60)", seconds=120)
+        while not (new := sandboxes() - judges()):
+            assert not verdict.done()
+        assert "a secret" not in str([psutil.Process(process).environ() for process in new])
+        for process in sandboxes():
+            os.kill(process, signal.SIGINT)
+        with pytest.raises(CellStopped) as stopped:
+            verdict.result()
+        psutil.wait_procs(psutil.Process().children(), timeout=10)
+    assert stopped.value.status == "interrupted"
 
 
-def test_values_cross_the_bridge_as_literals() -> None:
-    names: dict = {}
-    exec(sandbox.BRIDGE, names)
-    call, judge = names["_bridge_call"], names["_bridge_judge"]
+def test_values_cross_the_bridge_as_plain_values() -> None:
+    def ask(function: Callable, args: str) -> str:
+        return sandbox_bridge.cleaned(sandbox_bridge.call(function, args))
 
     def passes(function: Callable, check: str) -> bool:
         try:
-            word = judge(lambda args: call(function, args), "f", "", f"def check(f):\n    assert {check}\n", "word")
-            return word == "word"
+            checks = f"def check(f):\n    assert {check}\n"
+            return sandbox_bridge.judge(lambda args: ask(function, args), "f", "", checks, "word") == "word"
         except (AssertionError, TypeError):
             return False
 
@@ -310,7 +311,7 @@ def test_values_cross_the_bridge_as_literals() -> None:
 def test_canonical_solutions_pass() -> None:
     rows = humaneval.load(str(REAL_ROWS))["train"]
     # Two need helpers of their prompt, one needs its prompt's imports only.
-    chosen = ["HumanEval/32", "HumanEval/38", "HumanEval/0", *(f"HumanEval/{14 * i + 10}" for i in range(9))]
+    chosen = ["HumanEval/32", "HumanEval/38", "HumanEval/0", *(f"HumanEval/{28 * i + 10}" for i in range(5))]
     for row in [row for row in rows if row["id"] in chosen]:
         gold = dspy.Example(**row)
         assert humaneval.metric(gold, dspy.Prediction(code=row["code"])) == 1.0, row["id"]
@@ -369,7 +370,7 @@ def test_no_function_is_found_where_there_is_none(answer: str) -> None:
 def test_without_a_sandbox_the_error_says_what_to_type(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(sandbox, "_missing", lambda: "Deno is not installed")
+    monkeypatch.setattr(sandbox, "missing", lambda: "Deno is not installed")
     with pytest.raises(UsageError, match="pip install .*python -m scaling.sandbox"):
         sandbox.require()
     flags = ["--benchmarks", "humaneval", "--data", "sample", "--models", "openai/scripted", "--steps", "1"]
@@ -382,16 +383,7 @@ def test_without_a_sandbox_the_error_says_what_to_type(
 
 def sandboxes() -> set[int]:
     """Processes of this one that run DSPy's sandbox."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes()
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-        except OSError:
-            continue
-        if b"runner.js" in words and int(parent) == os.getpid():
-            found.add(int(folder.name))
-    return found
+    return {child.pid for child in psutil.Process().children() if child.name() == "deno"}
 
 
 def judges() -> set[int]:

@@ -48,14 +48,14 @@ def examples(prompt: str, entry_point: str) -> list[tuple[str, str]]:
     """The docstring's own `>>>` examples of the function: (expression, value as it is written)."""
     tree = _parsed(prompt + "\n    pass\n")
     docs = [ast.get_docstring(node) or "" for node in _functions(tree) if node.name == entry_point] if tree else []
-    found = []
+    pairs = []
     for doc in docs:
         try:
             shown = doctest.DocTestParser().get_examples(doc)
         except ValueError:  # it only looks like a session
             continue
-        found += [(one.source.strip(), one.want.strip()) for one in shown if one.want and _is_expression(one.source)]
-    return found
+        pairs += [(e.source.strip(), e.want.strip()) for e in shown if e.want and _is_expression(e.source)]
+    return pairs
 
 
 def examples_check(shown: list[tuple[str, str]]) -> str:

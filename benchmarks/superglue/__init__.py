@@ -36,8 +36,8 @@ def metric(gold: dspy.Example, pred: dspy.Prediction, trace: object = None) -> f
 def failure_kind(gold: dspy.Example, pred: dspy.Prediction) -> str | None:
     """`no_label` for an answer that is none of the task's labels."""
     labels = {normalise_words(label) for label in gold.get("labels", [])}
-    known = not labels or normalise_words(str(getattr(pred, "answer", None))) in labels
-    return None if known else "no_label"
+    is_label = not labels or normalise_words(str(getattr(pred, "answer", None))) in labels
+    return None if is_label else "no_label"
 
 
 def feedback(gold: dspy.Example, pred: dspy.Prediction) -> str:

@@ -60,13 +60,13 @@ def _present(source: str, subtask: str | None) -> list[str]:
         return [subtask]
     if source in ("hub", "sample"):
         return [name for name in SUBTASKS if source == "hub" or _sample(name)]
-    found = [name for name in SUBTASKS if (Path(source) / "superglue" / name).is_dir()]
-    if not found:
+    present = [name for name in SUBTASKS if (Path(source) / "superglue" / name).is_dir()]
+    if not present:
         raise UsageError(
             f"--data {source}: there is no folder superglue/<subtask> in it, of {', '.join(SUBTASKS)}. "
             f"Give a folder that holds superglue/boolq/*.jsonl, for example, or --data sample, or --data hub."
         )
-    return found
+    return present
 
 
 def _raw(source: str, subtask: str) -> dict[str, Any]:

@@ -73,14 +73,14 @@ def templates(raw: list[dict[str, Any]]) -> list[str]:
         key = row["domain"], row["difficulty"]
         sizes[key] += 1
         by_domain[key].update(set(_words(row["question"])))
-    found = []
+    names = []
     for row in raw:
         key = row["domain"], row["difficulty"]
         limit = max(2, TEMPLATE_SHARE * sizes[key])
         kept = [word for word in _words(row["question"]) if by_domain[key][word] >= limit]
         name = " ".join(kept[:TEMPLATE_WORDS])
-        found.append("" if row["domain"] == "gsm8k" else f"{row['difficulty']} {row['domain']}: {name}")
-    return found
+        names.append("" if row["domain"] == "gsm8k" else f"{row['difficulty']} {row['domain']}: {name}")
+    return names
 
 
 def _words(question: str) -> list[str]:

@@ -110,10 +110,10 @@ def _read(path: Path) -> Any:
 
 
 def _column(frame: Any, name: str) -> str:
-    found = [column for column in frame.columns if column.casefold() == name.strip().casefold()]
-    if not found:
+    columns = [column for column in frame.columns if column.casefold() == name.strip().casefold()]
+    if not columns:
         raise ValueError(f"no column '{name.strip()}'; there are: {', '.join(frame.columns)}")
-    return found[0]
+    return columns[0]
 
 
 def _mask(frame: Any, condition: str) -> Any:

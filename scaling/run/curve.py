@@ -66,5 +66,5 @@ class Curve(BaseCallback):
 
     def incumbent_at(self, rollouts: float) -> dspy.Module | None:
         """The best program known after that many rollouts; None before the first full pass."""
-        known = [program for at, program in self.incumbents if at <= rollouts]
-        return known[-1] if known else None
+        programs = [program for at, program in self.incumbents if at <= rollouts]
+        return programs[-1] if programs else None

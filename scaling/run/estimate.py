@@ -179,9 +179,9 @@ def _likely(low: dict[str, PlannedCalls], high: dict[str, PlannedCalls]) -> dict
 def _tested(cell: Cell, deal: Splits, improves: bool) -> tuple[float, float]:
     """Runs of the core on test and check rows: (of the program as it was, of programs that the optimizer found)."""
     runs = cell.steps if PIPELINES[cell.pipeline].draws else 1  # of the core, for one answer
-    found = (1 if cell.steps == 1 else 2) if improves else 0
+    new_programs = (1 if cell.steps == 1 else 2) if improves else 0
     checked = len(deal.check) if deal.split == "test" else 0
-    return runs * (cell.test_size + checked), runs * found * cell.test_size
+    return runs * (cell.test_size + checked), runs * new_programs * cell.test_size
 
 
 def _budget(cell: Cell, deal: Splits, sizes: list[Size], guess: Guess, bytes_per_token: float) -> Budget:

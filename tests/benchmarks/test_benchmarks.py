@@ -1,9 +1,8 @@
-"""The rooms: their rows in clear words, their official scores, and deals that are the same everywhere."""
+"""The benchmarks: their rows in clear words, their official scores, and deals that are the same everywhere."""
 
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import dspy
 import pytest
@@ -12,9 +11,7 @@ from benchmarks import heartdisease, hotpotqa
 from benchmarks.heartdisease.data import in_words
 from run_scaling_experiment import BENCHMARK_CONFIG
 from scaling.data import deal, load_benchmark, shrink
-
-REAL_ROWS = Path(__file__).parents[3] / "shared" / "data"
-real = pytest.mark.skipif(not REAL_ROWS.is_dir(), reason="no real rows beside this clone")
+from tests.support.benchmarks import REAL_ROWS, real
 
 # (source, benchmark) -> first digits of the deal of run 0, of run 1, and of the test rows; the same on every machine.
 DIGESTS = {
@@ -44,7 +41,7 @@ DIGESTS = {
     ("real", "humaneval"): ("0fa19d44", "652e2595", "a5e30c76"),
     ("real", "toolqa"): ("55dba88c", "0bf59ff4", "39165433"),
 }
-# Every other room must have its digests above.
+# Every other benchmark must have its digests above.
 WITHOUT_REAL_ROWS = {"mathbench", "superglue/cb", "superglue/copa", "superglue/wic", "superglue/wsc.fixed"}
 
 
