@@ -76,7 +76,7 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
     """Everything that the records support."""
     import pandas as pd
 
-    from scaling.analysis import comparisons, findings, fit_table, loading, money, research, summary, turns
+    from scaling.analysis import comparisons, findings, fit_table, loading, money, research, summary, test_rows, turns
 
     results = loading.load(folders)
     entries = comparisons.entries_of(results)
@@ -84,7 +84,7 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
     tests, refused = comparisons.tests_frame(results, entries)
     turned = turns.turned_cells(results, entries)
     gains = turns.gains_of(results, entries, turned)
-    asked = pd.DataFrame(research.test_research(gains, value_per_correct), columns=tests.columns)
+    asked = test_rows.frame_of(research.test_research(gains, value_per_correct))
     fits = [fit_table.fits_frame(entries), fit_table.gain_fits(gains)]
     return findings.Findings(
         results=results,

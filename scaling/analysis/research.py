@@ -9,8 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -18,10 +17,12 @@ from scipy import stats as distributions
 
 from scaling.analysis.fits import Line, regression, zero_set
 from scaling.analysis.stats import SIGNIFICANCE, holm
-from scaling.analysis.test_rows import TEST_COLUMNS
+from scaling.analysis.test_rows import TestRow
 from scaling.analysis.text import plural
+from scaling.analysis.verdicts import CANNOT_TELL, CONTRADICTED, SUPPORTED
 from scaling.intervals import LEVEL
 
+SIZE_FAMILY, LEVEL_MODELS = "RQ1, RQ3", "models"
 SMALLEST_SLOPE = 0.01  # of gain a tenfold of size
 FEWEST_MODELS = 4
 ALL_ORDERS = math.factorial(8)  # up to eight models all orders are tried, above that as many at random
@@ -35,21 +36,22 @@ PROPERTIES = {
 }
 
 
-def test_research(gains: pd.DataFrame, value: float | None) -> list[dict[str, Any]]:
+def test_research(gains: pd.DataFrame, value: float | None) -> list[TestRow]:
     """Rows of summary_tests.csv for RQ1 to RQ4; RQ1 and RQ3 are one Holm family."""
     if gains.empty:
         return []
-    (one, p_slope), three = _rq1(gains), _rq3(gains)
-    tested = (one, three)
-    adjusted = holm([row["p"] if row["p"] is not None else 1.0 for row in tested])
+    (rq1, p_slope), rq3 = _rq1(gains), _rq3(gains)
+    p_rq1, p_rq3 = holm([row.p if row.p is not None else 1.0 for row in (rq1, rq3)])
     excluded, _ = holm([p_slope, 1.0])  # RQ3 has no "contradicted"
-    for row, p in zip(tested, adjusted, strict=True):
-        row["p_holm"] = p if row["p"] is not None else None
-        if row["p"] is not None and p < SIGNIFICANCE and (row is three or row["effect"] > 0):
-            row["verdict"] = "supported"
-    if excluded < SIGNIFICANCE / 2 and one["verdict"] != "supported":
-        one["verdict"] = "contradicted"
-    return [one, *_rq2(gains), three, *_rq4(gains, value)]
+    if rq1.p is not None:
+        line = rq1.effect or 0.0
+        supported = p_rq1 < SIGNIFICANCE and line > 0
+        contradicted = excluded < SIGNIFICANCE / 2 or (p_rq1 < SIGNIFICANCE and line < 0)
+        word = SUPPORTED if supported else CONTRADICTED if contradicted else CANNOT_TELL
+        rq1 = replace(rq1, p_holm=p_rq1, verdict=word)
+    if rq3.p is not None:
+        rq3 = replace(rq3, p_holm=p_rq3, verdict=SUPPORTED if p_rq3 < SIGNIFICANCE else CANNOT_TELL)
+    return [rq1, *_rq2(gains), rq3, _rq4(gains, value)]
 
 
 def size_line_of(gains: pd.DataFrame, statuses: tuple[str, ...] = ("published",)) -> tuple[pd.DataFrame, Line | None]:
@@ -87,71 +89,67 @@ def _by_model(gains: pd.DataFrame) -> pd.DataFrame:
 
 def threshold(gains: pd.DataFrame, value: float) -> tuple[str, str]:
     """(verdict, sentence) on the sizes from which correcting pays at `value` dollars a right answer (plan.txt, RQ4)."""
-    by_model, _ = size_line_of(gains)
-    by_model = by_model.dropna(subset=["extra_usd"])
+    by_model = size_line_of(gains)[0].dropna(subset=["extra_usd"])
     if len(by_model) < 3 or by_model["size"].nunique() < 3:
-        return (
-            "cannot tell",
-            f"not run: {plural(len(by_model), 'model')} of published size and known price, 3 are needed",
-        )
+        models = plural(len(by_model), "model")
+        return CANNOT_TELL, f"not run: {models} of published size and known price, 3 are needed"
     x = np.log10(by_model["size"].to_numpy(float))
     net = value * by_model["gain"].to_numpy() - by_model["extra_usd"].to_numpy(float)
     line = regression(x.tolist(), net.tolist(), (value**2 * by_model["variance"]).tolist())
     parts = zero_set(line, float(x.min()), float(x.max()))
-    said = " or ".join(f"{10**low:.3g} to {10**high:.3g} billion" for low, high in parts)
+    sizes = " or ".join(f"{10**low:.3g} to {10**high:.3g} billion" for low, high in parts)
     bounded = len(parts) == 1 and parts[0][0] > x.min() and parts[0][1] < x.max()
     if bounded and line.slope > 0:
-        return "supported", f"it pays from a size on that lies in {said} (95 %), at ${value:g} a right answer"
+        return SUPPORTED, f"it pays from a size on that lies in {sizes} (95 %), at ${value:g} a right answer"
     if not parts:
-        return (
-            "contradicted",
-            f"it {'pays' if line.intercept + line.slope * x[0] > 0 else 'does not pay'} at any measured size",
-        )
-    return "cannot tell", f"no bounded threshold (not rejected: {said})"
+        pays = "pays" if line.intercept + line.slope * x[0] > 0 else "does not pay"
+        return CONTRADICTED, f"it {pays} at any measured size"
+    return CANNOT_TELL, f"no bounded threshold (not rejected: {sizes})"
 
 
-def _rq1(gains: pd.DataFrame) -> tuple[dict[str, Any], float]:
+def _rq1(gains: pd.DataFrame) -> tuple[TestRow, float]:
     """The row, and the one-sided p of a slope of `SMALLEST_SLOPE` or more (1 where it is not run)."""
-    row = _row("RQ1, RQ3", "RQ1: Does gain grow with the model's size?", "slope of mean gain a tenfold of size")
+    row = TestRow(SIZE_FAMILY, "RQ1: Does gain grow with the model's size?", "slope of mean gain a tenfold of size",
+                  level=LEVEL_MODELS)  # fmt: skip
     by_model, line = size_line_of(gains)
     if len(by_model) < FEWEST_MODELS or line is None:
-        return row | {
-            "reason": f"not run: {plural(len(by_model), 'model')} of published size, {FEWEST_MODELS} are needed"
-        }, 1.0
+        few = f"not run: {plural(len(by_model), 'model')} of published size, {FEWEST_MODELS} are needed"
+        return replace(row, reason=few), 1.0
     lacking = sorted(set(_published(gains)["model"]) - set(by_model.index))
     note = f"left out, as they lack a task: {', '.join(lacking)}" if lacking else ""
-    return row | _of_line(line, len(by_model)) | {"note": note}, line.p_at_least(SMALLEST_SLOPE)
+    return replace(_with_line(row, line, len(by_model)), note=note), line.p_at_least(SMALLEST_SLOPE)
 
 
 def _published(gains: pd.DataFrame) -> pd.DataFrame:
     return gains[(gains["status"] == "published") & gains["size"].notna()]
 
 
-def _rq2(gains: pd.DataFrame) -> list[dict[str, Any]]:
+def _rq2(gains: pd.DataFrame) -> list[TestRow]:
     """Spearman's rank correlations of gain with properties of the models, Holm over properties."""
     by_model = _by_model(gains)
     rows = [_property_row(by_model, name) for name in PROPERTIES]
-    told = [row for row in rows if row["p"] is not None]
-    for row, p in zip(told, holm([row["p"] for row in told]), strict=True):
-        row["p_holm"] = p
-        if p < SIGNIFICANCE:
-            row["verdict"] = "rises" if row["effect"] > 0 else "falls"
-    return rows
+    adjusted = iter(holm([row.p for row in rows if row.p is not None]))
+    return [row if row.p is None else _with_direction(row, next(adjusted)) for row in rows]
 
 
-def _property_row(by_model: pd.DataFrame, name: str) -> dict[str, Any]:
-    row = _row("RQ2 (exploratory)", "RQ2: Which properties go with gain?", f"Spearman with {name}")
+def _with_direction(row: TestRow, p_holm: float) -> TestRow:
+    rises = "rises" if (row.effect or 0.0) > 0 else "falls"
+    return replace(row, p_holm=p_holm, verdict=rises if p_holm < SIGNIFICANCE else CANNOT_TELL)
+
+
+def _property_row(by_model: pd.DataFrame, name: str) -> TestRow:
+    row = TestRow("RQ2 (exploratory)", "RQ2: Which properties go with gain?", f"Spearman with {name}",
+                  level=LEVEL_MODELS)  # fmt: skip
     columns = PROPERTIES[name]
     having = by_model[list({column for pair in columns for column in pair})].astype(float).dropna()
     if name == FIRST_TURN and having.empty:
-        return row | {"reason": "not run: one run, and its first turn shares its noise with its gain"}
+        return replace(row, reason="not run: one run, and its first turn shares its noise with its gain")
     if len(having) < FEWEST_MODELS:
-        return row | {"reason": f"not run: {plural(len(having), 'model')} with it, {FEWEST_MODELS} are needed"}
+        return replace(row, reason=f"not run: {plural(len(having), 'model')} with it, {FEWEST_MODELS} are needed")
     if min(having[prop].nunique() for _, prop in columns) < 2:
-        return row | {"reason": "not run: it is the same for all models"}
+        return replace(row, reason="not run: it is the same for all models")
     rho, p = correlation([(having[gain].to_numpy(), having[prop].to_numpy()) for gain, prop in columns])
-    note = "models of one family are not independent"
-    return row | {"effect": rho, "p": p, "n": len(having), "note": note}
+    return replace(row, effect=rho, p=p, n=len(having), note="models of one family are not independent")
 
 
 def correlation(halves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
@@ -187,18 +185,19 @@ def _unit_ranks(values: np.ndarray) -> np.ndarray:
     return np.asarray(centred / length if length else centred)
 
 
-def _rq3(gains: pd.DataFrame) -> dict[str, Any]:
+def _rq3(gains: pd.DataFrame) -> TestRow:
     """The pair of tasks whose slopes over size differ most; Holm over all pairs."""
-    row = _row("RQ1, RQ3", "RQ3: Does size matter more on some tasks?", "slopes of gain differences by pairs of tasks")
+    row = TestRow(SIZE_FAMILY, "RQ3: Does size matter more on some tasks?", "slopes of gain differences, by pairs",
+                  level=LEVEL_MODELS)  # fmt: skip
     slopes = _task_slopes(gains)
     if not slopes:
-        return row | {"reason": "not run: no pair of tasks has 4 models of published size"}
+        return replace(row, reason=f"not run: no pair of tasks has {FEWEST_MODELS} models of published size")
     adjusted = holm([slope.line.p for slope in slopes])
     shown = [slope.sentence for slope, p in zip(slopes, adjusted, strict=True) if p < SIGNIFICANCE]
     best = slopes[int(np.argmin(adjusted))]
     note = "; ".join(shown) or "no pair of tasks is shown to differ"
-    tested = {"p": min(adjusted), "comparison": f"{best.first} - {best.second}", "note": note}
-    return row | _of_line(best.line, best.models) | tested
+    row = replace(_with_line(row, best.line, best.models), p=min(adjusted), note=note)
+    return replace(row, comparison=f"{best.first} - {best.second}")
 
 
 @dataclass(frozen=True)
@@ -229,21 +228,17 @@ def _task_slopes(gains: pd.DataFrame) -> list[TaskSlope]:
     return slopes
 
 
-def _rq4(gains: pd.DataFrame, value: float | None) -> list[dict[str, Any]]:
-    row = _row("RQ4", "RQ4: From which size does correcting pay?", "sizes where value x gain = extra dollars")
+def _rq4(gains: pd.DataFrame, value: float | None) -> TestRow:
+    row = TestRow("RQ4", "RQ4: From which size does correcting pay?", "sizes where value x gain = extra dollars",
+                  level=LEVEL_MODELS)  # fmt: skip
     if value is None:
-        return [row | {"reason": "give --value-per-correct USD"}]
+        return replace(row, reason="give --value-per-correct USD")
     verdict, sentence = threshold(gains, value)
     votes = gains["gain"] - gains["vote_gain"]
     note = f"gain beyond the vote at equal calls: {100 * votes.mean():+.1f} points" if votes.notna().all() else ""
-    return [row | {"verdict": verdict, "reason": sentence, "note": note}]
+    return replace(row, verdict=verdict, reason=sentence, note=note)
 
 
-def _row(family: str, question: str, comparison: str) -> dict[str, Any]:
-    named = {"family": family, "question": question, "comparison": comparison, "verdict": "cannot tell"}
-    return dict.fromkeys(TEST_COLUMNS) | named | {"level": "models"}
-
-
-def _of_line(line: Line, models: int) -> dict[str, Any]:
+def _with_line(row: TestRow, line: Line, models: int) -> TestRow:
     low, high = line.slope_interval
-    return {"effect": line.slope, "ci_low": low, "ci_high": high, "p": line.p, "n": models}
+    return replace(row, effect=line.slope, ci_low=low, ci_high=high, p=line.p, n=models)

@@ -13,6 +13,8 @@ from scaling.analysis.comparisons import Entry
 from scaling.analysis.money import mean_of, usd_per_answer
 from scaling.analysis.results import SHARED, SHARED_IN_BENCHMARK, Results
 from scaling.analysis.stats import (
+    THIS_OPTIMIZER,
+    THIS_PROGRAM,
     Estimate,
     RunVariance,
     adoption_p,
@@ -191,7 +193,7 @@ def _facts(results: Results, entry: Entry, between: Mapping[str, RunVariance]) -
         runs=len(entry.keys),
         n=len(entry.final.items),
         split=first["split"],
-        level="this program" if len(entry.keys) == 1 else "this optimizer",
+        level=THIS_PROGRAM if len(entry.keys) == 1 else THIS_OPTIMIZER,
         sample=bool(cells["sample"].astype(bool).any()),
         task_class=first["task_class"],
         status="ok",

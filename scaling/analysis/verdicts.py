@@ -9,6 +9,7 @@ from scipy import special
 from scaling.analysis.stats import SIGNIFICANCE, THIS_PROGRAM, Estimate
 
 POWER = 0.80
+MOST_RUNS = 100  # above it nobody would settle it, and few measured runs do not tell how many
 PLANNED_RUNS = 3  # of the default study: what one run is told to make first
 SUPPORTED, CONTRADICTED, CANNOT_TELL, MIXED = "supported", "contradicted", "cannot tell", "mixed"
 BETTER, WORSE, NOT_COMPARED = "better", "worse", "not compared"
@@ -74,6 +75,8 @@ def settling_size(estimate: Estimate, smallest: float, comparisons: int) -> str:
     if estimate.from_runs < 0.9 * wanted:
         return f"{_nicely(estimate.n * from_items / (wanted - estimate.from_runs))} rows x {estimate.runs} runs"
     runs = math.ceil(estimate.runs * estimate.from_runs / (0.5 * wanted))
+    if runs > MOST_RUNS:
+        return f"more than {MOST_RUNS} runs"
     return f"{runs} runs first, then {_nicely(max(estimate.n, estimate.n * from_items / (0.5 * wanted)))} rows"
 
 

@@ -113,7 +113,7 @@ def test_the_planted_exponent_is_in_its_set(folder: Path, findings: Findings) ->
 def test_gain_grows_with_size_and_pays_from_some_size_on(findings: Findings) -> None:
     gains = findings.gains
     one, *_, four = research_rows(gains, 0.001)
-    assert one["question"].startswith("RQ1") and one["verdict"] == "supported"
+    assert one.question.startswith("RQ1") and one.verdict == "supported"
     by_model, _ = size_line_of(gains)
     x = np.log10(by_model["size"])
     value = float((gains["extra_usd"] / gains["gain"]).median())  # it pays for the larger half
@@ -122,7 +122,7 @@ def test_gain_grows_with_size_and_pays_from_some_size_on(findings: Findings) -> 
     planted = np.interp(0.0, net.sort_index(), x.sort_index())
     assert any(low <= planted <= high for low, high in zero_set(line, float(x.min()), float(x.max())))
     assert threshold(gains, 1e-9) == ("contradicted", "it does not pay at any measured size")
-    assert four["question"].startswith("RQ4") and four["reason"]
+    assert four.question.startswith("RQ4") and four.reason
 
 
 def test_turns_correct_beyond_a_redraw(folder: Path) -> None:
@@ -170,18 +170,18 @@ def frame(**changes: list) -> pd.DataFrame:
 
 def test_tasks_are_told_apart_by_pairs_and_unusable_properties_are_not_run() -> None:
     rows = research_rows(frame(), None)
-    by_name = {row["comparison"]: row for row in rows}
-    assert by_name["a - b"]["verdict"] == "supported" and "more with size on a than on b" in by_name["a - b"]["note"]
-    assert "not run" in by_name["Spearman with context_length"]["reason"]  # all have the same
-    assert "not run: one run" in by_name[f"Spearman with {FIRST_TURN}"]["reason"]
-    assert by_name["Spearman with size"]["effect"] > 0.9
-    assert "--value-per-correct" in rows[-1]["reason"]
+    by_name = {row.comparison: row for row in rows}
+    assert by_name["a - b"].verdict == "supported" and "more with size on a than on b" in by_name["a - b"].note
+    assert "not run" in by_name["Spearman with context_length"].reason  # all have the same
+    assert "not run: one run" in by_name[f"Spearman with {FIRST_TURN}"].reason
+    assert by_name["Spearman with size"].effect > 0.9
+    assert "--value-per-correct" in rows[-1].reason
 
 
 def test_without_published_sizes_nothing_is_concluded() -> None:
     one, *rest = research_rows(frame(status=["assumed"] * 12), 0.05)
-    assert one["verdict"] == "cannot tell" and one["reason"].startswith("not run: 0 models")
-    assert all(row["verdict"] == "cannot tell" for row in rest if row["question"].startswith(("RQ3", "RQ4")))
+    assert one.verdict == "cannot tell" and one.reason.startswith("not run: 0 models")
+    assert all(row.verdict == "cannot tell" for row in rest if row.question.startswith(("RQ3", "RQ4")))
 
 
 def test_a_property_of_the_answers_is_not_measured_on_the_runs_of_the_gain() -> None:
@@ -192,18 +192,18 @@ def test_a_property_of_the_answers_is_not_measured_on_the_runs_of_the_gain() -> 
         "first_odd": 0.5 + noise[1], "gain_odd": 0.02 - noise[1],
     }  # fmt: skip
     columns = {name: list(values) * 2 for name, values in halves.items()}
-    row = {r["comparison"]: r for r in research_rows(frame(**columns), None)}[f"Spearman with {FIRST_TURN}"]
+    row = {r.comparison: r for r in research_rows(frame(**columns), None)}[f"Spearman with {FIRST_TURN}"]
     crossed = (
         distributions.spearmanr(-noise[0], noise[1]).statistic,
         distributions.spearmanr(-noise[1], noise[0]).statistic,
     )
-    assert row["effect"] == pytest.approx(np.mean(crossed)) and abs(row["effect"]) < 0.3 and row["p"] > 0.05
+    assert row.effect == pytest.approx(np.mean(crossed)) and abs(row.effect) < 0.3 and row.p > 0.05
 
 
 def test_a_model_that_lacks_a_task_is_in_no_mean_over_tasks() -> None:
     rows = research_rows(frame(price=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6] * 2)[:-1], None)
-    assert {row["comparison"]: row for row in rows}["Spearman with price"]["n"] == 5
-    assert rows[0]["n"] == 5 and rows[0]["note"] == "left out, as they lack a task: m5"
+    assert {row.comparison: row for row in rows}["Spearman with price"].n == 5
+    assert rows[0].n == 5 and rows[0].note == "left out, as they lack a task: m5"
 
 
 def test_contradicted_follows_holm() -> None:
@@ -211,9 +211,9 @@ def test_contradicted_follows_holm() -> None:
     gains = frame(gain=[0.0006, 0.0121, 0.0012, 0.0082, 0.0105, 0.0109] * 2, variance=[1e-9] * 12)
     _, line = size_line_of(gains)
     assert 0.0125 < line.p_at_least(0.01) < 0.025
-    assert research_rows(gains, None)[0]["verdict"] == "cannot tell"
+    assert research_rows(gains, None)[0].verdict == "cannot tell"
 
 
 def test_a_flat_gain_excludes_a_point_a_tenfold() -> None:
     flat = [0.05, 0.0501, 0.0499, 0.05, 0.0502, 0.0498] * 2
-    assert research_rows(frame(gain=flat), None)[0]["verdict"] == "contradicted"
+    assert research_rows(frame(gain=flat), None)[0].verdict == "contradicted"
