@@ -220,7 +220,7 @@ def _task_slopes(gains: pd.DataFrame) -> list[TaskSlope]:
     by_task = {str(task): part for task, part in published.groupby("benchmark")}
     slopes = []
     for first, second in itertools.combinations(sorted(by_task), 2):
-        both = by_task[first].join(by_task[second], how="inner", rsuffix="_b")
+        both = by_task[first].merge(by_task[second], left_index=True, right_index=True, suffixes=("", "_b"))
         if len(both) >= FEWEST_MODELS and both["size"].nunique() >= 3:
             variance = (both["variance"] + both["variance_b"]).tolist()
             line = regression(np.log10(both["size"]).tolist(), (both["gain"] - both["gain_b"]).tolist(), variance)

@@ -25,7 +25,7 @@ from scaling.study import SIZE_FIELDS, Study, load_study, narrow, study_names
 from scaling.types import EXIT_USAGE, CellAxes, CellSettings, UsageError
 
 MOST_TRIALS = 10_000
-NUMBER = r"[+-]?([0-9]{1,15}\.?[0-9]{0,15}|\.[0-9]{1,15})(e[+-]?[0-9]{1,3})?|[+-]?(nan|inf)"
+NUMBER = r"[+-]?([0-9]{1,15}\.?[0-9]{0,25}|\.[0-9]{1,25})(e[+-]?[0-9]{1,3})?|[+-]?(nan|inf)"
 
 Seconds = Annotated[float, pydantic.Field(ge=0.1, le=10**7, allow_inf_nan=False)]
 Url = Annotated[str, pydantic.Field(max_length=500, pattern=ADDRESS)]

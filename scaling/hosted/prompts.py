@@ -130,7 +130,7 @@ def _from_replacements(prompt: Json, stages: Sequence[Stage]) -> dict[str, Stage
     """New texts for old ones; a stage of which none speaks stays as it is."""
     changes = prompt.get("deltas") or prompt
     changes = changes.get("transformation") or changes if isinstance(changes, dict) else {}
-    replacements = changes.get("text_replacements")
+    replacements = changes.get("text_replacements") if isinstance(changes, dict) else None
     if not replacements:
         return None
     prompts = {stage.name: StagePrompt(stage.instruction) for stage in stages}
