@@ -33,6 +33,7 @@ humaneval: $(VENV)/ready
 # Ratios measured side by side in one run, kept in bench/*.md: about a quarter of an hour with nothing else running.
 bench: $(VENV)/ready
 	$(BIN)/python -m bench.gateway
+	$(BIN)/python -m bench.sweeps
 	$(BIN)/python -m bench.analysis
 	$(BIN)/python -m bench.cluster
 	$(BIN)/python -m bench.task_app

@@ -16,15 +16,19 @@ import os
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dotenv import dotenv_values
+
 import analyze_results
 from scaling.codec import RecordError, as_plain
 from scaling.record import Record
-from scaling.store import AGGREGATE, CACHE, LOG, SWEEP, read_record, record_paths
+from scaling.redact import hide_known, redact, remember, secret_variables
+from scaling.store import AGGREGATE, CACHE, LOG, PREDICTIONS, SWEEP, read_record, record_paths
+from scaling.store import PROGRAM as PROGRAM_FILE
 from scaling.study import choices_of, toml_of
 from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
 
@@ -57,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def write_package(results: Path, output: Path) -> int:
     """Write the archive; returns how many cells are in it. Raises UsageError without records, or for a key in them."""
+    variables = secret_variables({name: value or "" for name, value in dotenv_values(".env").items()} | os.environ)
+    remember(*variables.values())
     with tempfile.TemporaryDirectory() as scratch:
         stage = Path(scratch)
         count = stage_results(results, stage / "results")
@@ -67,12 +73,14 @@ def write_package(results: Path, output: Path) -> int:
         _write(stage / "HOW_TO.md", HOW_TO)
         for path in program_files():
             _write(stage / path.relative_to(ROOT), path.read_bytes())
+        _refuse_secrets(stage, variables)
         here = Path.cwd()
         os.chdir(stage)  # so that the report names its records from the archive's top
         try:
             analyze_results.analyze([Path("results")], Path("."), ["png", "pdf"])
         finally:
             os.chdir(here)
+        _refuse_secrets(stage, variables)
         _archive(stage, output)
     return count
 
@@ -92,7 +100,6 @@ def stage_results(results: Path, stage: Path) -> int:
             except (ValueError, RecursionError):  # what names this machine could not be taken out of it
                 print(f"left out: {path} is damaged", file=sys.stderr)
                 continue
-            _refuse_keys(text, path)
             _write(stage / inside, text)
     return len(records)
 
@@ -115,6 +122,7 @@ def without_places(value: Any, name: str = "") -> Any:
     if name in ("data", "source") and isinstance(value, str) and value not in ("hub", "sample"):
         return "folder"
     if isinstance(value, str) and name == "message":
+        value = redact(value)
         return " ".join(Path(word).name if word.startswith(("/", "'/", "~")) else word for word in value.split(" "))
     return value
 
@@ -146,10 +154,16 @@ def program_files() -> list[Path]:
     return sorted(p for p in found if "__pycache__" not in p.parts and not p.name.startswith(generated))
 
 
-def _refuse_keys(text: str, path: Path) -> None:
-    for name, value in os.environ.items():
-        if name.endswith(("_KEY", "_TOKEN", "_SECRET")) and len(value) >= 8 and value in text:
-            raise UsageError(f"{path} holds the value of {name}. Take it out before packing.")
+def _refuse_secrets(stage: Path, variables: Mapping[str, str]) -> None:
+    """Raise UsageError for a secret in anything that is packed: known values everywhere, look-alikes in messages."""
+    for path in sorted(p for p in stage.rglob("*") if p.is_file()):
+        text = path.read_bytes().decode("utf-8", errors="replace")
+        is_no_answer = path.suffix in (".json", ".jsonl") and path.name not in (PREDICTIONS, PROGRAM_FILE)
+        suspect = is_no_answer and path.is_relative_to(stage / "results") and redact(text) != text
+        if suspect or hide_known(text) != text:
+            names = [name for name, value in variables.items() if value in text]
+            what = f"the value of {names[0]}" if names else "what looks like a key or a password"
+            raise UsageError(f"{path.relative_to(stage)} holds {what}. Take it out of the results before packing.")
 
 
 def _write(path: Path, content: str | bytes) -> None:

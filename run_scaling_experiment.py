@@ -44,6 +44,7 @@ from scaling.llm.gateway import Gateway
 from scaling.models import find_model, load_registry
 from scaling.plan import check_count, expand
 from scaling.record import Record
+from scaling.redact import redact
 from scaling.run.estimate import Estimate
 from scaling.run.pipelines import MultiStepClassifier
 from scaling.run.progress import ProgressReporter, quiet
@@ -199,16 +200,21 @@ def main(argv: list[str] | None = None) -> int:
 
             print("\n".join(mipro_table.finish(results, records)))
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redact(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     except SweepInterrupted as error:
-        print(f"error: {error}. Settled cells are in {results}; the same command goes on.", file=sys.stderr)
+        print(
+            f"error: {redact(str(error))}. Settled cells are in {results}; the same command goes on.", file=sys.stderr
+        )
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         print(f"\ninterrupted. Settled cells are in {results}; the same command goes on.", file=sys.stderr)
         return EXIT_INTERRUPTED
     except OSError as error:
-        print(f"error: cannot write the results ({error}). Free the disk; the same command goes on.", file=sys.stderr)
+        print(
+            f"error: cannot write the results ({redact(str(error))}). Free the disk; the same command goes on.",
+            file=sys.stderr,
+        )
         return EXIT_FAILED
     return EXIT_OK if command.options.dry_run else print_end(records, results)
 

@@ -27,8 +27,10 @@ from scaling.distributed.coordinator import Coordinator
 from scaling.distributed.protocol import AttemptEnded, AttemptRequest, connected
 from scaling.distributed.worker import RemoteGateway
 from scaling.llm.cache import Cache
-from scaling.llm.gateway import Call, Gateway, Meter
+from scaling.llm.gateway import Call, Gateway
+from scaling.llm.meter import Meter
 from scaling.models import Model
+from scaling.record import Answer
 from scaling.run.runner import CellTask, Settings
 from scaling.store import RECORD, read_records, write_aggregate, write_record
 from scaling.types import digest
@@ -156,7 +158,7 @@ def coordinator_rate(folder: Path) -> list[Measure]:
 def ask_often(address: tuple[str, int], key: bytes, cell_id: str) -> tuple[float, float]:
     """In a process of its own: many calls of a made-up cell; when it began and ended."""
     model = Model(id="bench", route="openai/none", input_usd_per_million=1.0, output_usd_per_million=1.0)
-    answer = {"outputs": [{"text": "x" * 400}], "prompt_tokens": 300, "completion_tokens": 100, "list_cost_usd": 4e-4}
+    answer = Answer(outputs=["x" * 400], prompt_tokens=300, completion_tokens=100, list_cost_usd=4e-4)
 
     def ask(n: int) -> None:
         gateway.answer(Call(f"{cell_id} {n} {'0' * 48}", model, cell_id, 0, "evaluate", 2e-3, lambda: answer))
@@ -180,7 +182,7 @@ def cache_size(folder: Path) -> list[Measure]:
     for n in range(ANSWERS):
         text = " ".join(digest([n, part]) for part in range(10))
         bill = cache.open_bill("cell", "bench", "evaluate", 1e-3)
-        cache.settle_bill(bill, 1e-4, (digest(n), {"outputs": [text], "prompt_tokens": 300, "list_cost_usd": 1e-4}))
+        cache.settle_bill(bill, 1e-4, (digest(n), Answer(outputs=[text], prompt_tokens=300, list_cost_usd=1e-4)))
     wrote = time.perf_counter()
     for n in range(0, ANSWERS, 10):
         cache.get(digest(n))

@@ -1,7 +1,7 @@
-"""What the gateway of all LM calls costs and saves, measured in one run against a loopback server of fixed latency.
+"""What the gateway of all LM calls costs alone: without a program, an optimizer or a second thread.
 
-`make bench` runs it (about ten minutes) and rewrites bench/gateway.md. Absolute times depend on the machine; the
-ratios are what counts. The server stands in a process of its own, so that its work is not ours.
+`make bench` runs it (about two minutes) and rewrites bench/gateway.md. The server stands in a process of its own, so
+that its work is not ours. What a call costs in a whole sweep is in bench/sweeps.md.
 """
 
 from __future__ import annotations
@@ -25,97 +25,21 @@ import dspy
 import run_scaling_experiment as script
 from bench.results import Measure, write_results
 from scaling.llm.cache import Cache
-from scaling.llm.gateway import Gateway, Meter, make_lm
+from scaling.llm.gateway import Gateway
+from scaling.llm.lm import make_lm
+from scaling.llm.meter import Meter
 from scaling.models import Model
-from scaling.store import PLAN, read_json, read_records
-from scaling.study import Study
-from scaling.types import Cell
-from tests.support import toy
-from tests.support.server import ScriptedServer
+from scaling.store import read_records
+from scaling.testing import ScriptedServer
 
 LATENCY, PLACES = 0.5, 64
-ROWS = toy.rows(400)
-SIZES = {"train_size": 20, "val_size": 40}
-# 24 cells or more, by what bounds them: the places, the longest chain of dependent calls, or both about equally.
-SWEEPS = {
-    "bound by places": {"steps": [1, 2], "optimizers": ["gepa", "mipro", "mipro_instruct", "bootstrap"], "runs": 6,
-                        "rollout_budget": 60, "test_size": 160},
-    "bound by one chain": {"steps": [1, 3], "optimizers": ["none", "gepa"], "runs": 6,
-                           "rollout_budget": 120, "val_size": 10, "test_size": 5},
-    "close": {"steps": [1, 3], "optimizers": ["none", "gepa"], "runs": 6, "rollout_budget": 120, "test_size": 60},
-}  # fmt: skip
 
 
 def main() -> None:
-    script.BENCHMARK_CONFIG["toy"] = toy.config(
-        loader=lambda: ROWS, train_seeds=range(50), val_seeds=range(50, 150), test_seeds=range(200)
-    )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        measures = cpu_a_call(folder) + resume(folder) + memory(folder) + sweeps(folder)
+        measures = cpu_a_call(folder) + resume(folder) + memory(folder)
     write_results(Path(__file__).with_suffix(".md"), "The gateway of all LM calls", measures)
-
-
-def sweeps(folder: Path) -> list[Measure]:
-    """Wall time of sweeps of 24 and 48 cells against the ideal, and against the ways in which it is usually done."""
-    found = []
-    for name, axes in SWEEPS.items():
-        with serving(LATENCY) as (url, _):
-            wall, calls, longest = run_sweep(axes, url, folder / name, PLACES)
-        by_places, by_chain = calls * LATENCY / PLACES, LATENCY * chain_of(longest, axes, folder / name / "alone")
-        ideal = max(by_places, by_chain)
-        detail = f"{calls} calls in {wall:.0f} s; places alone {by_places:.0f} s, longest chain {by_chain:.0f} s"
-        goal = 0.90 if ideal >= 2 * min(by_places, by_chain) else None
-        found.append(Measure(f"sweep {name}: ideal / wall", ideal / wall, "", goal, operator.ge, detail))
-        if name == "bound by places":
-            ours = wall / calls
-    part = SWEEPS["bound by places"] | {"runs": 1, "steps": [2]}
-    found.append(slower("cell after cell, 16 threads each", 3, part, 16, ours, folder / "after"))
-    one = part | {"steps": [1], "optimizers": ["none"]}
-    found.append(slower("one cell and one call at a time", 40, one, 1, ours, folder / "single"))
-    return found
-
-
-def slower(what: str, goal: float, axes: dict[str, Any], places: int, ours: float, folder: Path) -> Measure:
-    """How many times longer a call takes when the cells of a part of the sweep run one after another."""
-    wall = calls = 0.0
-    with serving(LATENCY) as (url, _):
-        for optimizer in axes["optimizers"]:
-            spent, asked, _ = run_sweep(axes | {"optimizers": [optimizer]}, url, folder / optimizer, places)
-            wall, calls = wall + spent, calls + asked
-    detail = f"measured on {calls:.0f} calls in {wall:.0f} s, scaled by calls"
-    return Measure(f"{what}: times slower", wall / calls / ours, "", goal, operator.ge, detail)
-
-
-def run_sweep(axes: dict[str, Any], url: str, output: Path, places: int) -> tuple[float, int, dict[str, Any]]:
-    """(wall seconds, calls sent, the cell whose chain was planned longest) of a sweep in this process."""
-    study = Study(name="bench", benchmarks=["toy"], models=["openai/scripted"], data="sample", **SIZES | axes)
-    options = script.Options(output_dir=output, api_base=url, max_concurrency=places)
-    started = time.perf_counter()
-    records = script.run_sweep(study, options)
-    wall = time.perf_counter() - started
-    bad = [record.error for record in records if record.status != "ok"]
-    if bad:
-        raise RuntimeError(f"a cell of the benchmark failed: {bad[0]}")
-    used = [
-        part for record in records if record.usage for part in (record.usage.optimize, record.usage.evaluate) if part
-    ]
-    planned = read_json(output / PLAN)
-    longest = max(records, key=lambda record: planned[record.cell_id]["chain"][1])
-    return wall, sum(part.calls - part.cache_hits for part in used), longest.cell
-
-
-def chain_of(cell: Cell, axes: dict[str, Any], output: Path) -> int:
-    """Calls of a cell that wait for one another: run alone, the most requests of which no two overlap."""
-    alone = {"steps": [cell.steps], "optimizers": [cell.optimizer], "runs": 1, "run_list": [cell.run]}
-    with serving(LATENCY) as (url, ask):
-        run_sweep(axes | alone, url, output, places=512)
-        requests = ask("requests")
-    chain, free_from = 0, 0.0
-    for arrived, left in sorted(requests, key=lambda request: request[1]):
-        if arrived >= free_from:
-            chain, free_from = chain + 1, left
-    return chain
 
 
 def cpu_a_call(folder: Path) -> list[Measure]:
@@ -127,7 +51,16 @@ def cpu_a_call(folder: Path) -> list[Measure]:
         blocks = [(cpu_of(bare, f"bare {i}"), cpu_of(ours, f"ours {i}")) for i in range(8)]
     before, after = (statistics.median(side) for side in zip(*blocks[1:], strict=True))
     detail = f"{after:.2f} ms through the gateway, {before:.2f} ms bare"
-    return [Measure("CPU a call beyond bare DSPy", after - before, "ms", 1.0, operator.lt, detail)]
+    return [
+        Measure(
+            "the gateway alone, one thread: CPU a call less that of a bare dspy.LM",
+            after - before,
+            "ms",
+            1.0,
+            operator.lt,
+            detail,
+        )
+    ]
 
 
 def cpu_of(lm: dspy.LM, name: str, calls: int = 300) -> float:
@@ -218,7 +151,7 @@ def serve(pipe: Any, latency: float) -> None:
     def note(n: int, body: dict[str, Any]) -> None:
         requests.append((time.perf_counter() - latency, time.perf_counter()))
 
-    with ScriptedServer(latency=latency, skill=lambda body: 0.6, truth=toy.truth(), fault=note) as server:
+    with ScriptedServer(latency=latency, fault=note) as server:
         pipe.send(server.url)
         while (asked := pipe.recv()) != "stop":
             pipe.send(requests if asked == "requests" else None)

@@ -10,8 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
+from scipy.special import stdtrit
 
 Interval = tuple[float, float]
 LEVEL = 0.95
@@ -35,8 +34,7 @@ def mean_interval(scores: Sequence[float], groups: Sequence[str] | None = None) 
         # All right or all wrong, in groups: as many independent answers as groups, and no interval of one point.
         independent = len(set(groups)) if grouped else n
         right = round(sum(scores) * independent / n)
-        low, high = proportion_confint(right, independent, alpha=1 - LEVEL, method="wilson")
-        return float(low), float(high)
+        return _wilson(right, independent)
     return _t_interval(scores, groups if grouped else None, bounds=(0.0, 1.0))
 
 
@@ -65,8 +63,8 @@ def newcombe_paired(first: Sequence[float], second: Sequence[float]) -> Interval
     both, only_b = int((a & b).sum()), int((~a & b).sum())
     only_a, neither = int((a & ~b).sum()), int((~a & ~b).sum())
     p1, p2 = (both + only_a) / n, (both + only_b) / n
-    low1, high1 = proportion_confint(both + only_a, n, alpha=1 - LEVEL, method="wilson")
-    low2, high2 = proportion_confint(both + only_b, n, alpha=1 - LEVEL, method="wilson")
+    low1, high1 = _wilson(both + only_a, n)
+    low2, high2 = _wilson(both + only_b, n)
     margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
     cross = both * neither - only_a * only_b
     if cross > n / 2:
@@ -91,5 +89,13 @@ def _t_interval(values: Sequence[float], groups: Sequence[str] | None, bounds: I
     if g < 2:
         return None
     error = math.sqrt(g / (g - 1) * float((residuals**2).sum())) / len(x)
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, g - 1)) * error
+    half = float(stdtrit(g - 1, 0.5 + LEVEL / 2)) * error
     return max(bounds[0], mean - half), min(bounds[1], mean + half)
+
+
+def _wilson(successes: int, n: int) -> Interval:
+    """Wilson's score interval (1927) of a proportion."""
+    from statsmodels.stats.proportion import proportion_confint  # half a second, which no sweep starts with
+
+    low, high = proportion_confint(successes, n, alpha=1 - LEVEL, method="wilson")
+    return float(low), float(high)

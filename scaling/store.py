@@ -15,9 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from scaling.codec import BadLine, RecordError, decode, decode_lines, encode
 from scaling.pipelines import step_name
 from scaling.record import Record, Versioned
+from scaling.redact import hide_known, redact
 from scaling.types import SCHEMA_VERSION, SETTLED, Cell, UsageError
 
 T = TypeVar("T")
@@ -131,8 +134,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_record(files: CellFiles, record: Record) -> None:
-    """A cell's record, last of its files."""
-    write_object(files.record, record)
+    """A cell's record, last of its files; its error is free of secrets and control sequences, whoever worded it."""
+    error = record.error
+    if error is not None:
+        trace = error.traceback and redact(error.traceback)
+        error = replace(error, kind=redact(error.kind), message=redact(error.message), traceback=trace)
+    write_object(files.record, replace(record, error=error))
 
 
 def write_object(path: Path, value: Any) -> None:
@@ -151,12 +158,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write beside and rename."""
+    """Write UTF-8 beside and rename; a secret of this process is hidden wherever it stands."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as out:
-            out.write(data)
+            out.write(hide_known(data.decode()).encode())
         os.chmod(beside, 0o644)
         os.replace(beside, path)
     except BaseException:

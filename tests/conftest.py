@@ -12,8 +12,8 @@ import hypothesis
 import pytest
 
 import run_scaling_experiment as script
+from scaling.testing import ScriptedServer
 from tests.support import toy as toy_benchmark
-from tests.support.server import ScriptedServer
 
 # The same examples each time: a test that fails for one session fails for the next.
 hypothesis.settings.register_profile("same", max_examples=50, deadline=None, derandomize=True, database=None)

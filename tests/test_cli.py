@@ -12,8 +12,8 @@ import pytest
 
 import analyze_results
 import run_scaling_experiment as script
+from scaling.testing import ScriptedServer
 from tests.support.files import read, tree
-from tests.support.server import ScriptedServer
 
 GOOD = {
     "--benchmarks": "toy",

@@ -18,13 +18,13 @@ import package_results
 import run_scaling_experiment as script
 from scaling.plan import expand
 from scaling.study import load_study
+from scaling.testing import ScriptedServer
 from scaling.types import EXIT_OK, EXIT_USAGE, Cell
 from tests.conftest import SMALL
 from tests.support import toy
 from tests.support.damaged import content, made
 from tests.support.files import read
 from tests.support.made_up import write_cell
-from tests.support.server import ScriptedServer
 
 
 @pytest.fixture(scope="module")

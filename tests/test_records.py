@@ -16,11 +16,11 @@ import run_scaling_experiment as script
 from scaling.codec import as_plain, decode, decode_lines, encode
 from scaling.record import PredictionLine, Record, json_schema
 from scaling.store import write_aggregate
+from scaling.testing import ScriptedServer
 from scaling.types import EXIT_OK, Cell
 from tests.support import damaged
 from tests.support.files import lines, read
 from tests.support.made_up import write_cell
-from tests.support.server import ScriptedServer
 
 ROOT = Path(__file__).parent.parent
 OLD = Path(__file__).parent / "data" / "records_of_c31f031.tar.xz"

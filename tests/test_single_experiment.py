@@ -21,10 +21,10 @@ from dspy.evaluate import evaluate
 from dspy.propose import utils as proposing
 
 import run_scaling_experiment as script
+from scaling.testing import ScriptedServer
 from scaling.types import UsageError
 from tests.conftest import SMALL
 from tests.support.files import lines, read
-from tests.support.server import ScriptedServer
 
 LIBRARY_LOGGERS = ("", "dspy", "optuna", "gepa", "LiteLLM", "httpx", "distributed")
 

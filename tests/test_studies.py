@@ -17,8 +17,8 @@ from scaling.codec import as_plain
 from scaling.models import find_model, load_registry
 from scaling.store import read_records
 from scaling.study import load_study
+from scaling.testing import ScriptedServer
 from tests.support.scholar import golds_of, scholar
-from tests.support.server import ScriptedServer
 
 CHAOS = bool(os.environ.get("CHAOS"))
 REAL_ROWS = Path(__file__).parent.parent.parent / "shared" / "data"

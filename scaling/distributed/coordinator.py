@@ -38,7 +38,8 @@ from scaling.distributed.protocol import (
     ShowProgress,
 )
 from scaling.distributed.tasks import pickle_task
-from scaling.llm.gateway import Call, Gateway, Meter
+from scaling.llm.gateway import Call, Gateway
+from scaling.llm.meter import Meter
 from scaling.run.progress import ProgressReporter
 from scaling.run.runner import CellTask, Settings
 from scaling.types import Cell
@@ -250,7 +251,7 @@ class _Attempt:
             answer = self._gateway.answer(replace(call, send=lambda: self._send(number), wanted=self._wanted))
         finally:
             del self._outcomes[number]
-        self.new_answers += not answer["cache_hit"]
+        self.new_answers += not answer.cache_hit
         return answer
 
     def _send(self, number: int) -> Any:

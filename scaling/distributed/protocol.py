@@ -17,7 +17,8 @@ from typing import Any
 
 import tenacity
 
-from scaling.llm.gateway import Call, Progress
+from scaling.llm.gateway import Call
+from scaling.llm.meter import Progress
 from scaling.models import Model
 
 CONNECT_SECONDS = 20.0

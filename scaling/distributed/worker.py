@@ -35,7 +35,8 @@ from scaling.distributed.protocol import (
 from scaling.distributed.tasks import WorkerTask
 from scaling.llm import local_server
 from scaling.llm.client import ModelClients
-from scaling.llm.gateway import Call, Gateway, Meter
+from scaling.llm.gateway import Call, Gateway
+from scaling.llm.meter import Meter
 from scaling.models import Model
 from scaling.run import dspy_optimizers
 from scaling.run.progress import ProgressReporter, quiet
@@ -118,12 +119,17 @@ def ping(address: Address, key: bytes) -> None:
         pass
 
 
+# The cells of a worker share its connections to the models.
+_CLIENTS = ModelClients()
+
+
 class RemoteGateway:
     """The gateway of a cell on a worker: what a program asks of it goes to the coordinator."""
 
     def __init__(self, channel: Channel, max_concurrency: int | None):
         self.max_concurrency, self.clients = max_concurrency, _CLIENTS
         self.meter: Meter | None = None
+        self.clients = _CLIENTS
         self._channel, self._numbers = channel, itertools.count()
         self._messages: dict[int, SimpleQueue[Reply | SendNow]] = {}
         self._ending: BaseException | None = None  # what every query raises from then on

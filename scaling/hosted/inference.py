@@ -21,8 +21,9 @@ import httpx
 import pydantic
 
 from scaling.hosted.prompts import Json
-from scaling.llm.gateway import Meter
+from scaling.llm.meter import Meter
 from scaling.models import Model
+from scaling.record import CallRecord
 from scaling.types import digest
 
 CALL_SECONDS = 120.0
@@ -153,12 +154,17 @@ class InferenceLM(dspy.LM):
             cost = None
             if prompt_tokens is not None and completion_tokens is not None:
                 cost = rollout.target.model.cost(prompt_tokens, completion_tokens)
-            self.meter.add_call(
-                {"phase": self.phase, "role": self.role}
-                | {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
-                | {"list_cost_usd": cost if error is None else 0.0, "billed_cost_usd": None}
-                | {"latency_seconds": seconds, "attempts": 1, "cache_hit": False, "error": error}
+            call = CallRecord(
+                phase=self.phase,
+                role=self.role,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                list_cost_usd=cost if error is None else 0.0,
+                latency_seconds=seconds,
+                attempts=1,
+                error=error,
             )
+            self.meter.add_call(call)
 
 
 def chat_url(url: str) -> str:

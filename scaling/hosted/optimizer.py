@@ -18,6 +18,8 @@ from typing import Any
 
 import dspy
 import httpx
+import msgspec
+from msgspec import structs
 
 from scaling.budgets import plan_mipro
 from scaling.hosted.app import create_app
@@ -37,6 +39,7 @@ from scaling.hosted.settings import KEY_NAME, app_keys
 from scaling.hosted.tunnel import look_at_app, reachable, served
 from scaling.llm.adapters import make_adapter
 from scaling.models import Model
+from scaling.record import CallRecord
 from scaling.run.context import OptimizerContext, Proposals
 from scaling.store import read_json, write_json
 from scaling.types import CellStopped
@@ -320,7 +323,7 @@ def _under_cap(job: OptimizerContext, stages: list[Stage]) -> Iterator[float | N
     try:
         yield highest if gateway.cost_budget.cap is not None else None
     finally:
-        costs = [call["list_cost_usd"] for call in meter.hosted_calls]
+        costs = [call.list_cost_usd for call in meter.hosted_calls]
         spent = highest if None in costs else sum(costs)
         meter.hosted["rollouts_list_cost_usd"] = None if None in costs else spent
         gateway.cache.settle_bill(bill, spent)
@@ -336,7 +339,7 @@ def _task(job: OptimizerContext) -> Task:
 def _keep(job: OptimizerContext) -> None:
     meter = job.optimizer_lm.meter
     kept = {"cell_id": meter.cell_id, "facts": meter.hosted, "rollouts": meter.rollouts["optimize"]}
-    write_json(job.files.hosted, kept | {"calls": meter.hosted_calls})
+    write_json(job.files.hosted, kept | {"calls": [structs.asdict(call) for call in meter.hosted_calls]})
 
 
 def _kept(job: OptimizerContext) -> Json | None:
@@ -352,7 +355,7 @@ def _restore(kept: Json, job: OptimizerContext) -> None:
     meter = job.optimizer_lm.meter
     meter.hosted |= kept["facts"]
     for call in kept["calls"]:
-        meter.add_call(call)
+        meter.add_call(msgspec.convert(call, CallRecord))
     for _ in range(kept["rollouts"]):
         meter.add_rollout("optimize")
 
@@ -361,7 +364,7 @@ def _own_up(job: OptimizerContext) -> None:
     """Tokens of calls of which one did not say what it used are not known."""
     meter = job.optimizer_lm.meter
     for name in ("prompt_tokens", "completion_tokens"):
-        if any(call[name] is None and call["error"] is None for call in meter.hosted_calls):
+        if any(getattr(call, name) is None and call.error is None for call in meter.hosted_calls):
             setattr(meter.usage["optimize"], name, None)
 
 

@@ -16,7 +16,7 @@ from scaling.hosted.inference import InferenceLM, Rollout, Target, Used, chat_ur
 from scaling.hosted.prompts import Json, PromptError, read_prompt, stages_of, with_prompts
 from scaling.hosted.settings import KEY_NAME, URL_NAME
 from scaling.llm.adapters import make_adapter
-from scaling.llm.gateway import Meter
+from scaling.llm.meter import Meter
 from scaling.models import Model, load_registry
 from scaling.run.scoring import as_example, safe_metric
 from scaling.types import Benchmark, Row

@@ -9,6 +9,8 @@ from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
 from scaling.models import Model
 
+Outputs = list[dict[str, Any]]
+
 
 class ProposerMayFail:
     """An adapter for which a proposal that cannot be had or parsed is none, where MIPROv2 would end in an error.
@@ -16,9 +18,10 @@ class ProposerMayFail:
     The proposer's answer is then the instruction it was to improve. Task calls raise as ever.
     """
 
-    def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: dict[str, Any]) -> list[dict]:
+    def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: dict[str, Any]) -> Outputs:
         try:
-            return super().__call__(lm, lm_kwargs, signature, demos, inputs)
+            outputs: Outputs = super().__call__(lm, lm_kwargs, signature, demos, inputs)  # type: ignore[misc]
+            return outputs
         except (AdapterParseError, ContextWindowExceededError):
             if getattr(lm, "role", None) != "proposer":
                 raise

@@ -16,8 +16,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+import msgspec
+from msgspec import structs
+
+from scaling.record import Answer
 from scaling.types import UsageError
 
 _SCHEMA = """
@@ -55,37 +59,39 @@ class Cache:
                 f"its answers would be paid for again."
             ) from None
 
-    def get(self, key: str) -> dict[str, Any] | None:
-        """The stored answer, or None."""
+    def get(self, key: str) -> Answer | None:
+        """The stored answer, or None. Answers of earlier versions, which lack some fields, are read as well."""
         with self._lock:
             row = self._db.execute(
                 "SELECT value FROM responses WHERE key = ? AND created >= ?", (key, self._since)
             ).fetchone()
-        return json.loads(zlib.decompress(row[0])) if row else None
+        return msgspec.convert(json.loads(zlib.decompress(row[0])), Answer) if row else None
 
     def open_bill(self, cell_id: str, model: str, phase: str, highest_usd: float | None) -> int:
         """Note a request that is about to be sent, at its highest possible cost in USD; gives the bill's number."""
         with self._lock:
             values = (time.time(), cell_id, model, phase, highest_usd)
-            return self._db.execute(
+            bill = self._db.execute(
                 "INSERT INTO bills (at, cell_id, model, phase, usd, state) VALUES (?, ?, ?, ?, ?, 'open')", values
             ).lastrowid
+        assert bill is not None  # sqlite3 gives the new row's number after every INSERT
+        return bill
 
-    def settle_bill(self, bill: int, usd: float | None, answer: tuple[str, dict[str, Any]] | None = None) -> None:
+    def settle_bill(self, bill: int, usd: float | None, answer: tuple[str, Answer] | None = None) -> None:
         """What a request was really billed, in one transaction with its answer (key, value) where it has one.
 
         A bill that is never settled stays at its highest cost: nobody knows what the provider billed.
         """
         with self._lock, self._transaction():
             if answer is not None:
-                blob = zlib.compress(json.dumps(answer[1]).encode(), 1)
+                blob = zlib.compress(json.dumps(structs.asdict(answer[1])).encode(), 1)
                 self._db.execute("INSERT OR REPLACE INTO responses VALUES (?, ?, ?)", (answer[0], time.time(), blob))
             self._db.execute("UPDATE bills SET usd = ?, state = 'settled' WHERE bill = ?", (usd, bill))
 
     def spent_usd(self) -> float:
         """USD billed since the results folder began, over all sweeps in it; bills left open at their highest cost."""
         with self._lock:
-            return self._db.execute("SELECT COALESCE(SUM(usd), 0) FROM bills").fetchone()[0]
+            return float(self._db.execute("SELECT COALESCE(SUM(usd), 0) FROM bills").fetchone()[0])
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

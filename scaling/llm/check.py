@@ -12,8 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from scaling.llm.cache import Cache
-from scaling.llm.gateway import CallFailed, Gateway, Meter, make_lm
+from scaling.llm.errors import CallFailed
+from scaling.llm.gateway import Gateway
+from scaling.llm.lm import make_lm
+from scaling.llm.meter import Meter
 from scaling.models import Model
+from scaling.redact import redact
 from scaling.types import CellStopped
 
 # Whoever keeps to the limit of tokens cannot come far; the cost cap relies on it.
@@ -37,7 +41,7 @@ def print_check(models: Iterable[Model], timeout: float) -> bool:
         reasons += [f"{model.id}: {reason}"] if reason else []
     Console(soft_wrap=True, highlight=False).print(table)
     for line in reasons:
-        print(line)
+        print(redact(line))
     return not reasons
 
 
@@ -55,6 +59,6 @@ def _ask(model: Model, timeout: float) -> tuple[str | None, float | None]:
         finally:
             cache.close()
     latency, used = time.monotonic() - started, meter.total().completion_tokens
-    if used > MAX_TOKENS:
+    if used is not None and used > MAX_TOKENS:
         return f"it wrote {used} tokens where {MAX_TOKENS} were the limit, so no cost cap can hold it", latency
     return None, latency

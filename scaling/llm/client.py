@@ -36,7 +36,9 @@ class ModelClient:
     compat: Any  # how the provider spells OpenAI's fields
     capabilities: Capabilities
 
-    def send(self, lm: dspy.LM, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> tuple[list[Any], dict] | None:
+    def send(
+        self, lm: dspy.LM, prompt: Any, messages: Any, kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]] | None:
         """(outputs as `dspy.LM` gives them, the provider's usage) of one request; None where only LiteLLM can send it.
 
         Raises DSPy's LMError for whatever goes wrong on the way, as `dspy.LM` does.

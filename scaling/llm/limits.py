@@ -1,13 +1,19 @@
-"""What bounds the calls of a sweep: the places at a provider, and the cost_budget."""
+"""What bounds the calls of a sweep: how many a provider gets at a time, and what they may cost."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from scaling.types import UsageError
+
+# Of a sweep without its cells and connections: libraries, the cache, logs, the engines' own.
+FILES_OF_A_SWEEP = 64
 
 
 class ConcurrencyLimiter:
@@ -21,8 +27,8 @@ class ConcurrencyLimiter:
         self._paused_until = 0.0
 
     @contextmanager
-    def taken(self, rank: int, stopped: Callable[[], None], sleep: Callable[[float], None]) -> Iterator[None]:
-        """Hold a place while the block runs; `stopped` raises when the sweep is to end, also while waiting."""
+    def slot(self, rank: int, stopped: Callable[[], None], sleep: Callable[[float], None]) -> Iterator[None]:
+        """Hold one of the slots while the block runs; `stopped` raises when the sweep is to end, also while waiting."""
         self._wait_for_turn(rank)
         try:
             stopped()
@@ -52,6 +58,24 @@ class ConcurrencyLimiter:
                 heapq.heappop(self._queue)[2].set()
             else:
                 self._free += 1
+
+
+def allow_open_files(connections: int, cells: int) -> None:
+    """See to it that this process may hold so many connections, and a file for each cell that runs at a time.
+
+    Raises UsageError where the system does not allow as many open files.
+    """
+    needed = connections + cells + FILES_OF_A_SWEEP
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        fits = max(1, (hard - FILES_OF_A_SWEEP) // 2)
+        raise UsageError(
+            f"{connections} calls at a time for {cells} cells need {needed} open files, and this shell allows {hard}. "
+            f"Type --max-concurrency {fits}, or first: ulimit -n {needed}"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 class CostBudget:

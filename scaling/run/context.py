@@ -8,7 +8,7 @@ from typing import Any
 
 import dspy
 
-from scaling.llm.gateway import MeteredLM
+from scaling.llm.lm import MeteredLM
 from scaling.models import Model
 from scaling.record import Proposals
 from scaling.run.scoring import safe_metric

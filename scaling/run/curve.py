@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 from dspy.utils.callback import BaseCallback
 
-from scaling.llm.gateway import Meter
+from scaling.llm.meter import Meter
 from scaling.record import CurvePoint
 
 
@@ -53,7 +53,7 @@ class Curve(BaseCallback):
             CurvePoint(
                 rollouts=rollouts,
                 lm_calls=used.calls,
-                tokens=used.prompt_tokens + used.completion_tokens,
+                tokens=(used.prompt_tokens or 0) + (used.completion_tokens or 0),
                 list_cost_usd=used.list_cost_usd,
                 elapsed_seconds=time.monotonic() - self._started,
                 rows="select" if on_select else "train",

@@ -23,6 +23,7 @@ from typing import Any
 
 import dspy
 
+from scaling.redact import RedactingStream
 from scaling.run.pipelines import MultiStepClassifier
 from scaling.run.self_correction import SelfCorrection
 from scaling.run.source import source_of, source_or_none
@@ -79,7 +80,7 @@ def output_to(log: Path | None) -> Iterator[None]:
         yield
         return
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8", buffering=1) as file, dspy.context(**{LOG_SETTING: file}):
+    with log.open("a", encoding="utf-8", buffering=1) as file, dspy.context(**{LOG_SETTING: RedactingStream(file)}):
         yield
 
 

@@ -20,7 +20,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from scaling.llm.gateway import Gateway, Meter
+from scaling.llm.gateway import Gateway
+from scaling.llm.meter import Meter
+from scaling.redact import RedactingStream, redact
 from scaling.run.estimate import Estimate
 from scaling.run.time_left import TimeLeft
 from scaling.store import SWEEP, write_json
@@ -106,7 +108,7 @@ class ProgressReporter:
 
     def say(self, text: str) -> None:
         """A line that stays, above the live table where there is one."""
-        (self._live.console if self._live else self._console).print(text, markup=False)
+        (self._live.console if self._live else self._console).print(redact(text), markup=False)
 
     def snapshot(self) -> dict[str, Any]:
         """The state as plain data: what sweep.json holds."""
@@ -184,7 +186,8 @@ def quiet(log_file: Path) -> Iterator[TextIO]:
     """
     screen = sys.stdout
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    with log_file.open("a", encoding="utf-8", buffering=1) as log:
+    with log_file.open("a", encoding="utf-8", buffering=1) as file:
+        log = RedactingStream(file)
         handler = logging.StreamHandler(log)
         changed = [logging.getLogger(name) for name in LOGGERS]
         before = [(logger, logger.handlers[:], logger.propagate) for logger in changed]

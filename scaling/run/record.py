@@ -9,12 +9,12 @@ import subprocess
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from scaling.intervals import mean_interval, paired_interval
-from scaling.llm.gateway import Meter
+from scaling.llm.meter import Meter
 from scaling.record import (
     CurvePoint,
     DataFacts,
@@ -93,9 +93,8 @@ def failed_record(task: CellTask, error: Exception) -> Record:
 
 def add_usage(record: Record, meter: Meter, elapsed_seconds: float) -> None:
     """What the cell used until it ended, however it ended."""
-    sums = {phase: Usage(**asdict(usage)) for phase, usage in meter.usage.items()}
-    record.usage = PhaseUsage(sums.get("optimize", Usage()), sums.get("evaluate", Usage()))
-    record.proposal_usage = Usage(**asdict(meter.proposals)) if meter.hosted is None else None
+    record.usage = PhaseUsage(meter.usage.get("optimize", Usage()), meter.usage.get("evaluate", Usage()))
+    record.proposal_usage = meter.proposals if meter.hosted is None else None
     record.hosted = HostedJob(**meter.hosted) if meter.hosted is not None else None
     record.rollouts_used = meter.rollouts["optimize"]
     record.elapsed_seconds = round(elapsed_seconds, 3)

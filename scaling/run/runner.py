@@ -17,7 +17,10 @@ from msgspec.structs import replace
 
 from scaling.codec import check_readable
 from scaling.llm.adapters import make_adapter
-from scaling.llm.gateway import Gateway, Meter, MeteredLM, make_lm
+from scaling.llm.gateway import Gateway
+from scaling.llm.limits import allow_open_files
+from scaling.llm.lm import MeteredLM, make_lm
+from scaling.llm.meter import Meter
 from scaling.optimizers import OPTIMIZERS, is_hosted
 from scaling.record import CurvePoint, Failure, LearningCurve, PredictionLine, Record
 from scaling.run import dspy_optimizers
@@ -49,6 +52,8 @@ def run_cells(
     """
     places = max((task.model.places(gateway.max_concurrency) for task in tasks), default=1)
     together = max(1, min(len(tasks), places, MAX_CELLS_TOGETHER))
+    by_provider = {task.model.provider: task.model.places(gateway.max_concurrency) for task in tasks}
+    allow_open_files(sum(by_provider.values()), together)
     records: list[Record] = []
     rebuild = aggregating(results)
     dspy_optimizers.prepare()

@@ -9,8 +9,9 @@ from typing import Any
 
 import dspy
 
-from scaling.llm.gateway import CallFailed, variant
-from scaling.record import TOKEN_KINDS, PredictionLine
+from scaling.llm.errors import CallFailed
+from scaling.llm.lm import variant
+from scaling.record import TOKEN_KINDS, CallRecord, PredictionLine
 from scaling.types import Benchmark, CellStopped, Metric, Row
 
 TOLERANCE = 1e-9  # beyond 0 and 1, where a metric's sums were rounded
@@ -64,7 +65,7 @@ def safe_metric(bench: Benchmark, gold: dspy.Example, pred: Any, metric: Metric 
 
 
 def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench: Benchmark) -> PredictionLine:
-    calls: list[dict[str, Any]] = []
+    calls: list[CallRecord] = []
     line = PredictionLine(
         program=name, id=example["id"], group=example["group"], gold=_outputs(example, bench), notes={},
         extra_scores=dict.fromkeys(bench.extra_metrics),
@@ -77,10 +78,10 @@ def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench
     else:
         _score_prediction(line, prediction, example, bench)
     line.calls = len(calls)
-    line.tokens = sum((call["prompt_tokens"] or 0) + (call["completion_tokens"] or 0) for call in calls)
+    line.tokens = sum((call.prompt_tokens or 0) + (call.completion_tokens or 0) for call in calls)
     for name in (*TOKEN_KINDS, "list_cost_usd"):
         setattr(line, name, _total(calls, name))
-    line.latency_seconds = sum(call["latency_seconds"] or 0.0 for call in calls)
+    line.latency_seconds = sum(call.latency_seconds or 0.0 for call in calls)
     return line
 
 
@@ -104,9 +105,9 @@ def _score_prediction(
     line.tool_calls = prediction.get("tool_calls")
 
 
-def _total(calls: list[dict[str, Any]], name: str) -> float | None:
+def _total(calls: list[CallRecord], name: str) -> float | None:
     """The sum of a number over an example's calls; None where a call does not know it."""
-    known = [value for call in calls if (value := call.get(name)) is not None]
+    known = [value for call in calls if (value := getattr(call, name)) is not None]
     return round(sum(known), 12) if len(known) == len(calls) else None
 
 

@@ -16,7 +16,7 @@ from dspy.teleprompt.bootstrap_trace import FailedPrediction
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
 from scaling.budgets import MAX_TOOL_TURNS
-from scaling.llm.gateway import variant
+from scaling.llm.lm import variant
 
 # How much of a tool's result is kept in the record.
 SHORT_RESULT = 200

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from scaling.llm.gateway import Meter
+from scaling.llm.meter import Meter
 from scaling.run.estimate import KINDS, Estimate, PlannedCalls
 from scaling.types import Cell
 

@@ -19,11 +19,11 @@ import analyze_results
 import run_scaling_experiment as script
 from scaling.analysis.learning_figures import learning_curves, learning_lines
 from scaling.analysis.summary import recommended
+from scaling.testing import ScriptedServer
 from scaling.types import EXIT_OK, EXIT_USAGE
 from tests.conftest import SMALL
 from tests.support import toy
 from tests.support.files import read
-from tests.support.server import ScriptedServer
 
 
 @pytest.fixture(scope="module")

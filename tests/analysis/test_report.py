@@ -19,10 +19,10 @@ from statsmodels.stats.proportion import proportion_confint
 import analyze_results
 import run_scaling_experiment as script
 from scaling.intervals import newcombe_paired
+from scaling.testing import ScriptedServer
 from tests.conftest import SMALL
 from tests.support import toy
 from tests.support.files import lines, read
-from tests.support.server import ScriptedServer
 from tests.support.sweeps import MODELS
 
 CELLS = [("none", 1), ("gepa", 1), ("gepa", 2), ("mipro", 1), ("mipro", 2)]

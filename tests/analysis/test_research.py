@@ -19,8 +19,8 @@ from scaling.analysis.fits import power_law, regression, zero_set
 from scaling.analysis.research import FIRST_TURN, size_line_of, spearman, threshold
 from scaling.analysis.research import test_research as research_rows
 from scaling.analysis.turn_figures import gain_against_size, turn_curves
+from scaling.testing import Body, ScriptedServer, whole_prompt
 from tests.support import toy
-from tests.support.server import Body, ScriptedServer, whole_prompt
 
 SIZES = {"s0": 0.5, "s1": 2.0, "s2": 9.0, "s3": 40.0, "s5": 180.0}
 AMPLITUDE, ALPHA = 0.05, 0.35

@@ -12,9 +12,9 @@ import analyze_results
 import run_scaling_experiment as script
 from scaling.analysis.self_correction import correction, labels
 from scaling.analysis.sentences import notes_of, recommendations
+from scaling.testing import Body, ScriptedServer, last_user_message, whole_prompt
 from simulations.data import arms
 from tests.support.files import lines, read
-from tests.support.server import Body, ScriptedServer, last_user_message, whole_prompt
 from tests.support.toy import rows
 
 NO_CHECK = {"val_size": 5}

@@ -10,9 +10,9 @@ import pytest
 import run_scaling_experiment as script
 from benchmarks import own_csv
 from scaling.data import load_benchmark, shrink
+from scaling.testing import ScriptedServer
 from tests.support.benchmarks import score
 from tests.support.files import read
-from tests.support.server import ScriptedServer
 from tests.test_cli import command, refused  # noqa: F401  (fixtures)
 
 

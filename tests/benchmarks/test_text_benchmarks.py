@@ -12,9 +12,9 @@ import pytest
 
 import run_scaling_experiment as script
 from scaling.llm import gateway as lm
+from scaling.testing import ScriptedServer
 from scaling.types import UsageError
 from tests.support.benchmarks import TEXT_BENCHMARKS, bench, sample
-from tests.support.server import ScriptedServer
 from tests.test_cli import command, refused  # noqa: F401  (fixtures)
 
 

@@ -19,10 +19,10 @@ from scaling.analysis.report import notes_of
 from scaling.budgets import MAX_TOOL_TURNS
 from scaling.data import load_benchmark
 from scaling.run.pipelines import MultiStepClassifier
+from scaling.testing import Body, ScriptedServer, last_user_message, whole_prompt
 from scaling.types import UsageError
 from tests.support import islands
 from tests.support.files import lines
-from tests.support.server import Body, ScriptedServer, last_user_message, whole_prompt
 
 REAL_ROWS = Path(__file__).parents[3] / "shared" / "data"
 real = pytest.mark.skipif(not (REAL_ROWS / "toolqa").is_dir(), reason="no real rows beside this clone")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.server import ScriptedServer
+from scaling.testing import ScriptedServer
 
 
 @pytest.fixture

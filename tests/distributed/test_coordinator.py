@@ -11,9 +11,9 @@ import pytest
 
 from scaling.distributed import worker
 from scaling.distributed.protocol import Action, PackedError, Unreachable, connected
+from scaling.testing import ScriptedServer
 from scaling.types import CellStopped
 from tests.support.coordinators import CELLS, PlayedWorker, a_coordinator, a_model, billed
-from tests.support.server import ScriptedServer
 
 
 def test_a_worker_that_is_lost_leaves_its_place_and_a_bill_at_its_highest(

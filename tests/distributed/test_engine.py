@@ -18,10 +18,10 @@ import pytest
 
 import run_scaling_experiment as script
 from scaling.distributed.coordinator import Coordinator
+from scaling.testing import ScriptedServer
 from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from tests.support.coordinators import billed
 from tests.support.files import read, tree
-from tests.support.server import ScriptedServer
 from tests.support.sweeps import ROOT, lasting, outcome, run, start, write_study
 
 Client = pytest.importorskip("distributed").Client

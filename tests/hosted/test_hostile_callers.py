@@ -24,8 +24,8 @@ from scaling.hosted.server import serving
 from scaling.llm.adapters import make_adapter
 from scaling.models import Model
 from scaling.run.pipelines import MultiStepClassifier
+from scaling.testing import ScriptedServer
 from tests.support import toy
-from tests.support.server import ScriptedServer
 
 FULL = "CHAOS" in os.environ
 KEY = {"X-API-Key": "app-key"}

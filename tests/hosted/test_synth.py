@@ -28,12 +28,12 @@ from scaling.hosted.client import SynthError
 from scaling.hosted.settings import LOCAL, HostedSettings, backend_of
 from scaling.hosted.tunnel import tunnel
 from scaling.intervals import newcombe_paired
+from scaling.testing import Body, ScriptedServer, last_user_message, whole_prompt
 from scaling.types import Cell
 from tests.conftest import SMALL
 from tests.support import toy as toy_benchmark
 from tests.support.files import lines, read, tree
 from tests.support.made_up import record_of
-from tests.support.server import Body, ScriptedServer, last_user_message, whole_prompt
 from tests.support.sweeps import MODELS, lasting
 from tests.support.synth_backend import SynthBackend
 

@@ -28,9 +28,9 @@ from scaling.hosted.server import serving
 from scaling.llm.adapters import make_adapter
 from scaling.models import Model
 from scaling.run.pipelines import MultiStepClassifier
+from scaling.testing import ScriptedServer, last_user_message, whole_prompt
 from scaling.types import Splits
 from tests.support import toy
-from tests.support.server import ScriptedServer, last_user_message, whole_prompt
 
 KEY = {"X-API-Key": "app-key"}
 MODEL = Model(id="openai/scripted", route="openai/scripted")

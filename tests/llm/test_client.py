@@ -13,9 +13,11 @@ import pytest
 from scaling.llm.adapters import make_adapter
 from scaling.llm.cache import Cache
 from scaling.llm.client import split_credentials
-from scaling.llm.gateway import Gateway, Meter, make_lm
+from scaling.llm.gateway import Gateway
+from scaling.llm.lm import make_lm
+from scaling.llm.meter import Meter
 from scaling.models import Model
-from tests.support.server import ScriptedServer
+from scaling.testing import ScriptedServer
 
 PRICED = {"input_usd_per_million": 3.0, "output_usd_per_million": 11.0}
 

@@ -15,12 +15,15 @@ import dspy
 import pytest
 
 from scaling.llm.cache import Cache
-from scaling.llm.gateway import CallFailed, Gateway, Meter, make_lm
+from scaling.llm.errors import CallFailed
+from scaling.llm.gateway import Gateway
 from scaling.llm.limits import ConcurrencyLimiter
+from scaling.llm.lm import make_lm
+from scaling.llm.meter import Meter
 from scaling.models import Model
+from scaling.testing import ScriptedServer
 from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, CellStopped
 from tests.support.files import read
-from tests.support.server import ScriptedServer
 from tests.support.sweeps import outcome, run, start, write_study
 
 # `make chaos` runs the same tests at full size: 12 cells, 20 kills.
@@ -300,7 +303,7 @@ def test_a_retry_after_holds_every_call_to_the_provider() -> None:
         raise CellStopped("interrupted", "waited long enough")
 
     for _ in range(8):  # and whoever gives up while waiting leaves the place to others
-        with pytest.raises(CellStopped), places.taken(0, lambda: None, sleep):
+        with pytest.raises(CellStopped), places.slot(0, lambda: None, sleep):
             pytest.fail("a call started in the pause")
     assert len(asked) == 8 and all(25 < seconds <= 30 for seconds in asked)
 
@@ -309,11 +312,11 @@ def test_a_place_goes_to_the_longest_chain_first() -> None:
     places, went, all_wait = ConcurrencyLimiter(1), [], threading.Event()
 
     def call(rank: int) -> None:
-        with places.taken(rank, lambda: None, lambda seconds: None):
+        with places.slot(rank, lambda: None, lambda seconds: None):
             went.append(rank)
 
     with ThreadPoolExecutor(4) as pool:
-        with places.taken(0, lambda: None, lambda seconds: None):
+        with places.slot(0, lambda: None, lambda seconds: None):
             waiting = [pool.submit(call, rank) for rank in (3, 1, 2)]
             while len(places._queue) < 3:
                 all_wait.wait(0.001)

@@ -9,8 +9,8 @@ import pytest
 
 import run_scaling_experiment as script
 from scaling.optimizers import OPTIMIZERS, is_hosted
+from scaling.testing import ScriptedServer
 from tests.support.files import read
-from tests.support.server import ScriptedServer
 from tests.support.sweeps import write_study
 
 SAMPLE = Path(__file__).parents[2] / "benchmarks" / "banking77" / "sample.jsonl"

@@ -19,10 +19,10 @@ from scaling.data import deal, load_benchmark
 from scaling.optimizers import OPTIMIZERS, hosted_names
 from scaling.run import dspy_optimizers
 from scaling.run.pipelines import MultiStepClassifier
+from scaling.testing import Body, ScriptedServer, chat_fields, json_fields, message_text, whole_prompt
 from scaling.types import Splits
 from tests.support import toy as toy_benchmark
 from tests.support.files import lines, read
-from tests.support.server import Body, ScriptedServer, chat_fields, json_fields, text, whole_prompt
 
 OPTIMIZING = ("gepa", "mipro", "mipro_instruct", "bootstrap")
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZING)
@@ -181,7 +181,7 @@ def test_a_poor_answer_is_never_shown_as_a_demo(
     shown = 0
     for body in server.requests:
         if chat_fields(body).keys() == {"label"}:
-            texts = [text(message) for message in body["messages"][1:-1]]
+            texts = [message_text(message) for message in body["messages"][1:-1]]
             for asked, answered in zip(texts[::2], texts[1::2], strict=True):
                 shown += 1
                 assert next(label for message, label in toy_benchmark.truth().items() if message in asked) in answered

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from run_scaling_experiment import MultiStepClassifier
+from scaling.testing import Body, ScriptedServer, chat_fields, last_user_message, whole_prompt
 from scaling.types import UsageError
 from tests.support.files import lines
-from tests.support.server import Body, ScriptedServer, chat_fields, last_user_message, whole_prompt
 from tests.support.toy import LABELS, Toy, rows
 
 ROLES = {

@@ -15,9 +15,9 @@ import pytest
 import run_scaling_experiment as script
 from run_scaling_experiment import MultiStepClassifier
 from scaling.data import load_benchmark
+from scaling.testing import Body, ScriptedServer, last_user_message
 from scaling.types import UsageError
 from tests.support.files import lines, read, tree
-from tests.support.server import Body, ScriptedServer, last_user_message
 from tests.support.toy import rows, truth
 
 FIELDS = [

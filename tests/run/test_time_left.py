@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 import run_scaling_experiment as script
-from scaling.llm.gateway import Meter
+from scaling.llm.meter import Meter
 from scaling.optimizers import OPTIMIZERS
+from scaling.record import CallRecord
 from scaling.run.estimate import Estimate, PlannedCalls
 from scaling.run.progress import ProgressReporter
+from scaling.testing import ScriptedServer
 from scaling.types import Cell
 from tests.support.files import lines, read
-from tests.support.server import ScriptedServer
 from tests.support.sweeps import write_study
 
 SAMPLE = Path(__file__).parents[2] / "benchmarks" / "banking77" / "sample.jsonl"
@@ -93,7 +94,7 @@ def replay(sweep: Path, results: Path) -> Iterator[tuple[float, float | None]]:
             reporter.phase(cell, "optimize" if call["phase"] == "optimize" else "test")
             seconds = seconds_of(call)
             clock.seconds += seconds
-            meter.add_call(call | {"latency_seconds": seconds})
+            meter.add_call(CallRecord(**call | {"latency_seconds": seconds}))
             yield clock.seconds, reporter.snapshot()["seconds_left"]
         reporter.end(cell, "ok", "")
 
@@ -117,7 +118,7 @@ def test_no_time_is_said_before_a_call_was_made(tmp_path: Path) -> None:
     assert reporter.snapshot()["seconds_left"] is None
     meter = Meter(cell.cell_id)
     reporter.start(cell, meter)
-    meter.add_call(CALL | {"cache_hit": True})  # replayed: that says nothing of the speed
+    meter.add_call(CallRecord(**CALL | {"cache_hit": True}))  # replayed: that says nothing of the speed
     assert reporter.snapshot()["seconds_left"] is None
 
 
@@ -132,7 +133,7 @@ def test_the_longest_chain_bounds_what_more_places_can_speed_up(tmp_path: Path) 
         meter = Meter(cell.cell_id)
         reporter.start(cell, meter)
         for _ in range(10):
-            meter.add_call(CALL)
+            meter.add_call(CallRecord(**CALL))
     clock.seconds = 1.0
     assert reporter.snapshot()["seconds_left"] == pytest.approx(45.0)
 

@@ -13,10 +13,12 @@ from scaling.distributed import worker
 from scaling.distributed.coordinator import Coordinator
 from scaling.distributed.protocol import Action, AttemptRequest, connected
 from scaling.llm.cache import Cache
-from scaling.llm.gateway import Gateway, Meter, make_lm
+from scaling.llm.gateway import Gateway
+from scaling.llm.lm import make_lm
+from scaling.llm.meter import Meter
 from scaling.models import Model
 from scaling.run.runner import Settings
-from tests.support.server import ScriptedServer
+from scaling.testing import ScriptedServer
 
 PRICED = {"input_usd_per_million": 3.0, "output_usd_per_million": 11.0, "max_output_tokens": 50}
 CELLS = ("a", "b")

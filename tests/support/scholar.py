@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tests.support.server import Body, chat_fields, fingerprint, last_user_message
+from scaling.testing import Body, chat_fields, fingerprint, last_user_message
 
 EARLIER = re.compile(r"^Answer \d+: ", re.MULTILINE)
 WRONG = "none of these 987654321"
