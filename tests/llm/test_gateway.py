@@ -6,7 +6,9 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import threading
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -347,6 +349,17 @@ def test_identical_requests_in_flight_are_sent_once(sweep_server: ScriptedServer
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: ask(lm, "the same"), range(8)))
     assert len(set(answers)) == 1 and len(sweep_server.requests) == 1
+
+
+def test_answers_that_an_earlier_version_kept_are_read(tmp_path: Path) -> None:
+    before = {"outputs": ["yes"], "prompt_tokens": 3, "completion_tokens": 1, "list_cost_usd": 2e-5,
+              "latency_seconds": 0.5}  # fmt: skip
+    cache = Cache(tmp_path / "c.sqlite")
+    with sqlite3.connect(tmp_path / "c.sqlite") as db:
+        db.execute("INSERT INTO responses VALUES ('k', 1.0, ?)", (zlib.compress(json.dumps(before).encode()),))
+    answer = cache.get("k")
+    assert {name: getattr(answer, name) for name in before} == before
+    assert (answer.cached_tokens, answer.attempts, answer.cache_hit) == (None, None, False)
 
 
 def test_runs_draws_and_rollout_ids_share_no_answer(sweep_server: ScriptedServer, gateway: Gateway) -> None:
