@@ -157,7 +157,7 @@ def run_waiting(
         caller.on_start(gateway)
         tasks = [task_at_address(task, address) for task in sweep.waiting]
         # At one call at a time no order is faster: the shortest cells go first, for something to read soon.
-        shortest_first = all(task.model.places(options.max_concurrency) == 1 for task in tasks)
+        shortest_first = all(task.model.concurrency(options.max_concurrency) == 1 for task in tasks)
         direction = 1 if shortest_first else -1
         tasks.sort(key=lambda task: (task.phase, direction * estimates[task.cell.cell_id].chain[1]))
         cells = [task.cell for task in tasks]

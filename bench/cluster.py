@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from msgspec.structs import replace
 
 import run_scaling_experiment as script
-from bench.gateway import LATENCY, PLACES, serving
+from bench.gateway import CONCURRENCY, LATENCY, serving
 from bench.results import Measure, write_results
 from scaling.command.options import LIBRARY, parse, study_of
 from scaling.command.prepare import prepare_sweep
@@ -140,7 +140,7 @@ def coordinator_rate(folder: Path) -> list[Measure]:
     """Calls a second that the coordinator lets through, of two processes whose provider answers at once."""
     cells = [SimpleNamespace(cell=SimpleNamespace(cell_id=f"cell {n}", label="")) for n in range(WORKERS)]
     cache = Cache(folder / "rate.sqlite")
-    gateway = Gateway(cache, max_cost=1e6, max_concurrency=PLACES)
+    gateway = Gateway(cache, max_cost=1e6, max_concurrency=CONCURRENCY)
     coordinator = WithoutTasks(cells, gateway, None, Settings(), "127.0.0.1")
     context = multiprocessing.get_context("spawn")
     with context.Pool(WORKERS) as pool:

@@ -32,7 +32,7 @@ from scaling.models import Model
 from scaling.store import read_records
 from scaling.testing import ScriptedServer
 
-LATENCY, PLACES = 0.5, 64
+LATENCY, CONCURRENCY = 0.5, 64
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 `make bench` runs it (about five minutes) and rewrites bench/sweeps.md. Each sweep is a process of its own, and so is
 the server. CPU is the whole process's, user and system; the share of a call leaves out what a sweep of 105 calls
-takes, which is start-up for the most part. `ideal` is calls x latency / places.
+takes, which is start-up for the most part. `ideal` is calls x latency / limit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SWEEPS = {
                  "--rollout-budget", "60"], 330),
 }  # fmt: skip
 # (latency in seconds, calls at a time, calls in all)
-LOADS = [(0.1, 64, 6000), (0.3, 64, 3000), (1.0, 64, 1500), (0.1, 256, 6000), (0.3, 256, 6000), (1.0, 256, 4000)]
+LOADS = [(0.1, 64, 5000), (0.3, 64, 2600), (1.0, 64, 1000), (0.1, 256, 4000), (0.3, 256, 4000), (1.0, 256, 3000)]
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def main() -> None:
             Measure("CPU of a sweep of 105 calls", small.cpu, "s", None, operator.lt, "the whole process"),
         ]
         for name, (_, calls_a_run) in SWEEPS.items():
-            for latency, places, calls in LOADS:
-                sweep = run(latency, places, name, max(1, calls // calls_a_run), folder / f"{name} {latency} {places}")
-                measures += rows(f"{name}, {latency} s, {places} at a time", sweep, small, latency / places)
+            for latency, limit, calls in LOADS:
+                sweep = run(latency, limit, name, max(1, calls // calls_a_run), folder / f"{name} {latency} {limit}")
+                measures += rows(f"{name}, {latency} s, {limit} at a time", sweep, small, latency / limit)
         measures.append(one_at_a_time(folder, small))
     write_results(Path(__file__).with_suffix(".md"), "Whole sweeps", measures)
 
@@ -81,12 +81,12 @@ def one_at_a_time(folder: Path, small: Sweep) -> Measure:
     )
 
 
-def run(latency: float, places: int, name: str, runs: int, output: Path) -> Sweep:
+def run(latency: float, limit: int, name: str, runs: int, output: Path) -> Sweep:
     """One command to its end."""
     with serving(latency) as (url, ask):
         command = [
             sys.executable, str(PROGRAM), "--benchmarks", "banking77", "--data", "sample", "--labels", "4",
-            "--models", "openai/scripted", "--api-base", url, "--max-concurrency", str(places), "--test-size", "16",
+            "--models", "openai/scripted", "--api-base", url, "--max-concurrency", str(limit), "--test-size", "16",
             "--runs", str(runs), "--output-dir", str(output), *SWEEPS[name][0],
         ]  # fmt: skip
         started = time.perf_counter()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench.gateway import LATENCY, PLACES, serving
+from bench.gateway import CONCURRENCY, LATENCY, serving
 from bench.results import Measure, write_results
 from scaling.data import deal, load_benchmark
 from scaling.hosted.app import create_app
@@ -46,7 +46,7 @@ def rate(steps: int) -> Measure:
         wall = callers.apply(call, (app, url, ROLLOUTS))
         bare = callers.apply(call, (None, url, ROLLOUTS * steps))
     ideal = ROLLOUTS * steps * LATENCY
-    detail = f"{PLACES * ROLLOUTS} rollouts in {wall:.1f} s; the same callers without an app: {ideal / bare:.2f}"
+    detail = f"{CONCURRENCY * ROLLOUTS} rollouts in {wall:.1f} s; the same callers without an app: {ideal / bare:.2f}"
     return Measure(f"64 rollouts at once, {steps} steps: ideal / wall", ideal / wall, "", 0.90, operator.ge, detail)
 
 
@@ -65,9 +65,9 @@ def call(app: str | None, url: str, rollouts: int) -> float:
                 raise RuntimeError(f"{answer.status} {answer.read(200)}")
             answer.read()
 
-    with ThreadPoolExecutor(PLACES) as pool:
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
         started = time.perf_counter()
-        list(pool.map(one, range(PLACES)))
+        list(pool.map(one, range(CONCURRENCY)))
         return time.perf_counter() - started
 
 

@@ -64,7 +64,7 @@ class Model:
 
     @property
     def provider(self) -> str:
-        """Calls to one provider share its places and its pauses."""
+        """Calls to one provider share its limit of concurrency and its pauses."""
         return self.api_base or self.route.split("/")[0]
 
     @property
@@ -75,7 +75,7 @@ class Model:
     def has_key(self) -> bool:
         return self.key_env is None or bool(os.environ.get(self.key_env))
 
-    def places(self, limit: int | None) -> int:
+    def concurrency(self, limit: int | None) -> int:
         """Calls at a time: the user's limit or the entry's own; the embedded model answers one by one."""
         return 1 if self.embedded else limit or self.max_concurrency
 

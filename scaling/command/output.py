@@ -65,7 +65,7 @@ def _estimate(task: CellTask) -> Estimate:
 
 def _total(estimates: Mapping[str, Estimate], sweep: Sweep, options: Options) -> str:
     total = functools.reduce(operator.add, estimates.values())
-    limit = min(model.places(options.max_concurrency) for model in sweep.models.values())
+    limit = min(model.concurrency(options.max_concurrency) for model in sweep.models.values())
     low, high = seconds(total, limit)
     at_a_time = "one call" if limit == 1 else f"{limit} calls"
     return f"in all {', '.join(figures(total))}; {minutes(low, high)} with {at_a_time} at a time and a second for each"

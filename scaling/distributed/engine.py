@@ -195,7 +195,7 @@ class WorkerSetup(WorkerPlugin):
 
 def cells_together(tasks: list[CellTask], gateway: Gateway, workers: int) -> int:
     """As many cells as a provider takes calls at a time, and in a worker no more than locally."""
-    concurrency = max(task.model.places(gateway.max_concurrency) for task in tasks)
+    concurrency = max(task.model.concurrency(gateway.max_concurrency) for task in tasks)
     return max(workers, min(len(tasks), concurrency, MAX_CELLS_TOGETHER * workers))
 
 

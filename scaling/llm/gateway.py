@@ -239,5 +239,5 @@ class Gateway:
     def _limiter_of(self, model: Model) -> ConcurrencyLimiter:
         with self._lock:
             if model.provider not in self._limiters:
-                self._limiters[model.provider] = ConcurrencyLimiter(model.places(self.max_concurrency))
+                self._limiters[model.provider] = ConcurrencyLimiter(model.concurrency(self.max_concurrency))
             return self._limiters[model.provider]

@@ -26,6 +26,12 @@ class ConcurrencyLimiter:
         self._lock = threading.Lock()
         self._paused_until = 0.0
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a slot."""
+        with self._lock:
+            return len(self._queue)
+
     @contextmanager
     def slot(self, rank: int, stopped: Callable[[], None], sleep: Callable[[float], None]) -> Iterator[None]:
         """Hold one of the slots while the block runs; `stopped` raises when the sweep is to end, also while waiting."""

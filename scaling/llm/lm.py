@@ -70,7 +70,7 @@ class MeteredLM(dspy.LM):
     @property
     def _client(self) -> ModelClient | None:
         """The model's own client; None where only LiteLLM can reach it."""
-        connections = self.spec.places(self.gateway.max_concurrency)
+        connections = self.spec.concurrency(self.gateway.max_concurrency)
         return self.gateway.clients.get(self, self.spec, self.timeout_seconds, connections)
 
     @property

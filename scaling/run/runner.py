@@ -47,12 +47,12 @@ def run_cells(
     """Run cells together in threads; returns their records in the order they ended.
 
     They share the gateway, and the calls of a cell that is earlier in `tasks` go first, so give the longest chain
-    first: a sweep is then bounded by the provider's places or by that chain, whichever takes longer.
+    first: a sweep is then bounded by the provider's concurrency or by that chain, whichever takes longer.
     Ctrl-C stops every cell at its next call; settled cells stay.
     """
-    places = max((task.model.places(gateway.max_concurrency) for task in tasks), default=1)
-    together = max(1, min(len(tasks), places, MAX_CELLS_TOGETHER))
-    by_provider = {task.model.provider: task.model.places(gateway.max_concurrency) for task in tasks}
+    concurrency = max((task.model.concurrency(gateway.max_concurrency) for task in tasks), default=1)
+    together = max(1, min(len(tasks), concurrency, MAX_CELLS_TOGETHER))
+    by_provider = {task.model.provider: task.model.concurrency(gateway.max_concurrency) for task in tasks}
     allow_open_files(sum(by_provider.values()), together)
     records: list[Record] = []
     rebuild = aggregating(results)
@@ -122,7 +122,7 @@ def _measure(
     """Optimize, open test once, and write down what came out."""
     cell = task.cell
     lm = make_lm(task.model, gateway, meter, cell.run, cell.temperature, timeout=settings.timeout)
-    threads = min(MAX_THREADS_A_CELL, task.model.places(gateway.max_concurrency))
+    threads = min(MAX_THREADS_A_CELL, task.model.concurrency(gateway.max_concurrency))
     core = make_core(cell, task.bench, make_feedback(cell, task.bench, _examples(task)))
     curve = Curve(meter, [row["id"] for row in task.splits.select], lambda points: _on_point(task, points, reporter))
     with dspy.context(lm=lm, adapter=make_adapter(task.model), callbacks=[curve]):

@@ -296,31 +296,31 @@ def test_a_full_disk_stops_the_cells_and_scores_nothing(
 
 
 def test_a_retry_after_holds_every_call_to_the_provider() -> None:
-    places = ConcurrencyLimiter(4)
-    places.pause(30.0)
+    limiter = ConcurrencyLimiter(4)
+    limiter.pause(30.0)
     asked: list[float] = []
 
     def sleep(seconds: float) -> None:
         asked.append(seconds)
         raise CellStopped("interrupted", "waited long enough")
 
-    for _ in range(8):  # and whoever gives up while waiting leaves the place to others
-        with pytest.raises(CellStopped), places.slot(0, lambda: None, sleep):
+    for _ in range(8):  # and whoever gives up while waiting leaves the slot to others
+        with pytest.raises(CellStopped), limiter.slot(0, lambda: None, sleep):
             pytest.fail("a call started in the pause")
     assert len(asked) == 8 and all(25 < seconds <= 30 for seconds in asked)
 
 
-def test_a_place_goes_to_the_longest_chain_first() -> None:
-    places, went, all_wait = ConcurrencyLimiter(1), [], threading.Event()
+def test_a_slot_goes_to_the_longest_chain_first() -> None:
+    limiter, went, all_wait = ConcurrencyLimiter(1), [], threading.Event()
 
     def call(rank: int) -> None:
-        with places.slot(rank, lambda: None, lambda seconds: None):
+        with limiter.slot(rank, lambda: None, lambda seconds: None):
             went.append(rank)
 
     with ThreadPoolExecutor(4) as pool:
-        with places.slot(0, lambda: None, lambda seconds: None):
+        with limiter.slot(0, lambda: None, lambda seconds: None):
             waiting = [pool.submit(call, rank) for rank in (3, 1, 2)]
-            while len(places._queue) < 3:
+            while limiter.waiting < 3:
                 all_wait.wait(0.001)
         for one in waiting:
             one.result()

@@ -38,11 +38,11 @@ def statuses(output: Path) -> set[str]:
     return {read(path)["status"] for path in output.rglob("results.json")}
 
 
-@pytest.mark.parametrize("places", ["32", "100"] if FULL else ["100"])
-def test_a_sweep_keeps_within_256_open_files(server: ScriptedServer, tmp_path: Path, places: str) -> None:
+@pytest.mark.parametrize("limit", ["32", "100"] if FULL else ["100"])
+def test_a_sweep_keeps_within_256_open_files(server: ScriptedServer, tmp_path: Path, limit: str) -> None:
     server.latency = 0.05  # so that calls pile up
     flags = write_study(tmp_path, server.url, [1, 2], ["gepa", "mipro"] if FULL else ["none"], 12)
-    code, said = sweep([*flags, "--max-concurrency", places], tmp_path / "out", "ulimit -n 256")
+    code, said = sweep([*flags, "--max-concurrency", limit], tmp_path / "out", "ulimit -n 256")
     assert code == EXIT_OK, said
     assert statuses(tmp_path / "out") == {"ok"}
 
