@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from scaling.analysis.stats import Arm, contrast, difference, run_variances, score_interval
+from scaling.analysis.pairs import difference
+from scaling.analysis.stats import Arm, contrast, run_variances, score_interval
 from simulations.data import BENCHMARKS, GRID, Arms, Key, Means, arms, uneven, without_rows
 from simulations.outcome import Outcome, at_least, covered
 

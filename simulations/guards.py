@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from scaling.analysis.fits import bands
+from scaling.analysis.pairs import adoption_p
 from scaling.analysis.self_correction import correction, labels
-from scaling.analysis.stats import Arm, adoption_p
+from scaling.analysis.stats import Arm
 from simulations.data import arms
 from simulations.outcome import Outcome, at_most
 

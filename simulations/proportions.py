@@ -9,7 +9,8 @@ import numpy.typing as npt
 from scipy import stats as distributions
 from statsmodels.stats.proportion import proportion_confint
 
-from scaling.analysis.stats import SIGNIFICANCE, midp_mcnemar
+from scaling.analysis.pairs import midp_mcnemar
+from scaling.analysis.stats import SIGNIFICANCE
 from scaling.intervals import newcombe_paired
 from simulations.data import arms
 from simulations.outcome import Outcome, band, share

@@ -174,19 +174,19 @@ def corrections(f: Findings) -> Table:
 
 
 def _turned(cell: TurnedCell, votes: pd.DataFrame) -> dict[str, str]:
-    fields, what = cell.entry.fields, cell.correction
+    series, what = cell.entry.series, cell.correction
     vote = votes[
-        (votes["benchmark"] == fields["benchmark"])
-        & (votes["model"] == fields["model"])
-        & (votes["optimizer"] == fields["optimizer"])
+        (votes["benchmark"] == series.benchmark)
+        & (votes["model"] == series.model)
+        & (votes["optimizer"] == series.optimizer)
         & (votes["steps"] == cell.entry.steps)
     ]
     return {
-        "benchmark": fields["benchmark"],
-        "model": fields["model"],
-        "optimizer": fields["optimizer"],
+        "benchmark": series.benchmark,
+        "model": series.model,
+        "optimizer": series.optimizer,
         "turns": str(cell.entry.steps),
-        "feedback": fields["feedback"] + (" (cheating)" if fields["feedback"] == "oracle" else ""),
+        "feedback": series.feedback + (" (cheating)" if series.feedback == "oracle" else ""),
         "score by turn": ", ".join(percent(score) for score in cell.turns.mean(axis=(0, 2))),
         "verdict": cell.label,
         "gain": percent(what.gain.effect, sign=True),

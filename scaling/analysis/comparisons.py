@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from scaling.analysis.hypotheses import Grid, Key, judge
-from scaling.analysis.results import OF_HOSTED_JOBS, SHARED, SHARED_IN_BENCHMARK, Results, name_of, series_cells
-from scaling.analysis.stats import (
-    Arm,
-    Estimate,
-    RunVariance,
-    contrast,
-    difference,
-    holm,
-    run_variances,
-    share_rows,
-)
+from scaling.analysis.pairs import difference
+from scaling.analysis.results import Results, series_cells
+from scaling.analysis.series import SHARED, SHARED_IN_BENCHMARK, SeriesKey, Terms
+from scaling.analysis.stats import Arm, Estimate, RunVariance, contrast, holm, run_variances, share_rows
 from scaling.analysis.test_rows import TestRow, frame_of, left_out_note
 from scaling.analysis.verdicts import detectable, direction, settling_size
 from scaling.intervals import mean_interval
@@ -32,12 +25,12 @@ SMALLEST_OF_INTEREST = 0.05  # of a single comparison, for the rows and runs tha
 
 @dataclass(frozen=True)
 class Entry:
-    """One series at one number of steps: its fields, its records' keys, and the arms of its programs.
+    """One series at one number of steps: its key, its records' keys, and the arms of its programs.
 
     final and base are on the same rows: one without a score in either is in neither.
     """
 
-    fields: dict
+    series: SeriesKey
     steps: int
     keys: list[str]
     final: Arm
@@ -47,11 +40,11 @@ class Entry:
 
     @property
     def name(self) -> str:
-        return self.name_without_model + (f" {self.fields['model']}" if self.several_models else "")
+        return self.name_without_model + (f" {self.series.model}" if self.several_models else "")
 
     @property
     def name_without_model(self) -> str:
-        return f"{self.fields['benchmark']} {self.steps} {self.fields['pipeline']} {self.fields['optimizer']}"
+        return f"{self.series.benchmark} {self.steps} {self.series.pipeline} {self.series.optimizer}"
 
     @property
     def changed(self) -> bool:
@@ -81,8 +74,9 @@ class Comparison:
 def entries_of(results: Results) -> list[Entry]:
     """Every series at every number of steps that has scored answers."""
     entries = []
-    several_models = results.cells["model"].nunique() > 1
-    for series, by_steps in series_cells(results).items():
+    cells = series_cells(results)
+    several_models = len({series.model for series in cells}) > 1
+    for series, by_steps in cells.items():
         for steps, keys in by_steps.items():
             final, base = results.arm(keys), results.arm(keys, "baseline")
             if final is None or base is None:
@@ -91,18 +85,22 @@ def entries_of(results: Results) -> list[Entry]:
             (_, final), (_, base) = share_rows([(1.0, final), (1.0, base)])[0]
             if not len(final.items):
                 continue
-            row = results.cells.loc[keys[0]]
-            size = None if pd.isna(row["parameters_billions"]) else float(row["parameters_billions"])
-            of_model = (size, str(row["parameters_status"]))
-            entries.append(Entry(name_of(series), steps, keys, final, base, of_model, several_models))
+            entries.append(Entry(series, steps, keys, final, base, _model_size(results, keys[0]), several_models))
     return entries
+
+
+def _model_size(results: Results, key: str) -> tuple[float | None, str]:
+    row = results.cells.loc[key].to_dict()
+    billions = row["parameters_billions"]
+    return None if pd.isna(billions) else float(billions), str(row["parameters_status"])
 
 
 def tests_frame(results: Results, entries: list[Entry]) -> tuple[pd.DataFrame, list[str]]:
     """summary_tests.csv: H1 to H4 of each model, then each exploratory table; and what was refused."""
-    rows, notes = [], []
-    for model in sorted({e.fields["model"] for e in entries if e.fields["pipeline"] == "chain"}):
-        grid, refused = grid_of(results, [e for e in entries if e.fields["model"] == model])
+    rows: list[TestRow] = []
+    notes: list[str] = []
+    for model in sorted({e.series.model for e in entries if e.series.pipeline == "chain"}):
+        grid, refused = grid_of(results, [e for e in entries if e.series.model == model])
         rows += judge(grid)
         notes += refused
     rows = rows or judge(Grid({}, {}))
@@ -117,47 +115,46 @@ def grid_of(results: Results, entries: list[Entry]) -> tuple[Grid, list[str]]:
 
     All benchmarks must share proposer, budget and the like; the cells of one benchmark its rows too.
     """
-    chain = [entry for entry in entries if entry.fields["pipeline"] == "chain"]
+    chain = [entry for entry in entries if entry.series.pipeline == "chain"]
     chain, notes = _largest(chain, SHARED, "")
     kept = []
-    for benchmark in sorted({entry.fields["benchmark"] for entry in chain}):
-        mine = [entry for entry in chain if entry.fields["benchmark"] == benchmark]
+    for benchmark in sorted({entry.series.benchmark for entry in chain}):
+        mine = [entry for entry in chain if entry.series.benchmark == benchmark]
         mine, refused = _largest(mine, SHARED_IN_BENCHMARK, f" of {benchmark}")
         notes += refused
         kept += mine
     ok = results.cells
     return Grid(
         arms=_by_key(kept, lambda entry: entry.final),
-        task_class={entry.fields["benchmark"]: ok.loc[entry.keys[0], "task_class"] for entry in kept},
+        task_class={entry.series.benchmark: str(ok.loc[entry.keys[0], "task_class"]) for entry in kept},
         vote=_by_key(_on_terms_of(kept, entries, "vote"), lambda entry: entry.final),
         early=_by_key(kept, lambda entry: results.arm(entry.keys, "at_equal_calls")),
         exact=_by_key(kept, lambda entry: results.arm(entry.keys, metric="exact_match")),
         flagged=frozenset(_key(entry) for entry in kept if ok.loc[entry.keys, "flagged"].any()),
-        model=chain[0].fields["model"] if chain[0].several_models else "",
+        model=chain[0].series.model if chain[0].several_models else "",
     ), notes
 
 
 def improvements(entries: list[Entry]) -> Iterator[Comparison]:
     """Final against its own baseline; a program equal to its baseline is no test."""
     for entry in entries:
-        if entry.fields["optimizer"] != "none" and entry.changed:
+        if entry.series.optimizer != "none" and entry.changed:
             yield Comparison(f"{entry.name}: final - baseline", (entry.base,), (entry.final,))
 
 
 def average_improvements(entries: list[Entry]) -> Iterator[Comparison]:
     """An optimizer's mean change over its cells, those that it left unchanged included, and how often it hurts."""
-    by_optimizer: dict[tuple, list[Entry]] = {}
+    by_optimizer: dict[Terms, list[Entry]] = {}
     for entry in entries:
-        if entry.fields["optimizer"] != "none":
-            kept = ("pipeline", "optimizer", *SHARED, *OF_HOSTED_JOBS)
-            by_optimizer.setdefault(tuple(str(entry.fields[name]) for name in kept), []).append(entry)
+        if entry.series.optimizer != "none":
+            by_optimizer.setdefault(entry.series.across_benchmarks, []).append(entry)
     for alike in by_optimizer.values():
-        by_benchmark = itertools.groupby(alike, key=lambda entry: entry.fields["benchmark"])  # entries are in order
+        by_benchmark = itertools.groupby(alike, key=lambda entry: entry.series.benchmark)  # entries are in order
         group = [entry for _, some in by_benchmark for entry in _largest(list(some), SHARED_IN_BENCHMARK, "")[0]]
         if len(group) > 1 and any(entry.changed for entry in group):
             first = group[0]
-            model = f" {first.fields['model']}" if first.several_models else ""
-            name = f"{first.fields['optimizer']} {first.fields['pipeline']}{model}: mean of {len(group)} changes"
+            model = f" {first.series.model}" if first.several_models else ""
+            name = f"{first.series.optimizer} {first.series.pipeline}{model}: mean of {len(group)} changes"
             bases, finals = tuple(entry.base for entry in group), tuple(entry.final for entry in group)
             yield Comparison(name, bases, finals, note=hurt_share(group))
 
@@ -180,9 +177,9 @@ def hurt_share(entries: list[Entry]) -> str:
 
 def step_changes(entries: list[Entry]) -> Iterator[Comparison]:
     """k steps against one step of the same series."""
-    by_series: dict[str, dict[int, Entry]] = {}
+    by_series: dict[SeriesKey, dict[int, Entry]] = {}
     for entry in entries:
-        by_series.setdefault(str(entry.fields), {})[entry.steps] = entry
+        by_series.setdefault(entry.series, {})[entry.steps] = entry
     for by_steps in by_series.values():
         for steps in sorted(set(by_steps) - {1}):
             if 1 in by_steps:
@@ -191,38 +188,38 @@ def step_changes(entries: list[Entry]) -> Iterator[Comparison]:
 
 def optimizer_pairs(entries: list[Entry]) -> Iterator[Comparison]:
     """All pairs of optimizers on equal terms; one family a benchmark and number of steps."""
-    by_terms: dict[tuple, list[Entry]] = {}
+    by_terms: dict[tuple[int, Terms], list[Entry]] = {}
     for entry in entries:
-        if entry.fields["optimizer"] != "none":
-            by_terms.setdefault(_terms(entry), []).append(entry)
+        if entry.series.optimizer != "none":
+            by_terms.setdefault((entry.steps, entry.series.across_optimizers), []).append(entry)
     for same in by_terms.values():
         for first, second in itertools.combinations(sorted(same, key=_optimizer_name), 2):
-            family = f"{first.fields['benchmark']}, {first.steps}"
+            family = f"{first.series.benchmark}, {first.steps}"
             name = f"{first.name} - {_optimizer_name(second)}"
             yield Comparison(name, (second.final,), (first.final,), holm=family)
 
 
 def control_pairs(entries: list[Entry]) -> Iterator[Comparison]:
     """The chain against vote and repeat at the same number of calls."""
-    chains = {_terms(entry, ("pipeline",)): entry for entry in entries if entry.fields["pipeline"] == "chain"}
+    chains = {(entry.steps, entry.series): entry for entry in entries if entry.series.pipeline == "chain"}
     for control in entries:
-        chain = chains.get(_terms(control, ("pipeline",)))
-        if chain is not None and control.fields["pipeline"] != "chain":
-            name = f"{chain.name} - {control.fields['pipeline']}"
+        chain = chains.get((control.steps, control.series.same_but(pipeline="chain")))
+        if chain is not None and control.series.pipeline != "chain":
+            name = f"{chain.name} - {control.series.pipeline}"
             yield Comparison(name, (control.final,), (chain.final,))
 
 
 def mipro_pairs(entries: list[Entry]) -> Iterator[Comparison]:
     """Hosted MIPRO against MIPROv2 without and with demos, and these two; only where a hosted one ran."""
-    hosted = [entry for entry in entries if is_hosted(entry.fields["optimizer"])]
-    local = {(entry.fields["optimizer"], _terms(entry)): entry for entry in entries}
+    hosted = [entry for entry in entries if is_hosted(entry.series.optimizer)]
+    local = {(e.series.optimizer, e.steps, e.series.across_optimizers): e for e in entries}
     for entry in hosted:
         for optimizer in ("mipro_instruct", "mipro"):
-            if other := local.get((optimizer, _terms(entry))):
-                yield Comparison(f"{entry.name} {entry.fields['synth_mode']} - {optimizer}", (other.final,),
+            if other := local.get((optimizer, entry.steps, entry.series.across_optimizers)):
+                yield Comparison(f"{entry.name} {entry.series.synth_mode} - {optimizer}", (other.final,),
                                  (entry.final,))  # fmt: skip
-    for terms in {_terms(entry): None for entry in hosted}:
-        plain, demos = local.get(("mipro_instruct", terms)), local.get(("mipro", terms))
+    for terms in dict.fromkeys((entry.steps, entry.series.across_optimizers) for entry in hosted):
+        plain, demos = local.get(("mipro_instruct", *terms)), local.get(("mipro", *terms))
         if plain and demos:
             yield Comparison(f"{demos.name} - mipro_instruct", (plain.final,), (demos.final,))
 
@@ -243,14 +240,9 @@ FAMILIES: dict[str, Callable[[list[Entry]], Iterable[Comparison]]] = {
 }
 
 
-def _terms(entry: Entry, but: tuple[str, ...] = ("optimizer", *OF_HOSTED_JOBS)) -> tuple:
-    """What an entry must share with another to be compared with it: the steps, and all fields but some."""
-    return (entry.steps, *((name, str(value)) for name, value in entry.fields.items() if name not in but))
-
-
 def _optimizer_name(entry: Entry) -> str:
-    online = " online" if entry.fields["synth_mode"] == "online" else ""
-    return f"{entry.fields['optimizer']}{online}"
+    online = " online" if entry.series.synth_mode == "online" else ""
+    return f"{entry.series.optimizer}{online}"
 
 
 def _family(family: str, comparisons: list[Comparison], pooled: Mapping[str, RunVariance]) -> list[TestRow]:
@@ -279,7 +271,7 @@ def _row(family: str, comparison: Comparison, estimate: Estimate, p_holm: float,
 
 
 def _key(entry: Entry) -> Key:
-    return entry.fields["benchmark"], entry.fields["optimizer"], entry.steps
+    return entry.series.benchmark, entry.series.optimizer, entry.steps
 
 
 def _by_key(entries: list[Entry], arm_of: Callable[[Entry], Arm | None]) -> dict[Key, Arm]:
@@ -289,32 +281,28 @@ def _by_key(entries: list[Entry], arm_of: Callable[[Entry], Arm | None]) -> dict
 
 def _on_terms_of(kept: list[Entry], entries: list[Entry], pipeline: str) -> list[Entry]:
     """Entries of another pipeline on the terms of those that are compared."""
-    terms = {(e.fields["benchmark"], *(str(e.fields[f]) for f in SHARED + SHARED_IN_BENCHMARK)) for e in kept}
-    return [
-        e for e in entries
-        if e.fields["pipeline"] == pipeline
-        and (e.fields["benchmark"], *(str(e.fields[f]) for f in SHARED + SHARED_IN_BENCHMARK)) in terms
-    ]  # fmt: skip
+    terms = {entry.series.equal_terms for entry in kept}
+    return [e for e in entries if e.series.pipeline == pipeline and e.series.equal_terms in terms]
 
 
-def _largest(entries: list[Entry], terms: list[str], where: str) -> tuple[list[Entry], list[str]]:
+def _largest(entries: list[Entry], terms: Sequence[str], where: str) -> tuple[list[Entry], list[str]]:
     """The entries that share the commonest values of `terms`, and a sentence for each other set."""
-    by_terms: dict[tuple, list[Entry]] = {}
+    by_terms: dict[Terms, list[Entry]] = {}
     for entry in entries:
-        by_terms.setdefault(tuple(str(entry.fields[f]) for f in terms), []).append(entry)
+        by_terms.setdefault(entry.series.terms(*terms), []).append(entry)
     chosen = max(by_terms, key=lambda values: len(by_terms[values]))
     refused = []
     for values, others in by_terms.items():
         if values != chosen:
             pairs = zip(terms, values, chosen, strict=True)
-            differing = [f"{f} {a[:40]} against {b[:40]}" for f, a, b in pairs if a != b]
+            differing = [f"{f} {str(a)[:40]} against {str(b)[:40]}" for f, a, b in pairs if a != b]
             refused.append(f"{_count(others)}{where} with the others: {', '.join(differing)}")
     return by_terms[chosen], refused
 
 
 def _count(entries: list[Entry]) -> str:
     """How many cells (a run each) and series these are, in words."""
-    cells, series = sum(len(entry.keys) for entry in entries), len({str(entry.fields) for entry in entries})
+    cells, series = sum(len(entry.keys) for entry in entries), len({entry.series for entry in entries})
     return f"{cells} {'cell' if cells == 1 else 'cells'} ({series} series)"
 
 
@@ -322,6 +310,6 @@ def _flagged(results: Results) -> list[str]:
     """Cells whose rollouts are too far from their budget for the comparison of optimizers."""
     cells = results.cells[results.cells["flagged"].astype(bool) & (results.cells["status"] == "ok")]
     return [
-        f"{results.name(key)} in H3: it used {100 * row['used_share']:.0f} % of its rollouts"
+        f"{results.name(str(key))} in H3: it used {100 * row['used_share']:.0f} % of its rollouts"
         for key, row in cells.iterrows()
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ import pandas as pd
 from scaling.analysis.comparisons import Entry
 from scaling.analysis.fits import Family, PowerLaw, families, family_set, log_line, power_law, shape_label, size_line
 from scaling.analysis.research import size_line_of
+from scaling.analysis.series import SeriesKey, Terms
 from scaling.analysis.stats import (
     MOST_LEFT_OUT,
     THIS_PROGRAM,
@@ -24,44 +25,65 @@ from scaling.analysis.stats import (
 )
 from scaling.analysis.verdicts import CANNOT_TELL, NOT_COMPARED
 
-COLUMNS = ["benchmark", "x", "family", "parameters", "ci_low", "ci_high", "r2", "verdict", "reason"]
 POINTS_FOR_FAMILIES = 5
+
+
+@dataclass(frozen=True)
+class FitRow:
+    """A row of summary_fits.csv: a series over `x` (steps or parameters), a family and what is said of it."""
+
+    benchmark: str
+    x: str
+    family: str | None = None
+    parameters: str | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    r2: float | None = None
+    verdict: str = ""
+    reason: str | None = None
+
+
+COLUMNS = [field.name for field in fields(FitRow)]
 
 
 def fits_frame(entries: list[Entry]) -> pd.DataFrame:
     """All fits: each series over its steps; each benchmark, steps and optimizer over three or more model sizes."""
     pooled = run_variances([entry.final for entry in entries])
-    rows: list[dict[str, Any]] = []
+    rows: list[FitRow] = []
     for by_steps in series_of(entries):
         if len(by_steps) > 1:  # at one number of steps there is nothing to fit
             rows += _over_steps(by_steps, pooled)
     for group in _by_size(entries):
         rows += _over_sizes(group, pooled)
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return _frame(rows)
 
 
 def gain_fits(gains: pd.DataFrame) -> pd.DataFrame:
     """Gain of self-correction against model size, over all tasks and by task; published sizes first."""
-    rows: list[dict[str, Any]] = []
+    rows: list[FitRow] = []
     if gains.empty:
-        return pd.DataFrame(rows, columns=COLUMNS)
-    tasks = {"all tasks": gains} | {name: part for name, part in gains.groupby("benchmark")}
+        return _frame(rows)
+    tasks = {"all tasks": gains} | {str(name): part for name, part in gains.groupby("benchmark")}
     for name, part in tasks.items():
         seen = 0
         for statuses, note in ((("published",), ""), (("published", "assumed"), "with assumed sizes: no verdict")):
             by_model, line = size_line_of(part, statuses)
             if line is not None and len(by_model) > seen:
-                values = (by_model[column].tolist() for column in ("size", "gain", "variance"))
-                rows += size_rows(f"{name}: gain by self-correction", *values, note)
+                sizes, values, variances = (by_model[column].tolist() for column in ("size", "gain", "variance"))
+                rows += size_rows(f"{name}: gain by self-correction", sizes, values, variances, note)
                 seen = len(by_model)
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return _frame(rows)
+
+
+def _frame(rows: list[FitRow]) -> pd.DataFrame:
+    return pd.DataFrame([asdict(row) for row in rows], columns=COLUMNS)
 
 
 def series_of(entries: list[Entry]) -> list[dict[int, Entry]]:
     """Series as steps -> entry."""
-    by_series: dict[str, dict[int, Entry]] = {}
+    by_series: dict[SeriesKey, dict[int, Entry]] = {}
     for entry in entries:
-        by_series.setdefault(str(entry.fields), {})[entry.steps] = entry
+        by_series.setdefault(entry.series, {})[entry.steps] = entry
     return list(by_series.values())
 
 
@@ -80,11 +102,11 @@ def fitted(by_steps: dict[int, Entry], pooled: Mapping[str, RunVariance]) -> lis
 def curves_of(entries: list[Entry], summary: pd.DataFrame) -> dict[tuple[str, str], list[Family]]:
     """(benchmark, line of the summary) -> fitted families, for the series with five points."""
     pooled = run_variances([entry.final for entry in entries])
-    lines = {str(e.fields): row["line"] for e, (_, row) in zip(entries, summary.iterrows(), strict=True)}
+    lines = {e.series: row["line"] for e, (_, row) in zip(entries, summary.iterrows(), strict=True)}
     curves = {}
     for by_steps in series_of(entries):
-        fields = next(iter(by_steps.values())).fields
-        curves[fields["benchmark"], lines[str(fields)]] = fitted(by_steps, pooled)
+        series = next(iter(by_steps.values())).series
+        curves[series.benchmark, lines[series]] = fitted(by_steps, pooled)
     return curves
 
 
@@ -94,31 +116,37 @@ def _on_shared_rows(arms: list[Arm]) -> list[Arm]:
     return [] if any(rows.share > MOST_LEFT_OUT for rows in left_out) else [arm for _, arm in shared]
 
 
-def _over_steps(by_steps: dict[int, Entry], pooled: Mapping[str, RunVariance]) -> list[dict[str, Any]]:
+def _over_steps(by_steps: dict[int, Entry], pooled: Mapping[str, RunVariance]) -> list[FitRow]:
     steps = sorted(by_steps)
     first = by_steps[steps[0]]
-    name = f"{first.fields['benchmark']} {first.fields['pipeline']} {first.fields['optimizer']} {first.fields['model']}"
-    row = dict.fromkeys(COLUMNS) | {"benchmark": name, "x": "steps"}
+    name = f"{first.series.benchmark} {first.series.pipeline} {first.series.optimizer} {first.series.model}"
+    row = FitRow(name, "steps")
     if len(steps) < 3:
-        return [row | {"verdict": "not run", "reason": f"{len(steps)} points: a shape needs 3"}]
+        return [replace(row, verdict="not run", reason=f"{len(steps)} points: a shape needs 3")]
     arms = _on_shared_rows([by_steps[k].final for k in steps])
     if not arms:
-        return [row | {"verdict": NOT_COMPARED, "reason": "more than 2 % of the rows lack a score in some cell"}]
+        return [replace(row, verdict=NOT_COMPARED, reason="more than 2 % of the rows lack a score in some cell")]
     scores = [arm.mean for arm in arms]
     intercept, slope, r2 = log_line(steps, scores)
     text = f"start {intercept:.4f}; a doubling {slope:+.4f}"
     label, reason = shape_of(dict(zip(steps, arms, strict=True)), pooled)
-    rows = [row | {"family": "shape", "verdict": label, "reason": reason}]
-    rows.append(row | {"family": "log, described", "parameters": text, "r2": r2, "verdict": "description"})
-    fits = fitted(by_steps, pooled)
-    for family in fits:
-        text = "; ".join(f"{name} {value:.4f}" for name, value in family.parameters.items())
-        said = "rejected" if family.rejected else "not rejected"
-        rows.append(row | {"family": family.name, "parameters": text, "verdict": said,
-                           "reason": f"misfit p {family.p:.3f}", "r2": _r2(family, steps, scores)})  # fmt: skip
-    if fits:
-        rows.append(row | {"family": "set not rejected at 5 %", "verdict": family_set(fits), "reason": reason})
+    rows = [
+        replace(row, family="shape", verdict=label, reason=reason),
+        replace(row, family="log, described", parameters=text, r2=r2, verdict="description"),
+    ]
+    fitted_families = fitted(by_steps, pooled)
+    rows += [_family_row(row, family, steps, scores) for family in fitted_families]
+    if fitted_families:
+        kept = family_set(fitted_families)
+        rows.append(replace(row, family="set not rejected at 5 %", verdict=kept, reason=reason))
     return rows
+
+
+def _family_row(row: FitRow, family: Family, steps: list[int], scores: list[float]) -> FitRow:
+    text = "; ".join(f"{name} {value:.4f}" for name, value in family.parameters.items())
+    word = "rejected" if family.rejected else "not rejected"
+    return replace(row, family=family.name, parameters=text, verdict=word, reason=f"misfit p {family.p:.3f}",
+                   r2=_r2(family, steps, scores))  # fmt: skip
 
 
 def shape_of(arms: dict[int, Arm], pooled: Mapping[str, RunVariance]) -> tuple[str, str]:
@@ -147,52 +175,49 @@ def _r2(family: Family, steps: list[int], scores: list[float]) -> float:
 
 def _by_size(entries: list[Entry]) -> Iterable[list[tuple[float, str, Entry]]]:
     """Entries that differ in the model only, with the model's size in billions and its status."""
-    groups: dict[tuple, list[tuple[float, str, Entry]]] = {}
+    groups: dict[tuple[int, Terms], list[tuple[float, str, Entry]]] = {}
     for entry in entries:
         size, status = entry.size
         if size is None:
             continue
-        same = {
-            n: str(v) for n, v in entry.fields.items() if n not in ("model", "optimizer_model", "max_output_tokens")
-        }
-        groups.setdefault((entry.steps, *same.items()), []).append((size, status, entry))
+        groups.setdefault((entry.steps, entry.series.across_models), []).append((size, status, entry))
     return [group for group in groups.values() if len({size for size, _, _ in group}) >= 3]
 
 
-def _over_sizes(group: list[tuple[float, str, Entry]], pooled: Mapping[str, RunVariance]) -> list[dict[str, Any]]:
+def _over_sizes(group: list[tuple[float, str, Entry]], pooled: Mapping[str, RunVariance]) -> list[FitRow]:
     """Against the model's size: the improvement by optimization, or the score of a program without an optimizer.
 
     Published sizes decide, assumed ones are a second line.
     """
-    rows = []
+    rows: list[FitRow] = []
     for wanted, note in ((("published",), ""), (("published", "assumed"), "with assumed sizes: no verdict")):
         chosen = [(size, entry) for size, status, entry in group if status in wanted]
         if len(chosen) < 3 or (note and len(chosen) == sum(status == "published" for _, status, _ in group)):
             continue
-        plain = chosen[0][1].fields["optimizer"] == "none"
+        plain = chosen[0][1].series.optimizer == "none"
         values = [contrast([(1.0, e.final)] if plain else [(-1.0, e.base), (1.0, e.final)], pooled) for _, e in chosen]
         usable = [(size, v) for (size, _), v in zip(chosen, values, strict=True) if not math.isnan(v.effect)]
         if len({size for size, _ in usable}) >= 3:
             name = f"{chosen[0][1].name_without_model}: {'score' if plain else 'improvement'}"
-            numbers = [size for size, _ in usable], [v.effect for _, v in usable], [v.se**2 for _, v in usable]
-            rows += size_rows(name, *numbers, note)
+            variances = [v.se**2 for _, v in usable]
+            rows += size_rows(name, [size for size, _ in usable], [v.effect for _, v in usable], variances, note)
     return rows
 
 
-def size_rows(name: str, sizes: list[float], gains: list[float], variances: list[float], note: str) -> list[dict]:
+def size_rows(name: str, sizes: list[float], gains: list[float], variances: list[float], note: str) -> list[FitRow]:
     """Two rows: the exponent of gain = A size^alpha with its set, or refused; and the slope on log10(size)."""
-    row = dict.fromkeys(COLUMNS) | {"benchmark": name, "x": "parameters"}
+    row = FitRow(name, "parameters")
     law: PowerLaw = power_law(sizes, gains)
     signs = "sign changes; " if min(gains) < 0 < max(gains) else ""
     grows = "" if law.amplitude >= 0 else " (A < 0: loss grows)"
-    said = f"alpha {law.alpha:.2f}{grows}" if not (law.refused or note) else "refused"
+    exponent = f"alpha {law.alpha:.2f}{grows}" if not (law.refused or note) else "refused"
     reason = "; ".join(part for part in (signs + law.refused, note) if part)
     line = size_line(sizes, gains, variances)
     low, high = line.slope_interval
-    told = "cannot tell" if note or low <= 0 <= high else "rises" if low > 0 else "falls"
+    slope = CANNOT_TELL if note or low <= 0 <= high else "rises" if low > 0 else "falls"
     return [
-        row | {"family": "A size^alpha", "parameters": f"A {law.amplitude:.4f}; alpha {law.alpha:.3f}",
-               "ci_low": law.low, "ci_high": law.high, "r2": law.r2, "verdict": said, "reason": reason},
-        row | {"family": "slope a tenfold", "parameters": f"{line.slope:.4f}", "ci_low": low, "ci_high": high,
-               "verdict": told, "reason": note or f"{len(sizes)} sizes, p {line.p:.3f}"},
+        replace(row, family="A size^alpha", parameters=f"A {law.amplitude:.4f}; alpha {law.alpha:.3f}",
+                ci_low=law.low, ci_high=law.high, r2=law.r2, verdict=exponent, reason=reason),
+        replace(row, family="slope a tenfold", parameters=f"{line.slope:.4f}", ci_low=low, ci_high=high,
+                verdict=slope, reason=note or f"{len(sizes)} sizes, p {line.p:.3f}"),
     ]  # fmt: skip

@@ -29,7 +29,7 @@ class Family:
     name: str
     misfit: float  # (y - f)' V^-1 (y - f)
     parameters: dict[str, float]
-    curve: Callable[[np.ndarray], np.ndarray]
+    curve: Callable[[Scores], Scores]
     p: float = float("nan")  # of the misfit
 
     @property
@@ -43,7 +43,7 @@ class Line:
 
     intercept: float
     slope: float
-    cov: np.ndarray
+    cov: Scores
     df: int
     between: float  # variance of the units around the line
 
@@ -107,7 +107,7 @@ def log_line(steps: Sequence[int], scores: Sequence[float]) -> tuple[float, floa
     return float(intercept), float(slope), _r2(y, intercept + slope * x)
 
 
-def families(steps: Sequence[int], means: Sequence[float], covariance: np.ndarray, df: float) -> list[Family]:
+def families(steps: Sequence[int], means: Sequence[float], covariance: Scores, df: float) -> list[Family]:
     """flat, log, saturating and peaked curves fitted by generalized least squares, each with the p of its misfit.
 
     The misfit (y - f)' V^-1 (y - f) with k minus parameters is judged as Hotelling's T2 with the `df` on which V
@@ -147,26 +147,26 @@ def size_line(sizes: Sequence[float], gains: Sequence[float], variances: Sequenc
 
 def regression(x: Sequence[float], y: Sequence[float], variances: Sequence[float] | None = None) -> Line:
     """The line of `size_line` on any x, shape (m,), m >= 3."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    design, df = np.column_stack([np.ones_like(x), x]), len(x) - 2
-    v = np.zeros_like(y) if variances is None else np.asarray(variances, float)
+    at, values = np.asarray(x, float), np.asarray(y, float)
+    design, df = np.column_stack([np.ones_like(at), at]), len(at) - 2
+    own = np.zeros_like(values) if variances is None else np.asarray(variances, float)
 
-    def fit(between: float) -> tuple[np.ndarray, np.ndarray, float]:
-        w = 1 / (v + between)
+    def fit(between: float) -> tuple[Scores, Scores, float]:
+        w = 1 / (own + between)
         bread = np.linalg.inv(design.T @ (w[:, None] * design))
-        beta = bread @ design.T @ (w * y)
-        return beta, bread, float(w @ (y - design @ beta) ** 2)
+        beta = bread @ design.T @ (w * values)
+        return beta, bread, float(w @ (values - design @ beta) ** 2)
+
+    def excess(between: float) -> float:
+        return fit(between)[2] - df
 
     between = 1.0
     if variances is not None:
-        largest = float(np.var(y)) * 10 + 1e-12
-        excess = lambda t: fit(t)[2] - df  # noqa: E731
-        smallest = 1e-12
-        between = smallest if excess(smallest) <= 0 else optimize.brentq(excess, smallest, largest + smallest)
+        smallest, largest = 1e-12, float(np.var(values)) * 10 + 2e-12
+        between = smallest if excess(smallest) <= 0 else float(optimize.brentq(excess, smallest, largest))
     beta, bread, q = fit(between)
-    return Line(
-        float(beta[0]), float(beta[1]), bread * max(q, 1e-300) / df, df, between if variances is not None else 0
-    )
+    cov = bread * max(q, 1e-300) / df
+    return Line(float(beta[0]), float(beta[1]), cov, df, between if variances is not None else 0)
 
 
 def zero_set(line: Line, low: float, high: float) -> list[Interval]:
@@ -227,7 +227,7 @@ def _misfit_p(misfit: float, free: int, df: float) -> float:
 
 
 def _linear(
-    name: str, names: tuple[str, ...], columns: Callable, k: np.ndarray, y: np.ndarray, covariance: np.ndarray
+    name: str, names: tuple[str, ...], columns: Callable[[Scores], Scores], k: Scores, y: Scores, covariance: Scores
 ) -> Family:
     beta, misfit = _gls(columns(k), y, covariance)
     return Family(
@@ -235,7 +235,7 @@ def _linear(
     )
 
 
-def _saturating(k: np.ndarray, y: np.ndarray, covariance: np.ndarray) -> Family:
+def _saturating(k: Scores, y: Scores, covariance: Scores) -> Family:
     """The best rate of a grid; for each, the two linear parameters by least squares after whitening."""
     root = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(y)))
     one, z = np.linalg.solve(root, np.column_stack([np.ones_like(k), y])).T
@@ -250,11 +250,11 @@ def _saturating(k: np.ndarray, y: np.ndarray, covariance: np.ndarray) -> Family:
     )
 
 
-def _saturating_columns(k: np.ndarray, rate: float) -> np.ndarray:
+def _saturating_columns(k: Scores, rate: float) -> Scores:
     return np.column_stack([np.ones_like(k), np.exp(-rate * (k - 1))])
 
 
-def _gls(columns: np.ndarray, y: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, float]:
+def _gls(columns: Scores, y: Scores, covariance: Scores) -> tuple[Scores, float]:
     """(coefficients, misfit) of generalized least squares."""
     root = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(y)))
     x, z = np.linalg.solve(root, columns), np.linalg.solve(root, y)
@@ -262,7 +262,7 @@ def _gls(columns: np.ndarray, y: np.ndarray, covariance: np.ndarray) -> tuple[np
     return beta, float(((z - x @ beta) ** 2).sum())
 
 
-def _r2(y: np.ndarray, fitted: np.ndarray) -> float:
+def _r2(y: Scores, fitted: Scores) -> float:
     total = float(((y - y.mean()) ** 2).sum())
     return 1.0 - float(((y - fitted) ** 2).sum()) / total if total > 0 else float("nan")
 

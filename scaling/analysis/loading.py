@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from scaling.analysis.reading import CellData, CellReader, LeftOut
-from scaling.analysis.results import SERIES, Results
+from scaling.analysis.results import Results
+from scaling.analysis.series import SERIES
 from scaling.codec import RecordError
 from scaling.record import CellClaim, CellPlan, Failure, Record, Usage
 from scaling.store import CLAIM, RECORD, plan_paths, read_checked, read_record, record_paths

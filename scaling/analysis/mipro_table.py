@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from statsmodels.stats.proportion import proportion_confint
 from scaling.analysis.comparisons import Entry, entries_of, mipro_tests
 from scaling.analysis.findings import Findings
 from scaling.analysis.loading import load
+from scaling.analysis.pairs import difference
 from scaling.analysis.results import Results, folder_name
-from scaling.analysis.stats import RunVariance, difference, run_variances, score_interval
+from scaling.analysis.stats import RunVariance, run_variances, score_interval
 from scaling.analysis.text import UNKNOWN, Table, count, interval_text, markdown_table, percent, table_of
 from scaling.codec import as_plain
 from scaling.intervals import Interval
@@ -54,21 +56,20 @@ def table(f: Findings) -> Table:
 def side_by_side(results: Results, entries: list[Entry]) -> Table:
     """The comparison: a row a program, and one for each hosted cell without a score."""
     pooled = run_variances([entry.final for entry in entries])
-    chosen = sorted((e for e in entries if e.fields["optimizer"] in ORDER), key=lambda e: (_where(e), _place(e)))
+    chosen = sorted((e for e in entries if e.series.optimizer in ORDER), key=lambda e: (_shared(e), _place(e)))
     rows = []
     for number, entry in enumerate(chosen):
-        if number == 0 or _where(chosen[number - 1]) != _where(entry):
+        if number == 0 or _shared(chosen[number - 1]) != _shared(entry):
             rows.append(_baseline_row(entry))
-        if entry.fields["optimizer"] != "none":
+        if entry.series.optimizer != "none":
             rows.append(_optimized_row(results, entry, pooled))
     return table_of(TITLE, NOTE, rows + [_missing(cell) for cell in _without_score(results)])
 
 
-def name_of(fields: Any) -> str:
+def program_name(optimizer: str, synth_mode: str) -> str:
     """An optimizer for people, a hosted one with its mode."""
-    name = label_of(fields["optimizer"])
-    more = {"synth_mipro": f", {fields['synth_mode']}", "mipro": ", with demos"}
-    return name + more.get(fields["optimizer"], "")
+    more = {"synth_mipro": f", {synth_mode}", "mipro": ", with demos"}
+    return label_of(optimizer) + more.get(optimizer, "")
 
 
 def finish(folder: Path, records: list[Record]) -> Iterator[str]:
@@ -117,7 +118,7 @@ def write_exports(folder: Path, records: list[Record]) -> list[Path]:
 def _baseline_row(entry: Entry) -> dict[str, str]:
     """The program before optimization."""
     ends = score_interval(entry.base, {}) or (np.nan, np.nan)
-    named = _named(entry.fields | {"steps": entry.steps}, "before optimization")
+    named = _named(asdict(entry.series) | {"steps": entry.steps}, "before optimization")
     scored = {"test score": percent(entry.base.mean), "95 % interval": interval_text(*ends)}
     return NOTHING | named | scored | {"n x runs": f"{len(entry.base.items)} x {entry.base.runs}"}
 
@@ -132,7 +133,8 @@ def _optimized_row(results: Results, entry: Entry, pooled: Mapping[str, RunVaria
         "its interval": interval_text(change.low, change.high, sign=True),
     }  # fmt: skip
     scored = {"test score": percent(entry.final.mean), "95 % interval": interval_text(*(ends or (np.nan, np.nan)))}
-    named = _named(entry.fields | {"steps": entry.steps}, name_of(entry.fields))
+    program = program_name(entry.series.optimizer, entry.series.synth_mode)
+    named = _named(asdict(entry.series) | {"steps": entry.steps}, program)
     size = {"n x runs": f"{len(entry.final.items)} x {entry.final.runs}"}
     return NOTHING | named | scored | changed | _used(results, entry, ends) | size
 
@@ -149,7 +151,7 @@ def _used(results: Results, entry: Entry, test_ends: Interval | None) -> dict[st
     own = float(cells["own_score"].astype(float).mean(skipna=False))
     tokens = cells["optimize_prompt_tokens"].astype(float) + cells["optimize_completion_tokens"].astype(float)
     dollars = ("optimize_list_cost_usd", "{:.4f}")
-    if is_hosted(entry.fields["optimizer"]):
+    if is_hosted(entry.series.optimizer):
         dollars = ("rollouts_list_cost_usd", "at least {:.4f}")
     return {
         "own score": percent(own),
@@ -168,11 +170,10 @@ def _gap_interval(entry: Entry, own: float, test_ends: Interval | None) -> str:
 
     The rows that online mode scores on are not known here.
     """
-    fields = entry.fields
-    if np.isnan(own) or test_ends is None or fields["synth_mode"] == "online":
+    series = entry.series
+    if np.isnan(own) or test_ends is None or series.synth_mode == "online":
         return UNKNOWN
-    asked = fields["synth_rollouts"]
-    rows = fields["select_size"] if asked is None or np.isnan(asked) else min(asked, fields["select_size"])
+    rows = min(series.synth_rollouts or series.select_size, series.select_size)
     low, high = proportion_confint(own * rows * entry.final.runs, rows * entry.final.runs, method="wilson")
     gap, test = own - entry.final.mean, entry.final.mean
     down = np.hypot(own - low, test_ends[1] - test)
@@ -192,14 +193,13 @@ def _without_score(results: Results) -> Iterator[pd.Series]:
 def _missing(cell: pd.Series) -> dict[str, str]:
     """A hosted cell that has no score, with the reason beside its name."""
     reason = f"{cell['status']} ({str(cell['error'])[:LONGEST_REASON]})"
-    return NOTHING | _named(cell, f"{name_of(cell)}, run{cell['run']}: {reason}")
+    return NOTHING | _named(cell, f"{program_name(cell['optimizer'], cell['synth_mode'])}, run{cell['run']}: {reason}")
 
 
-def _where(entry: Entry) -> tuple[str, ...]:
-    """What the programs of one comparison share."""
-    apart = ("optimizer", "synth_mode", "synth_rollouts")
-    return (*(str(value) for name, value in entry.fields.items() if name not in apart), str(entry.steps))
+def _shared(entry: Entry) -> tuple[str, ...]:
+    """What the programs of one comparison share, as text that can be ordered."""
+    return (*map(str, entry.series.across_optimizers), str(entry.steps))
 
 
 def _place(entry: Entry) -> tuple[int, str]:
-    return ORDER.index(entry.fields["optimizer"]), str(entry.fields["synth_mode"])
+    return ORDER.index(entry.series.optimizer), str(entry.series.synth_mode)

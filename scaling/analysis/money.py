@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 
 from scaling.analysis.comparisons import Entry
+from scaling.analysis.pairs import difference
 from scaling.analysis.reading import Answers
 from scaling.analysis.results import Results
-from scaling.analysis.stats import Arm, Estimate, RunVariance, contrast, difference, run_variances
+from scaling.analysis.series import Terms
+from scaling.analysis.stats import Arm, Estimate, RunVariance, contrast, run_variances
 from scaling.record import TOKEN_KINDS
 
 LEAST_EXTRA_SHARE = 0.05  # of a cell's tokens: below it, points for more tokens are noise
@@ -77,7 +79,7 @@ def costs(results: Results, entries: list[Entry], summary: pd.DataFrame, value: 
     between = run_variances([entry.final for entry in entries])
     singles = _single_calls(results, entries)
     rows = [
-        _cost(results, entry, row, singles.get(_terms(entry)), between, value)
+        _cost(results, entry, row, singles.get(entry.series.across_programs), between, value)
         for entry, (_, row) in zip(entries, summary.iterrows(), strict=True)
     ]
     frame = pd.DataFrame(rows, columns=[field.name for field in fields(Cost)])
@@ -100,7 +102,7 @@ def _cost(
     value: float | None,
 ) -> Cost:
     gain = low = high = math.nan
-    if entry.steps == 1 and entry.fields["pipeline"] == "chain" and row["unchanged"]:
+    if entry.steps == 1 and entry.series.pipeline == "chain" and row["unchanged"]:
         gain = 0.0  # it is the unoptimized call itself
     elif single is not None:
         change = difference(single.arm, entry.final, between)
@@ -165,20 +167,15 @@ def mean_of(answers: list[Answers], number: str) -> float:
     return float(np.mean(values))
 
 
-def _single_calls(results: Results, entries: list[Entry]) -> dict[str, SingleCall]:
+def _single_calls(results: Results, entries: list[Entry]) -> dict[Terms, SingleCall]:
     """Terms -> the unoptimized one-step program on those terms."""
-    singles: dict[str, SingleCall] = {}
+    singles: dict[Terms, SingleCall] = {}
     for entry in entries:
-        if entry.steps == 1 and entry.fields["pipeline"] == "chain" and _terms(entry) not in singles:
+        if entry.steps == 1 and entry.series.pipeline == "chain" and entry.series.across_programs not in singles:
             tokens = mean_of([results.answers(key)["baseline"] for key in entry.keys], "tokens")
             usd, _ = usd_per_answer(results, entry.keys, "baseline")
-            singles[_terms(entry)] = SingleCall(entry.base, tokens, usd)
+            singles[entry.series.across_programs] = SingleCall(entry.base, tokens, usd)
     return singles
-
-
-def _terms(entry: Entry) -> str:
-    fields = {name: value for name, value in entry.fields.items() if name not in ("pipeline", "optimizer")}
-    return str(fields)
 
 
 def _fronts(frame: pd.DataFrame, summary: pd.DataFrame) -> list[bool]:
@@ -194,7 +191,7 @@ def _fronts(frame: pd.DataFrame, summary: pd.DataFrame) -> list[bool]:
 def _breakeven_text(
     results: Results, entry: Entry, row: pd.Series, between: dict[str, RunVariance], value: float | None
 ) -> str:
-    if entry.fields["optimizer"] == "none" or row["unchanged"]:
+    if entry.series.optimizer == "none" or row["unchanged"]:
         return "—"
     if not row["usd_optimize"] > 0:
         return "price 0 or not known"

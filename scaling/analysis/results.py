@@ -16,18 +16,11 @@ import numpy as np
 import pandas as pd
 
 from scaling.analysis.reading import Answers, CellData, LeftOut, bad_rows, places
+from scaling.analysis.series import SERIES, SeriesKey
 from scaling.analysis.stats import Arm
 from scaling.pipelines import step_name
 from scaling.record import CallRecord, CellPlan, Environment, Instruction, PredictionLine
 from scaling.store import CALLS, PREDICTIONS, read_objects
-
-# What two cells must share before their scores are compared; those of a benchmark may differ from another's.
-SHARED = ["model", "optimizer_model", "rollout_budget", "temperature", "max_output_tokens", "feedback", "seed"]
-SHARED_IN_BENCHMARK = [
-    "train_size", "val_size", "select_size", "test_sha256", "closed_book", "benchmark_version", "labels",
-]  # fmt: skip
-OF_HOSTED_JOBS = ["synth_mode", "synth_rollouts"]
-SERIES = ["benchmark", "pipeline", "optimizer", *SHARED, *SHARED_IN_BENCHMARK, *OF_HOSTED_JOBS]
 
 
 @dataclass(frozen=True)
@@ -136,19 +129,15 @@ class Results:
             self.leave_out(LeftOut(f"program {program}", self.folders[key] / PREDICTIONS, reason))
 
 
-def series_cells(results: Results) -> dict[tuple[Any, ...], dict[int, list[str]]]:
+def series_cells(results: Results) -> dict[SeriesKey, dict[int, list[str]]]:
     """Series -> steps -> keys of its cells that are ok, one a run."""
     ok = results.cells[results.cells["status"] == "ok"]
-    found: dict[tuple[Any, ...], dict[int, list[str]]] = {}
-    for values, part in ok.groupby(SERIES, dropna=False, sort=True):
+    cells: dict[SeriesKey, dict[int, list[str]]] = {}
+    for _, part in ok.groupby(list(SERIES), dropna=False, sort=True):
         part = part.drop_duplicates(subset=["steps", "run"]).sort_values("run")
-        found[values] = {int(str(steps)): list(same.index) for steps, same in part.groupby("steps")}
-    return found
-
-
-def name_of(series: tuple[Any, ...]) -> dict[str, Any]:
-    """A series' fields by name."""
-    return dict(zip(SERIES, series, strict=True))
+        series = SeriesKey.of(part.iloc[0])
+        cells[series] = {int(str(steps)): list(same.index) for steps, same in part.groupby("steps")}
+    return cells
 
 
 def folder_name(row: Mapping[Any, Any] | pd.Series[Any]) -> str:

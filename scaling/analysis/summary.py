@@ -11,14 +11,14 @@ import pandas as pd
 
 from scaling.analysis.comparisons import Entry
 from scaling.analysis.money import mean_of, usd_per_answer
-from scaling.analysis.results import SHARED, SHARED_IN_BENCHMARK, Results
+from scaling.analysis.pairs import adoption_p, difference
+from scaling.analysis.results import Results
+from scaling.analysis.series import SHARED, SHARED_IN_BENCHMARK
 from scaling.analysis.stats import (
     THIS_OPTIMIZER,
     THIS_PROGRAM,
     Estimate,
     RunVariance,
-    adoption_p,
-    difference,
     is_skewed,
     run_variances,
     score_interval,
@@ -178,14 +178,14 @@ def _row(
     facts = _facts(results, entry, between)
     means = Means(**{name: float(numbers[column].mean()) for name, column in MEANS.items()})
     parts = (facts, _answering(results, entry), _scores(entry, between, facts.unchanged, means), means)
-    return dict(entry.fields) | {name: value for part in parts for name, value in asdict(part).items()}
+    return asdict(entry.series) | {name: value for part in parts for name, value in asdict(part).items()}
 
 
 def _facts(results: Results, entry: Entry, between: Mapping[str, RunVariance]) -> Facts:
     cells, first = results.cells.loc[entry.keys], results.cells.loc[entry.keys[0]].to_dict()
     unchanged = bool(cells["unchanged"].astype(bool).all())
     adopt = ""
-    if not unchanged and entry.fields["optimizer"] != "none":
+    if not unchanged and entry.series.optimizer != "none":
         adopt = "yes" if adoption_p(entry.base, entry.final, between) <= ADOPTION_LEVEL else "not shown"
     return Facts(
         steps=entry.steps,
@@ -228,7 +228,7 @@ def _optimism(entry: Entry, means: Means, test: Estimate) -> tuple[float, float,
     """
     shares = means.val_final_score, means.val_baseline_score
     gap = shares[0] - shares[1] - test.effect
-    rows = float(entry.fields["select_size"]) * len(entry.keys)
+    rows = float(entry.series.select_size) * len(entry.keys)
     half = NORMAL * math.sqrt(test.se**2 + sum(share * (1 - share) for share in shares) / rows)
     return gap, gap - half, gap + half
 

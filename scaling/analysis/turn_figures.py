@@ -29,11 +29,11 @@ from scaling.analysis.turns import TurnedCell
 
 def turn_curves(turned: list[TurnedCell]) -> Figure:
     """Score of each turn with its 95 % interval, a panel a benchmark, a line a model and feedback."""
-    figure, axes = panels(sorted({cell.entry.fields["benchmark"] for cell in turned}), height=2.2)
-    several = len({cell.entry.fields["feedback"] for cell in turned}) > 1
+    figure, axes = panels(sorted({cell.entry.series.benchmark for cell in turned}), height=2.2)
+    several = len({cell.entry.series.feedback for cell in turned}) > 1
     names = sorted({_turn_line(cell.entry, several) for cell in turned})
     for cell in turned:
-        ax, index = axes[cell.entry.fields["benchmark"]], names.index(_turn_line(cell.entry, several))
+        ax, index = axes[cell.entry.series.benchmark], names.index(_turn_line(cell.entry, several))
         colour, marker, dash = look(index)
         score = cell.turns.mean(axis=(0, 2))
         ends = np.array([interval or (np.nan, np.nan) for interval in cell.intervals]).T
@@ -84,7 +84,7 @@ def _draw_power_law(published: pd.DataFrame, sizes: np.ndarray, ax: Axes) -> Non
 
 
 def _turn_line(entry: Entry, several: bool) -> str:
-    return f"{entry.fields['model']}, feedback {entry.fields['feedback']}" if several else str(entry.fields["model"])
+    return f"{entry.series.model}, feedback {entry.series.feedback}" if several else str(entry.series.model)
 
 
 KINDS: list[FigureKind] = [

@@ -63,17 +63,19 @@ def turned_cells(results: Results, entries: list[Entry]) -> list[TurnedCell]:
     A model that is told which of its answers are right stops at a right one: a redraw is no control for it, and it
     gets no label.
     """
-    redraws = {_terms(e): e for e in entries if e.fields["pipeline"] == "resample" and e.steps >= 2}
+    redraws = {e.series.across_controls: e for e in entries if e.series.pipeline == "resample" and e.steps >= 2}
     measured = []
     for entry in entries:
-        turns = results.turns(entry.keys) if entry.fields["pipeline"] == "self_correct" else None
+        turns = results.turns(entry.keys) if entry.series.pipeline == "self_correct" else None
         if turns is not None and entry.steps >= 2:
-            measured.append((entry, turns, _correction(results, entry, turns, redraws.get(_terms(entry)))))
-    honest = [correction for entry, _, correction in measured if entry.fields["feedback"] != "oracle"]
+            measured.append(
+                (entry, turns, _correction(results, entry, turns, redraws.get(entry.series.across_controls)))
+            )
+    honest = [correction for entry, _, correction in measured if entry.series.feedback != "oracle"]
     told = iter(labels(honest))
     return [
         TurnedCell(entry, turns.scores, _turn_intervals(entry, turns), correction,
-                   CHEATING if entry.fields["feedback"] == "oracle" else next(told))
+                   CHEATING if entry.series.feedback == "oracle" else next(told))
         for entry, turns, correction in measured
     ]  # fmt: skip
 
@@ -83,9 +85,9 @@ def gains_of(results: Results, entries: list[Entry], turned: list[TurnedCell]) -
 
     At the largest number of turns there is.
     """
-    votes = {_terms(e): e for e in entries if e.fields["pipeline"] == "vote"}
-    plain = [c for c in turned if c.entry.fields["feedback"] == "none" and c.entry.fields["optimizer"] == "none"]
-    rows = [_gain(results, cell, votes.get(_terms(cell.entry))) for cell in plain]
+    votes = {(e.series.across_controls, e.steps): e for e in entries if e.series.pipeline == "vote"}
+    plain = [c for c in turned if c.entry.series.feedback == "none" and c.entry.series.optimizer == "none"]
+    rows = [_gain(results, c, votes.get((c.entry.series.across_controls, c.entry.steps))) for c in plain]
     most = max((row.turns for row in rows), default=0)
     return pd.DataFrame([row for row in rows if row.turns == most], columns=[field.name for field in fields(Gain)])
 
@@ -99,12 +101,12 @@ def _correction(results: Results, entry: Entry, turns: Turns, control: Entry | N
         if len(shared):
             turns, again = turns.at(shared), again.at(shared)
             pair = again.scores[:, 0], again.scores[:, 1]
-    return correction(turns.scores[:, 0], turns.scores[:, -1], pair, turns.groups, entry.fields["optimizer"])
+    return correction(turns.scores[:, 0], turns.scores[:, -1], pair, turns.groups, entry.series.optimizer)
 
 
 def _turn_intervals(entry: Entry, turns: Turns) -> list[Interval | None]:
     arms = [
-        Arm(entry.fields["benchmark"], entry.fields["optimizer"], turns.items, turns.groups, turns.scores[:, turn])
+        Arm(entry.series.benchmark, entry.series.optimizer, turns.items, turns.groups, turns.scores[:, turn])
         for turn in range(turns.scores.shape[1])
     ]
     return [score_interval(arm, run_variances([arm])) for arm in arms]
@@ -116,8 +118,8 @@ def _gain(results: Results, cell: TurnedCell, vote: Entry | None) -> Gain:
     gain_by_run = last_by_run - first_by_run
     size, status = entry.size
     return Gain(
-        model=entry.fields["model"],
-        benchmark=entry.fields["benchmark"],
+        model=entry.series.model,
+        benchmark=entry.series.benchmark,
         turns=entry.steps,
         gain=cell.correction.gain.effect,
         variance=cell.correction.gain.se**2,
@@ -150,9 +152,3 @@ def extra_usd(results: Results, entry: Entry) -> float:
     examples = sum(call.role == "answer" for call in calls)
     known = [cost for cost in costs if cost is not None]
     return sum(known) / examples if examples and len(known) == len(costs) else math.nan
-
-
-def _terms(entry: Entry) -> str:
-    """What a control shares with the self-correcting cell; sizes of the output and calls may differ."""
-    fields = {n: v for n, v in entry.fields.items() if n not in ("pipeline", "feedback")}
-    return str(fields)

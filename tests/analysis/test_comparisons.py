@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,20 +16,22 @@ from scaling.analysis.comparisons import (
     improvements,
     optimizer_pairs,
 )
+from scaling.analysis.series import SeriesKey
 from scaling.analysis.stats import Arm
 from simulations.data import arms as simulated
 
-FIELDS = {
+FIELDS: dict[str, Any] = {
     "pipeline": "chain", "model": "m", "optimizer_model": "p", "rollout_budget": 100, "temperature": 0.7,
     "max_output_tokens": 100, "feedback": "none", "seed": 0, "train_size": 10, "val_size": 10, "select_size": 5,
-    "test_sha256": "t", "closed_book": False, "synth_mode": "offline", "synth_rollouts": None,
+    "test_sha256": "t", "closed_book": False,
+    "benchmark_version": "1", "labels": None, "synth_mode": "offline", "synth_rollouts": None,
 }  # fmt: skip
 
 
 def entry(final: Arm, base: Arm, steps: int = 1, **fields: str) -> Entry:
     """One series at one number of steps, on equal terms with the others unless `fields` says otherwise."""
-    known = FIELDS | {"benchmark": final.benchmark, "optimizer": final.optimizer} | fields
-    return Entry(known, steps, [f"run{r}" for r in range(final.runs)], final, base, (None, "unknown"))
+    series = SeriesKey.of(FIELDS | {"benchmark": final.benchmark, "optimizer": final.optimizer} | fields)
+    return Entry(series, steps, [f"run{r}" for r in range(final.runs)], final, base, (None, "unknown"))
 
 
 def entries_of_optimizers(names: list[str], runs: int = 3, gain: float = 0.0) -> list[Entry]:
@@ -59,7 +62,8 @@ def test_all_pairs_of_optimizers_are_compared_in_a_family_a_benchmark_and_step()
 
 def test_optimizers_on_other_terms_are_no_pair() -> None:
     made = entries_of_optimizers(["gepa", "mipro"])
-    other = [replace(e, fields=e.fields | {"rollout_budget": 200}) if e.final.optimizer == "gepa" else e for e in made]
+    larger = [replace(e, series=e.series.same_but(rollout_budget=200)) for e in made if e.series.optimizer == "gepa"]
+    other = [*larger, *(e for e in made if e.series.optimizer != "gepa")]
     assert list(optimizer_pairs(other)) == []
 
 
@@ -83,5 +87,5 @@ def test_hurt_counts_runs_of_cells_and_unchanged_ones_are_not_hurt() -> None:
 
 def test_a_chain_meets_its_controls_at_the_same_steps() -> None:
     chain = entries_of_optimizers(["gepa"])
-    votes = [replace(e, fields=e.fields | {"pipeline": "vote"}) for e in chain if e.steps == 3]
+    votes = [replace(e, series=e.series.same_but(pipeline="vote")) for e in chain if e.steps == 3]
     assert [c.name for c in control_pairs([*chain, *votes])] == ["x 3 chain gepa - vote", "y 3 chain gepa - vote"]

@@ -114,7 +114,7 @@ def test_cheating_gets_no_verdict_and_is_never_recommended(experiment: Callable,
         folder = tmp_path / "results" / feedback
         experiment(pipeline="self_correct", num_steps=steps, test_size=20, feedback=feedback, output_dir=folder)
     findings = analyze_results.find([tmp_path / "results"], None, False)
-    told = {cell.entry.fields["feedback"]: cell.label for cell in findings.turned}
+    told = {cell.entry.series.feedback: cell.label for cell in findings.turned}
     assert told["oracle"] == "no verdict (cheating)" and told["none"] != told["oracle"]
     assert not recommendations(findings)  # one cell is left, and of one there is nothing to choose
     assert any("That is cheating" in note for note in notes_of(findings.results, findings.summary))

@@ -14,19 +14,9 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from scaling.analysis.money import breakeven
+from scaling.analysis.pairs import adoption_p, difference, midp_mcnemar
 from scaling.analysis.self_correction import correction, labels
-from scaling.analysis.stats import (
-    Arm,
-    Estimate,
-    adoption_p,
-    contrast,
-    difference,
-    holm,
-    is_skewed,
-    midp_mcnemar,
-    run_variances,
-    score_interval,
-)
+from scaling.analysis.stats import Arm, Estimate, contrast, holm, is_skewed, run_variances, score_interval
 from scaling.intervals import mean_interval, newcombe_paired, paired_interval
 
 
