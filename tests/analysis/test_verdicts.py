@@ -10,7 +10,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from scaling.analysis.hypotheses import Grid, judge
-from scaling.analysis.stats import Arm, Estimate, contrast
+from scaling.analysis.stats import Arm, Estimate
 from scaling.analysis.verdicts import detectable, direction, settling_size, verdict
 from simulations.data import arms as simulated
 from simulations.data import without_rows
@@ -178,16 +178,16 @@ def test_a_file_cut_at_a_line_boundary_is_not_compared() -> None:
 
 
 def test_one_loud_cell_does_not_borrow_the_calm_of_the_others() -> None:
-    """Run variance pooled over an optimizer called H4 supported where one benchmark's runs differ by 20 points."""
-    grid = grid_of(np.random.default_rng(20), {1: 0.0, 3: 0.0, 5: 0.0})
+    """Run variance pooled over an optimizer called H4 supported where two cells' first runs alone are higher."""
+    rng = np.random.default_rng(20)
+    grid = grid_of(rng, {1: 0.0, 3: 0.0, 5: 0.0})
     loud = {
-        key: replace(arm, scores=np.clip(arm.scores + np.array([0.35, 0.05, -0.05]), 0, 1))
+        key: replace(arm, scores=(rng.random((200, 3)) < np.array([0.98, 0.68, 0.7])).astype(float))
         for key, arm in grid.arms.items() if key[0] == "z" and key[2] == 5
     }  # fmt: skip
     h4 = judge(Grid(grid.arms | loud, CLASSES))[3]
-    assert h4.verdict == "cannot tell"
-    own = sum(arm.run_variance for arm in loud.values()) / 4 / 3
-    assert contrast([(0.5, arm) for arm in loud.values()]).se ** 2 > 0.9 * own
+    assert h4.verdict == "cannot tell" and (h4.effect or 0) > 0.05
+    assert h4.p_holm is not None and h4.p_holm > 0.05
 
 
 def test_only_programs_without_an_optimizer_are_refused_for_the_true_reason() -> None:
