@@ -45,8 +45,9 @@ TEST_COLUMNS = [field.name for field in fields(TestRow)]
 
 
 def frame_of(rows: Sequence[TestRow]) -> pd.DataFrame:
-    """The rows as a frame with the columns of summary_tests.csv."""
-    return pd.DataFrame([asdict(row) for row in rows], columns=TEST_COLUMNS)
+    """The rows as a frame with the columns of summary_tests.csv; counts stay whole numbers where some are unknown."""
+    frame = pd.DataFrame([asdict(row) for row in rows], columns=TEST_COLUMNS)
+    return frame.astype(dict.fromkeys(("n", "runs", "left_out"), "Int64"))
 
 
 def left_out_note(estimate: Estimate) -> str:
