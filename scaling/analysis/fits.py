@@ -1,7 +1,7 @@
 """Shapes and fits: scores against steps, gains against model size. Sets of what is not rejected, never one winner.
 
-With 3 or 4 numbers of steps no family of curves can be told from another, so the shape is named from two
-contrasts. With 5, the families whose misfit is not rejected are all named. An exponent is a set, too.
+With 3 or 4 numbers of steps no family of curves can be told from another, so the shape is named from slopes. With
+5, the families whose misfit is not rejected are all named. An exponent is a set, too.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def families(steps: Sequence[int], means: Sequence[float], covariance: Scores, d
     }
     linear = [_linear(name, names, shape, k, y, covariance) for name, (names, shape) in columns.items()]
     fitted = [*linear, _saturating(k, y, covariance)]
-    return [replace(one, p=_misfit_p(one.misfit, len(k) - len(one.parameters), df)) for one in fitted]
+    return [replace(f, p=_misfit_p(f.misfit, len(k) - len(f.parameters), df)) for f in fitted]
 
 
 def family_set(fitted: Sequence[Family]) -> str:
@@ -238,10 +238,10 @@ def _linear(
 def _saturating(k: Scores, y: Scores, covariance: Scores) -> Family:
     """The best rate of a grid; for each, the two linear parameters by least squares after whitening."""
     root = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(y)))
-    one, z = np.linalg.solve(root, np.column_stack([np.ones_like(k), y])).T
+    level, z = np.linalg.solve(root, np.column_stack([np.ones_like(k), y])).T
     bends = np.linalg.solve(root, np.exp(-np.outer(k - 1, RATES)))  # (points, rates)
-    bends = bends - np.outer(one, one @ bends) / (one @ one)
-    left = z - one * (one @ z) / (one @ one)
+    bends = bends - np.outer(level, level @ bends) / (level @ level)
+    left = z - level * (level @ z) / (level @ level)
     best = int(np.argmax((left @ bends) ** 2 / (bends**2).sum(axis=0)))
     beta, misfit = _gls(_saturating_columns(k, RATES[best]), y, covariance)
     parameters = {"asymptote": float(beta[0]), "start": float(beta[0] + beta[1]), "rate": float(RATES[best])}

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats as distributions
+from scipy import special
 
 from scaling.analysis.stats import Arm, Estimate, RunVariance, contrast, share_rows
 from scaling.intervals import is_binary, paired_interval
@@ -53,8 +53,8 @@ def midp_mcnemar_better(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     """One-sided mid-p of the same test: small when `second` is right more often than `first`."""
     before, after = np.asarray(first), np.asarray(second)
     won, lost = int((before < after).sum()), int((before > after).sum())
-    tail = distributions.binom(won + lost, 0.5)
-    return float(tail.sf(won) + 0.5 * tail.pmf(won))
+    # bdtrc is the binomial's upper tail: half of 'more than won' and half of 'won or more'.
+    return float(special.bdtrc([won, won - 1], won + lost, 0.5).mean())
 
 
 def _is_binary_pair(first: Arm, second: Arm) -> bool:
