@@ -65,11 +65,6 @@ class SeriesKey:
         return self.all_but("optimizer", *OF_HOSTED_JOBS)
 
     @property
-    def across_pipelines(self) -> Terms:
-        """Shared by the chain and its controls."""
-        return self.all_but("pipeline")
-
-    @property
     def across_models(self) -> Terms:
         """Shared by series that differ in the model and in what comes with it."""
         return self.all_but("model", "optimizer_model", "max_output_tokens")

@@ -1,0 +1,59 @@
+"""A series and its relations: what differs in one field only is found, and what differs in more is not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from scaling.analysis.comparisons import Entry
+from scaling.analysis.fit_table import fits_frame
+from scaling.analysis.series import SERIES, SeriesKey
+from simulations.data import arms
+
+KEY = SeriesKey(
+    benchmark="x", pipeline="chain", optimizer="gepa", model="m", optimizer_model="p", rollout_budget=100,
+    temperature=0.7, max_output_tokens=100, feedback="none", seed=0, train_size=10, val_size=10, select_size=5,
+    test_sha256="t", closed_book=False, benchmark_version="1", labels=None, synth_mode="offline", synth_rollouts=None,
+)  # fmt: skip
+RELATIONS = {
+    "across_optimizers": {"optimizer", "synth_mode", "synth_rollouts"},
+    "across_models": {"model", "optimizer_model", "max_output_tokens"},
+    "across_programs": {"pipeline", "optimizer"},
+    "across_controls": {"pipeline", "feedback"},
+    "equal_terms": {"pipeline", "optimizer", "synth_mode", "synth_rollouts"},
+    "across_benchmarks": {
+        "benchmark", "train_size", "val_size", "select_size", "test_sha256", "closed_book", "benchmark_version",
+        "labels",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("field", SERIES)
+def test_a_relation_looks_at_every_field_but_its_own(relation: str, field: str) -> None:
+    other = KEY.same_but(**{field: "other"})
+    assert other != KEY
+    shares = getattr(other, relation) == getattr(KEY, relation)
+    assert shares == (field in RELATIONS[relation])
+
+
+def test_what_a_row_lacks_is_none_and_equal_to_none() -> None:
+    row = asdict(KEY) | {"labels": float("nan"), "more": 1}
+    del row["synth_rollouts"]
+    assert SeriesKey.of(row) == KEY and hash(SeriesKey.of(row)) == hash(KEY)
+
+
+def test_programs_without_an_optimizer_are_fitted_over_size_by_their_score() -> None:
+    entries = []
+    for place, (optimizer, gain) in enumerate((("none", 0.0), ("gepa", 0.1))):
+        for size in (1.0, 10.0, 100.0):
+            rng = np.random.default_rng((place, int(size)))
+            means = {("x", "none", 1): 0.4, ("x", optimizer, 2): 0.4 + gain}
+            base, final = arms(rng, means, 200, 3, 0.0).values()
+            series = KEY.same_but(optimizer=optimizer, model=f"m{size}")
+            base = replace(base, optimizer="none")
+            entries.append(Entry(series, 1, ["r0", "r1", "r2"], final, base, (size, "published")))
+    names = fits_frame(entries)["benchmark"].unique().tolist()
+    assert names == ["x 1 chain none: score", "x 1 chain gepa: improvement"]
