@@ -13,6 +13,7 @@ from textwrap import wrap
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "architecture.svg"
+TESTING = ROOT / "scaling" / "testing"
 COMMANDS = "the commands"
 WIDTH, BOX_WIDTH, BOX_HEIGHT, FLOOR_HEIGHT, MARGIN = 1240, 280, 84, 140, 20
 # What a box says below its name; a folder that is not here is drawn without words.
@@ -26,7 +27,6 @@ WORDS = {
     "scaling/analysis": "records to statistics, tables, figures and the report",
     "scaling/hosted": "the hosted optimizer, its client and its task app",
     "scaling/distributed": "cells on other processes and machines, with Dask",
-    "scaling/testing": "a scripted model server for tests",
 }
 
 
@@ -39,9 +39,9 @@ def folder_of(path: Path) -> str:
 
 
 def source_files() -> list[Path]:
-    """The code that is drawn: the commands, the benchmarks and the library."""
+    """The code that is drawn: the commands, the benchmarks and the library, without what only tests use."""
     nested = [path for top in ("benchmarks", "scaling") for path in (ROOT / top).rglob("*.py")]
-    return sorted([*ROOT.glob("*.py"), *nested])
+    return sorted(path for path in [*ROOT.glob("*.py"), *nested] if TESTING not in path.parents)
 
 
 def imported_modules(path: Path) -> Iterator[str]:

@@ -6,6 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,16 @@ def test_folders_have_no_circle_and_the_analysis_stands_apart() -> None:
     assert _drawing().floors(graph)  # raises CycleError
     assert graph["scaling/analysis"] <= {"scaling"}
     assert len(graph) >= 7
+
+
+def test_the_example_of_the_scripted_server_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = text_of(ROOT / "docs" / "extending.md")
+    example = re.search(r"<!-- example: scripted server -->\n```python\n(.*?)```", page, re.DOTALL)
+    assert example
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(example[1], found)
+    assert found["record"]["status"] == "ok" and found["server"].requests
 
 
 def _drawing() -> ModuleType:

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from scaling.llm.gateway import Gateway
 from scaling.llm.meter import Meter
+from scaling.optimizers import NONE
 from scaling.redact import RedactingStream, redact
 from scaling.run.estimate import Estimate
 from scaling.run.time_left import TimeLeft
@@ -62,7 +63,7 @@ class ProgressReporter:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.states = {cell.cell_id: State(cell) for cell in cells}
-        self._results, self._seam = results, gateway
+        self._results, self._gateway = results, gateway
         self._console = Console(file=screen, soft_wrap=True, highlight=False)
         self._clock, self._started = clock, clock()
         self._time_left = TimeLeft(cells, estimates)
@@ -114,13 +115,13 @@ class ProgressReporter:
         """The state as plain data: what sweep.json holds."""
         done = sum(state.rollouts() for state in self.states.values())
         elapsed = self._clock() - self._started
-        cost_budget = self._seam.cost_budget
+        cost_budget = self._gateway.cost_budget
         return {
             "cells": dict(Counter(state.status for state in self.states.values())),
             "rollouts": done,
-            "calls_answered": self._seam.answered,
-            "calls_per_second": self._seam.answered / elapsed if elapsed else 0.0,
-            "errors": self._seam.errors,
+            "calls_answered": self._gateway.answered,
+            "calls_per_second": self._gateway.answered / elapsed if elapsed else 0.0,
+            "errors": self._gateway.errors,
             "spent_usd": cost_budget.spent,
             "max_cost_usd": cost_budget.cap,
             "elapsed_seconds": elapsed,
@@ -173,7 +174,7 @@ class ProgressReporter:
 def expected_rollouts(cell: Cell) -> int:
     """Rollouts of a cell at most: its budget, the check rows, and every test row under each program that is scored."""
     check = cell.val_size - cell.select_size
-    if cell.optimizer == "none":
+    if cell.optimizer == NONE.name:
         return cell.test_size + check
     return cell.rollout_budget + check + cell.test_size * (3 if cell.steps > 1 else 2)
 
