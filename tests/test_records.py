@@ -9,18 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import analyze_results
 import run_scaling_experiment as script
 from scaling.codec import as_plain, decode, decode_lines, encode
+from scaling.llm.meter import Meter
 from scaling.record import PredictionLine, Record, json_schema
+from scaling.run.record import add_usage
 from scaling.store import write_aggregate
 from scaling.testing import ScriptedServer
 from scaling.types import EXIT_OK, Cell
 from tests.support import damaged
 from tests.support.files import lines, read
-from tests.support.made_up import write_cell
+from tests.support.made_up import record_of, write_cell
 
 ROOT = Path(__file__).parent.parent
 OLD = Path(__file__).parent / "data" / "records_of_c31f031.tar.xz"
@@ -101,6 +104,16 @@ def test_what_is_written_fits_the_documented_schema(tmp_path: Path) -> None:
                 jsonschema.validate(line, schema | {"$ref": f"#/$defs/{kind}"})
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(read(folder / "results.json") | {"final_score": 2}, schema)
+
+
+def test_a_hosted_job_can_say_anything_and_the_record_is_read_again() -> None:
+    meter = Meter("0123456789abcdef")
+    meter.hosted = {"mode": "online", "job_id": ["j"], "best_score": 1e300, "note": float("nan"), "more": {}}
+    record = record_of(Cell("toy", "chain", 1, "synth_mipro", "m", "m"), np.ones(4), np.ones(4))
+    add_usage(record, meter, 1.0)
+    hosted = decode(encode(record), Record).hosted
+    assert hosted is not None
+    assert (hosted.mode, hosted.job_id, hosted.best_score, hosted.note) == ("online", None, None, None)
 
 
 def test_what_a_model_writes_can_always_be_written_and_read() -> None:

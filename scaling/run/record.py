@@ -9,9 +9,13 @@ import subprocess
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from scaling.intervals import mean_interval, paired_interval
 from scaling.llm.meter import Meter
@@ -95,7 +99,7 @@ def add_usage(record: Record, meter: Meter, elapsed_seconds: float) -> None:
     """What the cell used until it ended, however it ended."""
     record.usage = PhaseUsage(meter.usage.get("optimize", Usage()), meter.usage.get("evaluate", Usage()))
     record.proposal_usage = meter.proposals if meter.hosted is None else None
-    record.hosted = HostedJob(**meter.hosted) if meter.hosted is not None else None
+    record.hosted = _hosted_job(meter.hosted) if meter.hosted is not None else None
     record.rollouts_used = meter.rollouts["optimize"]
     record.elapsed_seconds = round(elapsed_seconds, 3)
 
@@ -162,6 +166,15 @@ def environment() -> Environment:
         except importlib.metadata.PackageNotFoundError:
             packages[name] = None
     return Environment(platform.python_version(), packages, _commit(), f"{platform.system()} {platform.machine()}")
+
+
+def _hosted_job(facts: dict[str, Any]) -> HostedJob:
+    """The facts of a hosted job; what its service says in another form than a record can hold is unknown."""
+    job = HostedJob()
+    for name in HostedJob.__struct_fields__:
+        with suppress(msgspec.ValidationError):
+            setattr(job, name, getattr(msgspec.convert({name: facts.get(name)}, HostedJob), name))
+    return job
 
 
 def _add_scores(record: Record, paired: list[tuple[PredictionLine, PredictionLine]]) -> None:
