@@ -65,15 +65,15 @@ def new_record(task: CellTask, status: Status, error: Failure | None = None) -> 
         status=status,
         cell_id=task.cell.cell_id,
         cell=task.cell,
-        task_class=bench.task_class,
+        task_class=_text(bench.task_class),
         split=task.splits.split,
         sample=bench.source == "sample",
-        note=bench.note,
+        note=_text(bench.note),
         extra_scores={},
         environment=environment(),
         data=DataFacts(
-            source=bench.source,
-            revision=bench.revision,
+            source=_text(bench.source),
+            revision=_text(bench.revision),
             sha256=task.splits.sha256,
             test_sha256=task.splits.test_sha256,
             dropped_near_copies=task.splits.dropped,
@@ -166,6 +166,11 @@ def environment() -> Environment:
         except importlib.metadata.PackageNotFoundError:
             packages[name] = None
     return Environment(platform.python_version(), packages, _commit(), f"{platform.system()} {platform.machine()}")
+
+
+def _text(value: object) -> str | None:
+    """What a benchmark says of itself, which users write: text, whatever it was."""
+    return None if value is None else str(value)
 
 
 def _hosted_job(facts: dict[str, Any]) -> HostedJob:
