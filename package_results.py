@@ -96,7 +96,7 @@ def stage_results(results: Path, stage: Path) -> int:
             try:
                 text = path.read_text(encoding="utf-8")
                 if path.suffix == ".json":
-                    text = json.dumps(without_places(json.loads(text)), indent=2, ensure_ascii=False) + "\n"
+                    text = json.dumps(without_paths(json.loads(text)), indent=2, ensure_ascii=False) + "\n"
             except (ValueError, RecursionError):  # what names this machine could not be taken out of it
                 print(f"left out: {path} is damaged", file=sys.stderr)
                 continue
@@ -113,12 +113,12 @@ def usable_records(results: Path) -> list[Record]:
     return records
 
 
-def without_places(value: Any, name: str = "") -> Any:
+def without_paths(value: Any, name: str = "") -> Any:
     """The same data without tracebacks and folders: where rows came from is `folder`, their digests say which."""
     if isinstance(value, dict):
-        return {key: without_places(item, key) for key, item in value.items() if key != "traceback"}
+        return {key: without_paths(item, key) for key, item in value.items() if key != "traceback"}
     if isinstance(value, list):
-        return [without_places(item, name) for item in value]
+        return [without_paths(item, name) for item in value]
     if name in ("data", "source") and isinstance(value, str) and value not in ("hub", "sample"):
         return "folder"
     if isinstance(value, str) and name == "message":
@@ -136,15 +136,15 @@ def configs(results: Path) -> Iterator[tuple[str, str]]:
 
 
 def digests(results: Path) -> dict[str, Any]:
-    """cell_id -> source, revision and digests of the rows that it was dealt."""
+    """cell_id -> source, revision and digests of the rows of its splits."""
     return {record.cell_id: as_plain(record.data) if record.data else None for record in usable_records(results)}
 
 
 def lock() -> str:
     """Every installed package with its version; none by path or address."""
-    found = {dist.metadata["Name"].lower(): dist.version for dist in importlib.metadata.distributions()}
+    versions = {dist.metadata["Name"].lower(): dist.version for dist in importlib.metadata.distributions()}
     own = ("call-scaling",)
-    return "".join(f"{name}=={version}\n" for name, version in sorted(found.items()) if name not in own)
+    return "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()) if name not in own)
 
 
 def program_files() -> list[Path]:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from scaling.codec import BadLine, RecordError, decode, decode_lines, encode
 from scaling.pipelines import step_name
-from scaling.record import Record, Versioned
+from scaling.record import CellPlan, Record, Versioned
 from scaling.redact import hide_known, redact
 from scaling.types import SCHEMA_VERSION, SETTLED, Cell, UsageError
 
@@ -125,7 +125,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return read_checked(path, dict[str, Any])
     except RecordError as error:
-        raise UsageError(f"{path} is damaged ({error}). Move it away; its cell will run again.") from None
+        raise UsageError(f"{path} is damaged ({error}). Move it away and type the same command again.") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -200,11 +200,11 @@ def aggregating(results: Path) -> Callable[[], None]:
     return rebuild
 
 
-def write_plan(results: Path, estimates: dict[str, dict[str, Any]]) -> None:
-    """Keep each planned cell and what it was estimated at before it ran; earlier plans stay."""
+def write_plan(results: Path, plans: dict[str, CellPlan]) -> None:
+    """Keep each planned cell (by cell_id) and what it was estimated at before it ran; earlier plans stay."""
     path = results / PLAN
-    known = read_json(path) if path.exists() else {}
-    write_json(path, known | estimates)
+    earlier = read_json(path) if path.exists() else {}
+    write_object(path, earlier | plans)
 
 
 def plan_paths(folders: Iterable[Path]) -> list[Path]:
