@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ from scaling.llm.check import print_check
 from scaling.llm.gateway import Gateway
 from scaling.models import find_model, load_registry
 from scaling.plan import check_count, expand
-from scaling.record import CellPlan, Record
+from scaling.record import Record
 from scaling.redact import redact
 from scaling.run.estimate import Estimate
 from scaling.run.pipelines import MultiStepClassifier
@@ -161,7 +161,7 @@ def run_waiting(
         direction = 1 if shortest_first else -1
         tasks.sort(key=lambda task: (task.phase, direction * estimates[task.cell.cell_id].chain[1]))
         cells = [task.cell for task in tasks]
-        write_plan(results, {c.cell_id: CellPlan(cell=c, **asdict(estimates[c.cell_id])) for c in cells})
+        write_plan(results, {c.cell_id: estimates[c.cell_id].plan_of(c) for c in cells})
         screen = stack.enter_context(quiet(log)) if caller.owns_process else sys.stdout
         reporter = ProgressReporter(cells, estimates, results, gateway, screen, live=caller.owns_process)
         stack.enter_context(reporter.running())

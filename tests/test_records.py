@@ -136,7 +136,7 @@ def test_a_metric_that_gives_no_score_ends_the_cell_with_one_line(
 
 
 def test_what_could_not_be_read_again_is_an_error_of_its_cell(experiment: Callable, toy: Callable) -> None:
-    toy(failure_kind=lambda gold, prediction: 7, task_class=["any"], note={"any": 1})
+    toy(failure_kind=lambda gold, prediction: 7, task_class=["any"])
     record = experiment()
     assert experiment() == record  # it is settled, and read again
     assert record["status"] == "error"

@@ -17,6 +17,7 @@ from scaling.llm.adapters import make_adapter
 from scaling.models import Model
 from scaling.optimizers import NONE, OPTIMIZERS
 from scaling.pipelines import PIPELINES
+from scaling.record import CellPlan
 from scaling.run.pipelines import make_core
 from scaling.run.scoring import as_example
 from scaling.types import Benchmark, Cell, Row, Splits
@@ -64,6 +65,10 @@ class Estimate:
     usd: tuple[float, float] | None
     chain: tuple[int, int]
     likely: dict[str, PlannedCalls] = field(default_factory=dict)
+
+    def plan_of(self, cell: Cell) -> CellPlan:
+        """What plan.json keeps of it."""
+        return CellPlan(self.calls, self.tokens, cell, self.usd, self.chain)
 
     def __add__(self, other: Estimate) -> Estimate:
         usd = None
