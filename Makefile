@@ -30,7 +30,7 @@ DATA ?= hub
 humaneval: $(VENV)/ready
 	$(BIN)/python -m benchmarks.humaneval $(DATA)
 
-# Ratios measured side by side in one run, kept in bench/*.md: about a quarter of an hour with nothing else running.
+# Ratios measured side by side in one run, kept in bench/*.md: about half an hour with nothing else running.
 bench: $(VENV)/ready
 	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.sweeps

@@ -122,7 +122,7 @@ def test_no_time_is_said_before_a_call_was_made(tmp_path: Path) -> None:
     assert reporter.snapshot()["seconds_left"] is None
 
 
-def test_the_longest_chain_bounds_what_more_places_can_speed_up(tmp_path: Path) -> None:
+def test_the_longest_chain_bounds_what_more_calls_at_a_time_can_speed_up(tmp_path: Path) -> None:
     """Ten cells of 100 calls, of which 50 wait for one another, at 100 calls at a time: 50 calls' time, not 10."""
     cells = [Cell("banking77", "chain", 1, "gepa", "m", "m", run=run) for run in range(10)]
     likely = {"optimize": PlannedCalls(100, 0), "propose": PlannedCalls(0, 0), "evaluate": PlannedCalls(0, 0)}
@@ -138,11 +138,11 @@ def test_the_longest_chain_bounds_what_more_places_can_speed_up(tmp_path: Path) 
     assert reporter.snapshot()["seconds_left"] == pytest.approx(45.0)
 
 
-@pytest.mark.parametrize(("places", "first"), [("1", "1step"), ("8", "2step")])
+@pytest.mark.parametrize(("limit", "first"), [("1", "1step"), ("8", "2step")])
 def test_at_one_call_at_a_time_the_shortest_cell_comes_first(
-    places: str, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    limit: str, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No order is faster then, so there is something to read soon. With more places the longest chain starts first."""
+    """No order is faster then, so there is something to read soon. Else the longest chain starts first."""
     orders: list[list[str]] = []
     running = ProgressReporter.running
     monkeypatch.setattr(
@@ -152,5 +152,5 @@ def test_at_one_call_at_a_time_the_shortest_cell_comes_first(
     )
     with ScriptedServer() as server:
         flags = write_study(tmp_path, server.url, [1, 2], ["none"], 1)
-        assert script.main([*flags, "--max-concurrency", places, "--output-dir", str(tmp_path / "out")]) == 0
+        assert script.main([*flags, "--max-concurrency", limit, "--output-dir", str(tmp_path / "out")]) == 0
     assert first in orders[0][0]
