@@ -52,10 +52,15 @@ _PATTERNS = (
 
 def redact(text: str) -> str:
     """A message without the secrets of this process, without what looks like one, and without control sequences."""
-    text = hide_known(_CONTROL.sub("", text))
+    text = hide_known(printable(text))
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def printable(text: str) -> str:
+    """The text without terminal sequences and other control characters; tabs and line feeds stay."""
+    return _CONTROL.sub("", text)
 
 
 def hide_known(text: str) -> str:

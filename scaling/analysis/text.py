@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scaling.redact import printable
+
 UNKNOWN = "—"
-# Terminal sequences, other control characters, and those that turn the direction of text.
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]?"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)
+_DIRECTION = re.compile(r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # characters that turn the direction of text
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
@@ -43,7 +41,7 @@ def table_of(title: str, note: str, rows: Iterable[dict[str, str]]) -> Table:
 
 def plain(value: object) -> str:
     """The value as text without control characters: terminal sequences in a name or an answer reach no report."""
-    return _CONTROL.sub("", str(value))
+    return _DIRECTION.sub("", printable(str(value)))
 
 
 def latex(value: object) -> str:

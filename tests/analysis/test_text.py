@@ -38,7 +38,7 @@ def test_a_markdown_table_keeps_its_cells_and_no_html(rows: list[tuple[str, str]
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("\x1b[31mred\x1b[0m", "red"), ("\x1b]0;title\x07name", "name"), ("bell\x07", "bell"), ("a\x9bb", "ab"),
+        ("\x1b[31mred\x1b[0m", "red"), ("\x1b]0;title\x07name", "name"), ("bell\x07", "bell"), ("a\x9b31mb", "ab"),
         ("cut \x1b[", "cut "), ("two\nlines\tand tab", "two\nlines\tand tab"), ("safe\u202egnp", "safegnp"), (7, "7"),
     ],
 )  # fmt: skip
