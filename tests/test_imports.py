@@ -15,9 +15,9 @@ LIBRARY = {
     if path.stem != "__init__"
 }
 FOLDERS = sorted(path.name for path in (ROOT / "scaling").iterdir() if (path / "__init__.py").exists())
-# A room's task apps are scripts: they put the room and the library together.
+# Task apps are scripts: they put a benchmark and the library together.
 TASK_APPS = sorted((ROOT / "benchmarks").rglob("*_task_app.py"))
-ROOMS = sorted(set((ROOT / "benchmarks").rglob("*.py")) - set(TASK_APPS))
+BENCHMARK_FILES = sorted(set((ROOT / "benchmarks").rglob("*.py")) - set(TASK_APPS))
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
 ANALYSIS = sorted(name for name in LIBRARY if name.startswith("scaling.analysis."))
 
@@ -50,7 +50,7 @@ def reached(start: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", ROOMS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", BENCHMARK_FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_benchmark_needs_dspy_and_the_contract_only(path: Path) -> None:
     names = imports(path)
     allowed = {"dspy", "benchmarks", "scaling"} | set(sys.stdlib_module_names)
@@ -66,7 +66,7 @@ def test_a_benchmark_needs_dspy_and_the_contract_only(path: Path) -> None:
     if path.parent.name == "toolqa":
         allowed.add("pandas")  # its tables
     assert roots(names) <= allowed
-    # Of the library, the contract; and the sandbox for a room whose metric runs programs.
+    # Of the library, the contract; and the sandbox for a benchmark whose metric runs programs.
     contract = {"scaling.types"} | ({"scaling.sandbox"} if path.parent.name == "humaneval" else set())
     assert {name for name in names if name.startswith("scaling")} <= contract
 

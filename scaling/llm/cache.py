@@ -1,4 +1,4 @@
-"""The response cache and the ledger of one results folder: one SQLite file, never evicting, owner-only.
+"""The response cache and the bills of one results folder: one SQLite file, never evicting, owner-only.
 
 A request's bill is opened at its highest possible cost before it is sent, and settled in one transaction with
 its answer. So a kill at any byte loses at most the answers in flight, and their money still counts as spent.

@@ -1,4 +1,4 @@
-"""A scripted model that knows the rooms' answers: right with a chance planted by model and turn, for whole studies."""
+"""A scripted model that knows the benchmarks' answers: right with a chance planted by model and turn, for whole studies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def scholar(golds: Iterable[tuple[str, str]], chance: Callable[[str, int], float
 
 
 def golds_of(benchmark: str, rows: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(text, right answer) of a room's rows."""
+    """(text, right answer) of a benchmark's rows."""
     text, answer = {"superglue": ("text", "answer"), "humaneval": ("prompt", "code")}.get(
         benchmark, ("question", "answer")
     )
