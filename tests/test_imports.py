@@ -72,7 +72,7 @@ def test_a_benchmark_needs_dspy_and_the_contract_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", TASK_APPS, ids=lambda path: path.stem)
-def test_a_task_app_hands_its_room_to_the_library_and_no_more(path: Path) -> None:
+def test_a_task_app_hands_its_benchmark_to_the_library_and_no_more(path: Path) -> None:
     assert imports(path) == {"sys", "benchmarks.banking77", "scaling.hosted.task_app"}
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 12
 

@@ -1,4 +1,4 @@
-"""A scripted model that knows the benchmarks' answers: right with a chance planted by model and turn, for whole studies."""
+"""A scripted model that knows the benchmarks' answers: right with a chance planted by model and turn."""
 
 from __future__ import annotations
 
