@@ -20,7 +20,8 @@ test: $(VENV)/ready
 # The fault and kill tests at full size (12 cells, 20 kills; 10 of Dask's workers): minutes, not seconds.
 chaos: $(VENV)/ready
 	CHAOS=1 $(BIN)/python -m pytest tests/llm/test_gateway.py -k "faults or killed"
-	CHAOS=1 $(BIN)/python -m pytest tests/distributed/test_engine.py
+	CHAOS=1 $(BIN)/python -m pytest tests/distributed/test_engine.py tests/distributed/test_security.py
+	CHAOS=1 $(BIN)/python -m pytest tests/hosted/test_hostile_callers.py tests/run/test_surroundings.py
 	CHAOS=1 $(BIN)/python -m pytest tests/test_sandbox.py
 	CHAOS=1 $(BIN)/python -m pytest tests/benchmarks/test_math.py -k every_math_row
 	CHAOS=1 $(BIN)/python -m pytest tests/test_studies.py
