@@ -114,3 +114,25 @@ def test_the_run_half_is_what_it_is_told_apart_from() -> None:
     assert "dspy" in roots(reached("scaling.run.runner"))
     assert "dspy" in roots(imports(LIBRARY["scaling.llm.gateway"]))
     assert {"scaling.store", "scaling.types", "scaling.intervals"} <= set(LIBRARY)
+
+
+def test_no_module_reaches_itself() -> None:
+    assert not [name for name in LIBRARY if name in reached(name)]
+
+
+def folder(name: str) -> str:
+    """A module's folder: 'run' for scaling.run.runner, '' for what lies in scaling itself."""
+    return name.split(".")[1] if name.count(".") > 1 else ""
+
+
+def test_folders_have_no_circle_and_one_of_them_chooses_where_cells_run() -> None:
+    arrows = {(folder(a), folder(b)) for a, path in LIBRARY.items() for b in imports(path) & set(LIBRARY)}
+    below = {"": {""}, "llm": {"", "llm"}, "analysis": {"", "analysis"}, "run": {"", "llm", "run"}}
+    below |= {name: {"", "llm", "run", name} for name in ("hosted", "distributed")}
+    below["command"] = {"", "llm", "run", "hosted", "distributed", "command"}
+    assert not {(a, b) for a, b in arrows if b not in below.get(a, {b})}
+
+
+@pytest.mark.parametrize("name", ["scaling.plan", "scaling.optimizers", "scaling.pipelines", "scaling.budgets"])
+def test_the_plan_and_its_tables_need_no_dspy(name: str) -> None:
+    assert not roots(reached(name)) & {"dspy", "litellm", "gepa", "optuna"}
