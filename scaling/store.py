@@ -6,7 +6,6 @@ record means a settled cell. Imports neither DSPy nor plotting: the runner write
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -128,22 +127,17 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is damaged ({error}). Move it away and type the same command again.") from None
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write beside and rename: a reader sees the old file or the new one, never half of one."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
-
-
 def write_record(files: CellFiles, record: Record) -> None:
     """A cell's record, last of its files; its error is free of secrets and control sequences, whoever worded it."""
     error = record.error
     if error is not None:
         trace = error.traceback and redact(error.traceback)
         error = replace(error, kind=redact(error.kind), message=redact(error.message), traceback=trace)
-    write_object(files.record, replace(record, error=error))
+    write_json(files.record, replace(record, error=error))
 
 
-def write_object(path: Path, value: Any) -> None:
-    """One object of `scaling.record` as indented JSON, written atomically."""
+def write_json(path: Path, value: Any) -> None:
+    """A value as indented JSON, written beside and renamed: a reader sees the old file or the new one, never half."""
     write_bytes(path, encode(value, indent=2))
 
 
@@ -183,7 +177,7 @@ def write_aggregate(results: Path) -> None:
         except RecordError as error:
             left_out.append(f"{path.relative_to(results)}: {error}")
     whole = {"schema_version": SCHEMA_VERSION, "cells": len(records), "records": records, "left_out": left_out}
-    write_object(results / AGGREGATE, whole)
+    write_json(results / AGGREGATE, whole)
 
 
 def aggregating(results: Path) -> Callable[[], None]:
@@ -204,7 +198,7 @@ def write_plan(results: Path, plans: dict[str, CellPlan]) -> None:
     """Keep each planned cell (by cell_id) and what it was estimated at before it ran; earlier plans stay."""
     path = results / PLAN
     earlier = read_json(path) if path.exists() else {}
-    write_object(path, earlier | plans)
+    write_json(path, earlier | plans)
 
 
 def plan_paths(folders: Iterable[Path]) -> list[Path]:

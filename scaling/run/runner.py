@@ -31,7 +31,7 @@ from scaling.run.progress import ProgressReporter
 from scaling.run.record import Lines, Measured, add_outcome, add_usage, failed_record, mean, new_record, outcome_text
 from scaling.run.scoring import as_example, score_programs
 from scaling.run.task import CellTask, Settings
-from scaling.store import aggregating, write_aggregate, write_lines, write_object, write_record
+from scaling.store import aggregating, write_aggregate, write_json, write_lines, write_record
 from scaling.types import CellStopped, digest
 
 __all__ = ["CellTask", "Settings", "run_cell", "run_cells", "skip_cell", "write_failure"]
@@ -138,7 +138,7 @@ def _measure(
     reporter.phase(cell, "record")
     _fill_test_scores(task, curve.points, lines)
     write_lines(task.files.predictions, [check_readable(line) for own in lines.values() for line in own])
-    write_object(task.files.program, _program_file(core, optimized))
+    write_json(task.files.program, _program_file(core, optimized))
     unchanged = _state(core) == _state(optimized)
     return Measured(lines, curve.points, unchanged, context.proposals, optimize_seconds)
 
@@ -228,7 +228,7 @@ def _score_check(task: CellTask, optimized: dspy.Module, threads: int) -> list[P
 
 def _on_point(task: CellTask, points: list[CurvePoint], reporter: ProgressReporter) -> None:
     reporter.best(task.cell, points[-1].best_val_score)
-    write_object(task.files.curve, LearningCurve(points, task.cell.cell_id))
+    write_json(task.files.curve, LearningCurve(points, task.cell.cell_id))
 
 
 def _fill_test_scores(task: CellTask, points: list[CurvePoint], lines: Lines) -> None:
@@ -237,7 +237,7 @@ def _fill_test_scores(task: CellTask, points: list[CurvePoint], lines: Lines) ->
         reached = [point for point in points if point.rollouts <= rollouts]
         if reached:
             reached[-1].test_score = mean(line.score for line in lines[name])
-    write_object(task.files.curve, LearningCurve(points, task.cell.cell_id))
+    write_json(task.files.curve, LearningCurve(points, task.cell.cell_id))
 
 
 def _program_file(core: dspy.Module, optimized: dspy.Module) -> dict[str, Any]:

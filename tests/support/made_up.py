@@ -22,7 +22,7 @@ from scaling.record import (
     Record,
     Usage,
 )
-from scaling.store import CellFiles, files_of, write_lines, write_object, write_record
+from scaling.store import CellFiles, files_of, write_json, write_lines, write_record
 from scaling.types import SCHEMA_VERSION, Cell
 
 ROWS = 40
@@ -43,8 +43,8 @@ def write_cell(results: Path, cell: Cell, level: float, gain: float = 0.0, task_
     write_lines(files.predictions, [line for name, own in programs.items() for line in lines_of(name, own, turns)])
     write_lines(files.calls, [CallRecord(phase="evaluate", role="task", list_cost_usd=0.001)] * 3)
     points = [_point(0, 0.5), _point(1, 0.6)] if cell.optimizer != "none" else []
-    write_object(files.curve, LearningCurve(points, cell.cell_id))
-    write_object(files.program, {"instructions": {"classifier": {"before": "Sort it.", "after": "Sort it well."}}})
+    write_json(files.curve, LearningCurve(points, cell.cell_id))
+    write_json(files.program, {"instructions": {"classifier": {"before": "Sort it.", "after": "Sort it well."}}})
     write_record(files, record_of(cell, before, after, task_class))
     return files
 
