@@ -146,11 +146,6 @@ def write_lines(path: Path, lines: Iterable[Any]) -> None:
     write_bytes(path, b"".join(encode(line) + b"\n" for line in lines))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write beside and rename."""
-    write_bytes(path, text.encode())
-
-
 def write_bytes(path: Path, data: bytes) -> None:
     """Write UTF-8 beside and rename; a secret of this process is hidden wherever it stands."""
     path.parent.mkdir(parents=True, exist_ok=True)
