@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,28 @@ class Clock:
         return self.seconds
 
 
-def run_sweep(optimizer: str, folder: Path) -> Path:
+@dataclass
+class FinishedSweep:
+    """A sweep's folder, and its cells and estimates as the reporter got them."""
+
+    folder: Path
+    cells: list[Cell]
+    estimates: dict[str, Estimate]
+
+
+def run_sweep(optimizer: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> FinishedSweep:
     """Cells of 1 and 2 steps, each run twice; an optimizer seldom finds anything at this skill, as in real sweeps."""
+    sweep = FinishedSweep(folder / "out", [], {})
+
+    def reporter(cells: list[Cell], estimates: dict[str, Estimate], *rest: Any, **options: Any) -> ProgressReporter:
+        sweep.cells, sweep.estimates = cells, estimates
+        return ProgressReporter(cells, estimates, *rest, **options)
+
+    monkeypatch.setattr(script, "ProgressReporter", reporter)
     with ScriptedServer(skill=lambda body: 0.4, truth=TRUTH) as server:
         flags = write_study(folder, server.url, [1, 2], [optimizer], 2)
-        assert script.main([*flags, "--output-dir", str(folder / "out")]) == 0
-    return folder / "out"
+        assert script.main([*flags, "--output-dir", str(sweep.folder)]) == 0
+    return sweep
 
 
 def seconds_of(call: dict[str, Any]) -> float:
@@ -64,30 +81,13 @@ def seconds_of(call: dict[str, Any]) -> float:
     return (1.5 if call["role"] in ("reflection", "proposer") else 0.15) + 0.015 * call["completion_tokens"]
 
 
-def planned(sweep: Path) -> dict[str, tuple[Cell, Estimate]]:
-    """The cells of a sweep with their estimates, in the order in which they start one by one."""
-    plan = read(sweep / "plan.json")
-    return {
-        cell_id: (
-            Cell(**entry["cell"]),
-            Estimate(
-                entry["calls"], entry["tokens"], entry["usd"], entry["chain"],
-                {kind: PlannedCalls(**calls) for kind, calls in entry["likely"].items()},
-            ),
-        )
-        for cell_id, entry in sorted(plan.items(), key=lambda item: item[1]["chain"][1])
-    }  # fmt: skip
-
-
-def replay(sweep: Path, results: Path) -> Iterator[tuple[float, float | None]]:
+def replay(sweep: FinishedSweep, results: Path) -> Iterator[tuple[float, float | None]]:
     """(seconds since the start, seconds left as shown) after each call, the calls made one after another."""
-    plan = planned(sweep)
-    folders = {read(path)["cell_id"]: path.parent for path in sweep.rglob("results.json")}
-    tasks = [cell for cell, _ in plan.values()]
-    estimates = {cell_id: estimate for cell_id, (_, estimate) in plan.items()}
+    folders = {read(path)["cell_id"]: path.parent for path in sweep.folder.rglob("results.json")}
+    cells = sorted(sweep.cells, key=lambda cell: sweep.estimates[cell.cell_id].chain[1])
     clock = Clock()
-    reporter = ProgressReporter(tasks, estimates, results, IdleGateway(), io.StringIO(), clock=clock)
-    for cell in tasks:
+    reporter = ProgressReporter(cells, sweep.estimates, results, IdleGateway(), io.StringIO(), clock=clock)
+    for cell in cells:
         meter = Meter(cell.cell_id)
         reporter.start(cell, meter)
         for call in lines(folders[cell.cell_id] / "calls.jsonl"):
@@ -100,9 +100,11 @@ def replay(sweep: Path, results: Path) -> Iterator[tuple[float, float | None]]:
 
 
 @pytest.mark.parametrize("optimizer", LOCAL)
-def test_from_a_third_of_the_time_on_it_is_within_a_factor_of_two(optimizer: str, tmp_path: Path) -> None:
+def test_from_a_third_of_the_time_on_it_is_within_a_factor_of_two(
+    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody knows before its end whether the last cell changes its program: some looks may be a little further off."""
-    shown = list(replay(run_sweep(optimizer, tmp_path), tmp_path))
+    shown = list(replay(run_sweep(optimizer, tmp_path, monkeypatch), tmp_path))
     total = shown[-1][0]
     ratios = [left / (total - at) for at, left in shown if left is not None and total / 3 <= at <= 0.9 * total]
     assert len(ratios) > 50
@@ -112,8 +114,9 @@ def test_from_a_third_of_the_time_on_it_is_within_a_factor_of_two(optimizer: str
 
 
 def test_no_time_is_said_before_a_call_was_made(tmp_path: Path) -> None:
-    cell, estimate = next(iter(planned(run_sweep("none", tmp_path)).values()))
-    estimates = {cell.cell_id: estimate}
+    cell = Cell("banking77", "chain", 1, "none", "m", "m")
+    likely = {"optimize": PlannedCalls(), "propose": PlannedCalls(), "evaluate": PlannedCalls(10, 50)}
+    estimates = {cell.cell_id: Estimate((10, 10), (100, 100), None, (1, 1), likely)}
     reporter = ProgressReporter([cell], estimates, tmp_path, IdleGateway(), io.StringIO(), clock=Clock())
     assert reporter.snapshot()["seconds_left"] is None
     meter = Meter(cell.cell_id)
