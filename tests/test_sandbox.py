@@ -306,6 +306,19 @@ def test_values_cross_the_bridge_as_plain_values() -> None:
     assert not passes(lambda n: object(), "f(0) is not None")
 
 
+@real
+def test_arguments_and_answers_of_all_canonical_solutions_cross_the_bridge() -> None:
+    for row in humaneval.load(str(REAL_ROWS))["train"]:
+        names: dict = {"__name__": "program"}
+        exec(row["code"], names)
+
+        def ask(args: str, function: Callable = names[row["entry_point"]]) -> str:
+            return sandbox_bridge.cleaned(sandbox_bridge.call(function, args))
+
+        prelude = f"{row['prompt']}\n    pass\n"
+        assert sandbox_bridge.judge(ask, row["entry_point"], prelude, row["tests"], "word") == "word", row["id"]
+
+
 @boxed
 @real
 def test_canonical_solutions_pass() -> None:

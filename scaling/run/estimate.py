@@ -92,9 +92,9 @@ class Size:
     times: int = 1  # calls an example
 
 
-def estimate(cell: Cell, bench: Benchmark, deal: Splits, model: Model, proposer: Model) -> Estimate:
+def estimate(cell: Cell, bench: Benchmark, splits: Splits, model: Model, proposer: Model) -> Estimate:
     """Estimate one cell; no call is made."""
-    ends = [_one_end(cell, bench, deal, model, proposer, guess) for guess in (LOW, HIGH)]
+    ends = [_one_end(cell, bench, splits, model, proposer, guess) for guess in (LOW, HIGH)]
     calls, tokens, usd, chain, planned = zip(*ends, strict=True)
     return Estimate(calls, tokens, None if None in usd else usd, chain, _likely(*planned))
 
@@ -136,13 +136,13 @@ def minutes(low: float, high: float) -> str:
 
 
 def _one_end(
-    cell: Cell, bench: Benchmark, deal: Splits, model: Model, proposer: Model, guess: Guess
+    cell: Cell, bench: Benchmark, splits: Splits, model: Model, proposer: Model, guess: Guess
 ) -> tuple[int, int, float | None, int, dict[str, PlannedCalls]]:
     """(calls, tokens, dollars, calls that wait for one another, calls by kind) at one end of the range."""
     optimizer = OPTIMIZERS[cell.optimizer]
-    sizes = _sizes(cell, bench, deal, model, guess)
-    work = optimizer.plan(_budget(cell, deal, sizes, guess, proposer.bytes_per_token))
-    bare, with_demos = _tested(cell, deal, guess.improves and optimizer is not NONE)
+    sizes = _sizes(cell, bench, splits, model, guess)
+    work = optimizer.plan(_budget(cell, splits, sizes, guess, proposer.bytes_per_token))
+    bare, with_demos = _tested(cell, splits, guess.improves and optimizer is not NONE)
     planned = {
         "optimize": _task_calls(sizes, work.bare + work.with_demos),
         "evaluate": _task_calls(sizes, bare + with_demos),
@@ -181,35 +181,35 @@ def _likely(low: dict[str, PlannedCalls], high: dict[str, PlannedCalls]) -> dict
     }
 
 
-def _tested(cell: Cell, deal: Splits, improves: bool) -> tuple[float, float]:
+def _tested(cell: Cell, splits: Splits, improves: bool) -> tuple[float, float]:
     """Runs of the core on test and check rows: (of the program as it was, of programs that the optimizer found)."""
     runs = cell.steps if PIPELINES[cell.pipeline].draws else 1  # of the core, for one answer
     new_programs = (1 if cell.steps == 1 else 2) if improves else 0
-    checked = len(deal.check) if deal.split == "test" else 0
+    checked = len(splits.check) if splits.split == "test" else 0
     return runs * (cell.test_size + checked), runs * new_programs * cell.test_size
 
 
-def _budget(cell: Cell, deal: Splits, sizes: list[Size], guess: Guess, bytes_per_token: float) -> Budget:
+def _budget(cell: Cell, splits: Splits, sizes: list[Size], guess: Guess, bytes_per_token: float) -> Budget:
     """What the optimizer's planner is told."""
     return Budget(
         rollouts=cell.rollout_budget,
         select=cell.select_size,
-        train=len(deal.train),
+        train=len(splits.train),
         predictors=len(sizes),
-        row_tokens=mean(_length(row, list(row)) for row in deal.train) / bytes_per_token,
+        row_tokens=mean(_length(row, list(row)) for row in splits.train) / bytes_per_token,
         answer_tokens=sizes[-1].answer,
         note_tokens=guess.note_tokens,
         improves=guess.improves,
     )
 
 
-def _sizes(cell: Cell, bench: Benchmark, deal: Splits, model: Model, guess: Guess) -> list[Size]:
+def _sizes(cell: Cell, bench: Benchmark, splits: Splits, model: Model, guess: Guess) -> list[Size]:
     """Tokens of each predictor's call: one row formatted, and the mean length of all rows' inputs in its place."""
     core = make_core(cell, bench)
     adapter = make_adapter(model)
     note = "x" * round(model.bytes_per_token * min(guess.note_tokens, model.max_output_tokens))
-    first = deal.train[0]
-    extra = mean(_length(r, bench.inputs) for r in deal.test or deal.train) - _length(first, bench.inputs)
+    first = splits.train[0]
+    extra = mean(_length(r, bench.inputs) for r in splits.test or splits.train) - _length(first, bench.inputs)
     sizes = []
     for name, predictor in core.named_predictors():
         signature = predictor.signature
