@@ -104,7 +104,7 @@ def _family_note(f: Findings, tests: pd.DataFrame) -> str:
     size = middle["to_settle"]
     if not isinstance(size, str):
         return f"Exploratory. {able}."
-    return f"Exploratory. {able}; to show 5 points takes about {size} a cell{_its_cost(f.summary, size)}."
+    return f"Exploratory. {able}. To show 5 points: {size} a cell{_its_cost(f.summary, size)}."
 
 
 def _its_cost(summary: pd.DataFrame, size: str) -> str:
