@@ -68,14 +68,14 @@ class MeteredLM(dspy.LM):
         return set(self._capabilities.params) | extra
 
     @property
-    def _client(self) -> ModelClient | None:
+    def client(self) -> ModelClient | None:
         """The model's own client; None where only LiteLLM can reach it."""
         connections = self.spec.concurrency(self.gateway.max_concurrency)
         return self.gateway.clients.get(self, self.spec, self.timeout_seconds, connections)
 
     @property
     def _capabilities(self) -> Capabilities:
-        client = self._client
+        client = self.client
         return capabilities(self) if client is None else client.capabilities
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MeteredLM:
@@ -129,7 +129,7 @@ class MeteredLM(dspy.LM):
         return self.spec.highest_cost(prompt_bytes, max_tokens)
 
     def _send(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Answer:
-        client = self._client
+        client = self.client
         sent = client.send(self, prompt, messages, kwargs) if client else None
         outputs, usage = sent or self._send_by_dspy(prompt, messages, kwargs)
         prompt_tokens, completion_tokens = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
