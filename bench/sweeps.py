@@ -2,7 +2,8 @@
 
 `make bench` runs it (about five minutes) and rewrites bench/sweeps.md. Each sweep is a process of its own, and so is
 the server. CPU is the whole process's, user and system; the share of a call leaves out what a sweep of 105 calls
-takes, which is start-up for the most part. `ideal` is calls x latency / limit.
+takes, which is start-up for the most part. `ideal` is calls x latency / limit: what the server could give. A sweep of
+few cells cannot reach it where their calls wait for one another, as MIPROv2's trials do.
 """
 
 from __future__ import annotations

@@ -32,6 +32,14 @@ class ProposerMayFail:
 class ExactChatAdapter(ProposerMayFail, dspy.ChatAdapter):
     """DSPy's chat format without its hidden second call in JSON."""
 
+    def format_field_with_value(self, fields_with_values: dict[Any, Any]) -> str:
+        """As DSPy does it, which makes a pydantic type for each text only to get the same text back."""
+        if all(type(value) is str for value in fields_with_values.values()):
+            sections = (f"[[ ## {field.name} ## ]]\n{value}" for field, value in fields_with_values.items())
+            return "\n\n".join(sections).strip()
+        formatted: str = super().format_field_with_value(fields_with_values)
+        return formatted
+
 
 class ExactJSONAdapter(ProposerMayFail, dspy.JSONAdapter):
     """JSON, held to a schema where the server can."""

@@ -91,6 +91,26 @@ def test_programs_send_what_they_send_through_dspy(server: ScriptedServer, gatew
     assert (usage.prompt_tokens, usage.completion_tokens) == (server.prompt_tokens, server.completion_tokens)
 
 
+class Everything(dspy.Signature):
+    """Fields of all kinds."""
+
+    text: str = dspy.InputField()
+    lines: list[str] = dspy.InputField()
+    count: int = dspy.InputField(desc="how many")
+    label: Literal["good", "bad"] = dspy.OutputField()
+    parts: dict[str, float] = dspy.OutputField()
+
+
+def test_the_adapters_write_what_dspys_own_write() -> None:
+    rows = [
+        {"text": f" ü\n{i} ", "lines": ["a", "b"][:i], "count": i, "label": "bad", "parts": {"x": 0.5}} for i in (0, 2)
+    ]
+    model = Model("toy/x", "openai/scripted")
+    for signature, demos in ((Everything, rows), (Sort, [{"text": "t", "reason": " r\n", "label": "bad"}])):
+        ours = make_adapter(model).format(signature, demos, demos[0])
+        assert ours == dspy.ChatAdapter().format(signature, demos, demos[0])
+
+
 @pytest.mark.parametrize(
     ("url", "plain", "decoded"),
     [
