@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ import pandas as pd
 from scaling.analysis.hypotheses import Grid, Key, judge
 from scaling.analysis.pairs import difference
 from scaling.analysis.results import Results, series_cells
-from scaling.analysis.series import SHARED, SHARED_IN_BENCHMARK, SeriesKey, Terms
+from scaling.analysis.series import SERIES, SHARED, SHARED_IN_BENCHMARK, SeriesKey, Terms
 from scaling.analysis.stats import Arm, Estimate, RunVariance, contrast, holm, run_variances, share_rows
 from scaling.analysis.test_rows import TestRow, frame_of, left_out_note
 from scaling.analysis.verdicts import detectable, direction, settling_size
@@ -37,10 +37,11 @@ class Entry:
     base: Arm
     size: tuple[float | None, str]  # the model's parameters in billions, and published, assumed or unknown
     several_models: bool = False  # then the name tells the model, too
+    terms: str = ""  # what tells it from others of its name, as a budget
 
     @property
     def name(self) -> str:
-        return self.name_without_model + (f" {self.series.model}" if self.several_models else "")
+        return self.name_without_model + (f" {self.series.model}" if self.several_models else "") + self.terms
 
     @property
     def name_without_model(self) -> str:
@@ -86,7 +87,21 @@ def entries_of(results: Results) -> list[Entry]:
             if not len(final.items):
                 continue
             entries.append(Entry(series, steps, keys, final, base, _model_size(results, keys[0]), several_models))
-    return entries
+    return told_apart(entries)
+
+
+def told_apart(entries: list[Entry]) -> list[Entry]:
+    """The entries, those of one name with the fields in which their series differ: ' (rollout_budget 80)'."""
+    by_name: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_name.setdefault(entry.name, []).append(entry)
+    named = []
+    for entry in entries:
+        same = by_name[entry.name]
+        varied = [name for name in SERIES if len({getattr(other.series, name) for other in same}) > 1]
+        texts = [f"{name} {str(getattr(entry.series, name))[:12]}" for name in varied]
+        named.append(replace(entry, terms=f" ({', '.join(texts)})") if texts else entry)
+    return named
 
 
 def _model_size(results: Results, key: str) -> tuple[float | None, str]:
@@ -154,7 +169,7 @@ def average_improvements(entries: list[Entry]) -> Iterator[Comparison]:
         if len(group) > 1 and any(entry.changed for entry in group):
             first = group[0]
             model = f" {first.series.model}" if first.several_models else ""
-            name = f"{first.series.optimizer} {first.series.pipeline}{model}: mean of {len(group)} changes"
+            name = f"{_optimizer_name(first)} {first.series.pipeline}{model}: mean of {len(group)} changes"
             bases, finals = tuple(entry.base for entry in group), tuple(entry.final for entry in group)
             yield Comparison(name, bases, finals, note=hurt_share(group))
 

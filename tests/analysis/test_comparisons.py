@@ -15,6 +15,7 @@ from scaling.analysis.comparisons import (
     hurt_share,
     improvements,
     optimizer_pairs,
+    told_apart,
 )
 from scaling.analysis.series import SeriesKey
 from scaling.analysis.stats import Arm
@@ -89,3 +90,13 @@ def test_a_chain_meets_its_controls_at_the_same_steps() -> None:
     chain = entries_of_optimizers(["gepa"])
     votes = [replace(e, series=e.series.same_but(pipeline="vote")) for e in chain if e.steps == 3]
     assert [c.name for c in control_pairs([*chain, *votes])] == ["x 3 chain gepa - vote", "y 3 chain gepa - vote"]
+
+
+def test_entries_of_one_name_are_told_apart_by_what_differs() -> None:
+    first, second, *_ = entries_of_optimizers(["gepa"])
+    other = replace(first, series=first.series.same_but(rollout_budget=200, temperature=0.2))
+    assert [e.name for e in told_apart([first, other, second])] == [
+        "x 1 chain gepa (rollout_budget 100, temperature 0.7)",
+        "x 1 chain gepa (rollout_budget 200, temperature 0.2)",
+        "x 3 chain gepa",
+    ]
