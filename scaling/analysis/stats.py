@@ -201,6 +201,8 @@ def contrast(weighted: Weighted, pooled: Mapping[str, RunVariance] | None = None
         reason = f"not compared: {'; '.join(too_many) or 'no row has a score'}"
         nan = float("nan")
         return Estimate(nan, nan, nan, 1.0, nan, nan, level, n, runs, nan, left_out, reason)
+    # Of the weights as they are asked for: those of one sample may cancel but for rounding.
+    scale = sum(w**2 * float((arm.item_means**2).mean()) / len(arm.items) for w, arm in weighted)
     weighted = _one_sample_once(weighted)
     by_benchmark = [[(w, arm) for w, arm in weighted if arm.benchmark == b] for b in _benchmarks(weighted)]
     from_items = [_item_variance(arms) for arms in by_benchmark]
@@ -211,7 +213,7 @@ def contrast(weighted: Weighted, pooled: Mapping[str, RunVariance] | None = None
     df = (a + b) ** 2 / spread if spread > 0 else 1.0
     effect = sum(w * arm.mean for w, arm in weighted)
     estimate = Estimate(effect, effect, effect, 1.0, math.sqrt(variance), df, level, n, runs, variance - a, left_out)
-    return _tested(estimate, weighted, [g for _, g in from_items])
+    return _tested(estimate, scale, min(g for _, g in from_items))
 
 
 def _one_sample_once(weighted: Weighted) -> list[tuple[float, Arm]]:
@@ -227,9 +229,11 @@ def _one_sample_once(weighted: Weighted) -> list[tuple[float, Arm]]:
     return list(samples.values())
 
 
-def _tested(estimate: Estimate, weighted: Weighted, groups: Sequence[int]) -> Estimate:
-    """The estimate with its interval and p, or with the reason why it has none."""
-    scale = sum(w**2 * float((arm.item_means**2).mean()) / len(arm.items) for w, arm in weighted)
+def _tested(estimate: Estimate, scale: float, groups: int) -> Estimate:
+    """The estimate with its interval and p, or with the reason why it has none.
+
+    scale: the variance that unrelated scores of this size would have; groups: the fewest of a benchmark.
+    """
     if estimate.se**2 <= NO_VARIATION * scale:
         nan = float("nan")
         effect = 0.0 if abs(estimate.effect) <= NO_VARIATION else estimate.effect
@@ -238,8 +242,8 @@ def _tested(estimate: Estimate, weighted: Weighted, groups: Sequence[int]) -> Es
     half = float(special.stdtrit(estimate.df, 0.5 + LEVEL / 2)) * estimate.se
     p = float(2 * special.stdtr(estimate.df, -abs(estimate.effect) / estimate.se))
     estimate = replace(estimate, low=estimate.effect - half, high=estimate.effect + half, p=p)
-    if min(groups) < FEWEST_GROUPS:
-        reason = f"too few rows: {min(groups)} independent ones on a benchmark, {FEWEST_GROUPS} are needed"
+    if groups < FEWEST_GROUPS:
+        reason = f"too few rows: {groups} independent ones on a benchmark, {FEWEST_GROUPS} are needed"
         return replace(estimate, p=1.0, untestable=reason)
     return estimate
 

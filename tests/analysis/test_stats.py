@@ -197,6 +197,14 @@ def test_scores_that_are_all_equal_decide_nothing(score: float) -> None:
     assert estimate.untestable.startswith("no variation")
 
 
+@pytest.mark.parametrize("weights", [(0.1, 0.2, -0.3), (1 / 3, 1 / 3, -2 / 3), (0.7, -0.6, -0.1)])
+def test_weights_of_one_sample_that_cancel_but_for_rounding_decide_nothing(weights: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(23)
+    sample = arm(rng, 0.6, 0.05, 3, 50)
+    estimate = contrast([(w, replace(sample)) for w in weights])
+    assert estimate.effect == 0.0 and estimate.untestable.startswith("no variation")
+
+
 def test_a_change_of_one_row_among_many_is_variation() -> None:
     before = np.full((10_000, 3), 0.5)
     after = before.copy()
