@@ -22,6 +22,7 @@ SCHEMA_VERSION = 1
 CELL_VERSION = 1
 
 SYNTH_MODES = ("offline", "online")
+TASK_APP_PORT = 8015  # unless somebody says otherwise
 STEPS = (1, 2, 3, 4, 5)
 # Settled cells are not run again by the same command; budget and interrupted go on where they were.
 SETTLED = ("ok", "error", "invalid", "skipped")
@@ -219,3 +220,19 @@ def digest(value: Any) -> str:
 def unknown_name(what: str, name: str, possible: list[str], fix: str) -> UsageError:
     """The one shape of 'unknown name' messages."""
     return UsageError(f"unknown {what} '{name}'; possible: {', '.join(possible)}. {fix}")
+
+
+@dataclass(frozen=True)
+class HostedSettings:
+    """Where hosted jobs are sent and how patiently they are followed; no key in it. Times in seconds.
+
+    task_app_url: an address that leads to `task_app_port` here, None where there is none. since: an older job of the
+    same cell is not used (seconds since 1970).
+    """
+
+    backend: str
+    task_app_url: str | None = None
+    task_app_port: int = TASK_APP_PORT
+    job_timeout: float = 3600.0
+    timeout: float = 120.0
+    since: float = 0.0

@@ -16,7 +16,7 @@ import analyze_results
 import run_scaling_experiment as script
 from scaling.codec import as_plain, decode, decode_lines, encode
 from scaling.llm.meter import Meter
-from scaling.record import PredictionLine, Record, json_schema
+from scaling.record import HostedJob, PredictionLine, Record, json_schema
 from scaling.run.record import add_usage
 from scaling.store import write_aggregate
 from scaling.testing import ScriptedServer
@@ -108,7 +108,7 @@ def test_what_is_written_fits_the_documented_schema(tmp_path: Path) -> None:
 
 def test_a_hosted_job_can_say_anything_and_the_record_is_read_again() -> None:
     meter = Meter("0123456789abcdef")
-    meter.hosted = {"mode": "online", "job_id": ["j"], "best_score": 1e300, "note": float("nan"), "more": {}}
+    meter.hosted = HostedJob(mode="online", job_id=["j"], best_score=1e300, note=float("nan"))
     record = record_of(Cell("toy", "chain", 1, "synth_mipro", "m", "m"), np.ones(4), np.ones(4))
     add_usage(record, meter, 1.0)
     hosted = decode(encode(record), Record).hosted

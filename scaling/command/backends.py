@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from scaling.command.options import Options
 from scaling.optimizers import hosted_names, is_hosted
 from scaling.run.runner import run_cells
 from scaling.run.task import CellTask
-from scaling.types import PlannedCell, UsageError
+from scaling.types import TASK_APP_PORT, HostedSettings, PlannedCell, UsageError
 
 HOSTED = " or ".join(hosted_names())  # as messages name them
 
@@ -32,7 +33,7 @@ def engine_of(options: Options) -> Callable[..., Any]:
 
 def hosted_of(
     cells: Sequence[PlannedCell], mode: str, rollouts: int | None, options: Options
-) -> tuple[Any, str | None]:
+) -> tuple[HostedSettings | None, str | None]:
     """Where the cells' hosted jobs go (None without such cells), and why they cannot run here (None: they can).
 
     mode, rollouts: the study's for hosted jobs. Raises UsageError for flags of hosted jobs without one, and for a
@@ -49,21 +50,20 @@ def hosted_of(
         raise UsageError(f"{HOSTED} needs {error.name}. Type: pip install -r requirements-dev.txt") from None
     if options.task_app_port and not options.task_app_url:
         raise UsageError("--task-app-port says where --task-app-url leads to. Give both, or neither.")
-    given = {"task_app_port": options.task_app_port, "job_timeout": options.job_timeout}
-    hosted = settings.HostedSettings(
-        settings.backend_of(options.local), options.task_app_url, timeout=options.timeout,
-        **{name: value for name, value in given.items() if value is not None},
-    )  # fmt: skip
+    port, backend = options.task_app_port or TASK_APP_PORT, settings.backend_of(options.local)
+    hosted = HostedSettings(backend, options.task_app_url, port, timeout=options.timeout)
+    if options.job_timeout is not None:
+        hosted = replace(hosted, job_timeout=options.job_timeout)
     lacks = None if options.dry_run else settings.missing(hosted)
     if lacks and all(is_hosted(cell.optimizer) for cell in cells):
         raise UsageError(lacks)
     return hosted, lacks
 
 
-def check_hosted(hosted: Any, waiting: Sequence[CellTask], options: Options) -> None:
+def check_hosted(hosted: HostedSettings | None, waiting: Sequence[CellTask], options: Options) -> None:
     """Raise UsageError for what would stop the hosted cells that are to run: backend, key, tunnel, models."""
     tasks = [task for task in waiting if is_hosted(task.cell.optimizer)]
-    if tasks and not options.dry_run:
+    if tasks and hosted is not None and not options.dry_run:
         from scaling.hosted import client
 
         models = {model.id: model for task in tasks for model in (task.model, task.optimizer_model)}

@@ -19,7 +19,7 @@ from scaling.plan import FITTED_FIELDS, check_cell, check_count, expand, fit_to_
 from scaling.run.task import CellTask
 from scaling.store import CellFiles, files_of, is_settled, read_records
 from scaling.study import SIZE_FIELDS, Study, phases_of
-from scaling.types import Benchmark, Cell, PlannedCell, Splits, UsageError
+from scaling.types import Benchmark, Cell, HostedSettings, PlannedCell, Splits, UsageError
 
 Benchmarks = Mapping[str, dict[str, Any]]  # BENCHMARK_CONFIG
 
@@ -33,7 +33,7 @@ class Sweep:
     waiting: list[CellTask]  # to be run
     skipped: list[CellTask]  # hosted ones that lack what they need
     models: dict[str, Model]
-    hosted: Any  # where hosted jobs are sent; None without any
+    hosted: HostedSettings | None  # where hosted jobs are sent; None without any
     lacks: str | None  # why hosted cells are skipped
     fresh: FreshStart | None
 

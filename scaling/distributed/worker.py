@@ -129,7 +129,6 @@ class RemoteGateway:
     def __init__(self, channel: Channel, max_concurrency: int | None):
         self.max_concurrency, self.clients = max_concurrency, _CLIENTS
         self.meter: Meter | None = None
-        self.clients = _CLIENTS
         self._channel, self._numbers = channel, itertools.count()
         self._messages: dict[int, SimpleQueue[Reply | SendNow]] = {}
         self._ending: BaseException | None = None  # what every query raises from then on
@@ -283,5 +282,3 @@ def _on_the_worker() -> Any:
 
 
 _ONE_ALONE = threading.Lock()
-# All cells of a process share the connections to a model.
-_CLIENTS = ModelClients()

@@ -20,9 +20,9 @@ import httpx
 import tenacity
 
 from scaling.hosted.prompts import Json
-from scaling.hosted.settings import KEY_NAME, URL_NAME, HostedSettings, app_keys
+from scaling.hosted.settings import KEY_NAME, URL_NAME, app_keys, is_local
 from scaling.models import Model
-from scaling.types import UsageError
+from scaling.types import HostedSettings, UsageError
 
 ROUTES = ("policy-optimization/online", "prompt-learning/online")
 PROVIDERS = ("openai", "groq", "google")
@@ -47,12 +47,12 @@ def check(hosted: HostedSettings, models: list[Model], mode: str) -> None:
     if hosted.task_app_url and not hosted.task_app_url.startswith(("http://", "https://")):
         raise UsageError(f"--task-app-url {hosted.task_app_url} is no http address. Type --task-app-url https://...")
     for model in models:
-        if not hosted.is_local and provider_of(model) not in PROVIDERS:
+        if not is_local(hosted) and provider_of(model) not in PROVIDERS:
             raise UsageError(
                 f"synth_mipro: Synth calls models of {', '.join(PROVIDERS)}; '{model.id}' is none of them. "
                 f"Type --models openai/gpt-4o-mini, for example, or leave synth_mipro out."
             )
-    if mode == "offline" and not hosted.is_local and not hosted.task_app_url and not shutil.which("cloudflared"):
+    if mode == "offline" and not is_local(hosted) and not hosted.task_app_url and not shutil.which("cloudflared"):
         raise UsageError(
             "synth_mipro: Synth must reach the task app on this machine, and `cloudflared` is not installed. "
             f"Install it, or type --task-app-url URL with an address that leads to port {hosted.task_app_port} here."
@@ -87,13 +87,13 @@ class SynthClient:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def submit(self, body: Json) -> Json:
-        """Start a job; gives what the backend says of it, with its id as `job_id`."""
-        said = self.call("POST", [f"/api/{route}/jobs" for route in ROUTES], body, repeatable=False)
-        job_id = said.get("job_id") or said.get("id")
+    def submit(self, body: Json) -> str:
+        """Start a job; gives its id."""
+        state = self.call("POST", [f"/api/{route}/jobs" for route in ROUTES], body, repeatable=False)
+        job_id = state.get("job_id") or state.get("id")
         if not job_id:
             raise SynthError("the backend took the job and gave no job_id")
-        return said | {"job_id": str(job_id)}
+        return str(job_id)
 
     def job(self, job_id: str) -> Json:
         routes = [f"/api/{route}/jobs/{job_id}" for route in ROUTES]
@@ -157,9 +157,9 @@ class SynthClient:
     def _refused(self, response: httpx.Response) -> SynthError:
         if response.status_code in (401, 403):
             return SynthError(f"the backend {self.backend} refused {KEY_NAME} ({response.status_code})")
-        return SynthError(f"the backend {self.backend} answered {response.status_code}: {self.said(response.text)}")
+        return SynthError(f"the backend {self.backend} answered {response.status_code}: {self.one_line(response.text)}")
 
-    def said(self, error: Any) -> str:
+    def one_line(self, error: Any) -> str:
         """An error of the backend's in one line, without any key that it may repeat."""
         text = error if isinstance(error, str) else json.dumps(error, default=str) if error else "no reason given"
         for secret in self.secrets:
@@ -169,12 +169,12 @@ class SynthClient:
 
 def _object_of(response: httpx.Response, backend: str) -> Json:
     try:
-        found = response.json()
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        answer = response.json()
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
         raise SynthError(f"the backend {backend} answered no JSON object")
-    return found
+    return answer
 
 
 def _worth_retrying(error: BaseException, repeatable: bool) -> bool:

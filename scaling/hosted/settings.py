@@ -3,41 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from scaling.types import UsageError
+from scaling.types import HostedSettings, UsageError
 
 KEY_NAME, URL_NAME = "SYNTH_API_KEY", "SYNTH_BACKEND_URL"
 REMOTE, LOCAL = "https://api.usesynth.ai", "http://localhost:8000"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-DEFAULT_PORT = 8015
 APP_KEY_NAMES = ("ENVIRONMENT_API_KEY", "DEV_ENVIRONMENT_API_KEY")
-
-
-@dataclass(frozen=True)
-class HostedSettings:
-    """Where hosted jobs are sent and how patiently they are followed; no key in it. Times in seconds.
-
-    task_app_url: an address that leads to `task_app_port` here, None where there is none. since: an older job of
-    the same cell is not used (seconds since 1970).
-    """
-
-    backend: str
-    task_app_url: str | None = None
-    task_app_port: int = DEFAULT_PORT
-    job_timeout: float = 3600.0
-    timeout: float = 120.0
-    since: float = 0.0
-
-    @property
-    def is_local(self) -> bool:
-        return is_loopback(self.backend)
-
-    @property
-    def host(self) -> str:
-        """The backend without anything that could be private in its address."""
-        return urlsplit(self.backend).hostname or "?"
 
 
 def backend_of(local: bool) -> str:
@@ -54,9 +27,18 @@ def is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in LOOPBACK
 
 
+def is_local(settings: HostedSettings) -> bool:
+    return is_loopback(settings.backend)
+
+
+def host_of(settings: HostedSettings) -> str:
+    """The backend without anything that could be private in its address."""
+    return urlsplit(settings.backend).hostname or "?"
+
+
 def missing(settings: HostedSettings) -> str | None:
     """Why hosted cells cannot run here: the key that is not set; a backend on this machine may do without."""
-    if settings.is_local or os.environ.get(KEY_NAME):
+    if is_local(settings) or os.environ.get(KEY_NAME):
         return None
     return f"{KEY_NAME} is not set. Type: export {KEY_NAME}=... (or put it into .env), or use --local."
 

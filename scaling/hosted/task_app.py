@@ -8,26 +8,29 @@ from dataclasses import replace
 from typing import Any
 
 from scaling.data import load_benchmark
+from scaling.dotenv import load_dotenv_file
 from scaling.hosted.app import create_app
 from scaling.hosted.rollout import Task
 from scaling.hosted.server import listen, serve_until_stopped
-from scaling.hosted.settings import DEFAULT_PORT, LOOPBACK, app_keys
+from scaling.hosted.settings import LOOPBACK, app_keys
 from scaling.plan import fit_to_data
 from scaling.run.pipelines import make_core
 from scaling.study import load_study
-from scaling.types import EXIT_OK, EXIT_USAGE, PlannedCell, UsageError
+from scaling.types import EXIT_OK, EXIT_USAGE, TASK_APP_PORT, PlannedCell, UsageError
 
 
 def main(name: str, config: dict[str, Any], steps: int, argv: list[str] | None = None) -> int:
     """The command line of a named task app: a benchmark's entry and a number of steps; returns the exit code."""
     options = parse(argv)
     try:
+        load_dotenv_file()
         keys = app_keys()
         if options.insecure_loopback and options.host not in LOOPBACK:
             raise UsageError(f"--insecure-loopback with --host {options.host}: without a key only loopback is served.")
         if not keys and not options.insecure_loopback:
             raise UsageError(
-                "ENVIRONMENT_API_KEY is not set. Type: export ENVIRONMENT_API_KEY=..., or --insecure-loopback."
+                "ENVIRONMENT_API_KEY is not set. Type: export ENVIRONMENT_API_KEY=... (or put it into .env), or type "
+                "--insecure-loopback."
             )
         task = load_task(name, config, steps, options)
         app = create_app(task, None if options.insecure_loopback else keys)
@@ -62,7 +65,7 @@ def load_task(name: str, config: dict[str, Any], steps: int, options: argparse.N
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """A task app's options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, metavar="N", help=f"default: {DEFAULT_PORT}")
+    parser.add_argument("--port", type=int, default=TASK_APP_PORT, metavar="N", help=f"default: {TASK_APP_PORT}")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1")
     parser.add_argument("--insecure-loopback", action="store_true", help="ask for no key (loopback only)")
     parser.add_argument("--data", default="hub", metavar="hub|sample|DIR", help="as in run_scaling_experiment.py")

@@ -16,8 +16,8 @@ import tenacity
 
 from scaling.hosted.client import MAX_ATTEMPTS, SynthError, pause
 from scaling.hosted.server import serving
-from scaling.hosted.settings import HostedSettings
-from scaling.types import UsageError
+from scaling.hosted.settings import is_local
+from scaling.types import HostedSettings, UsageError
 
 TUNNEL_SECONDS, TUNNEL_SETTLES = 60.0, 10.0
 TUNNEL_ADDRESS = re.compile(r"https://[a-z0-9-]+\.trycloudflare\.com")
@@ -45,7 +45,7 @@ def served(app: Any, hosted: HostedSettings, check: Callable[[], None]) -> Itera
 @contextmanager
 def reachable(address: str, hosted: HostedSettings, sleep: Callable[[float], None]) -> Iterator[str]:
     """The address at which the backend reaches the task app: the user's, this one, or a tunnel's."""
-    if hosted.task_app_url or hosted.is_local:
+    if hosted.task_app_url or is_local(hosted):
         yield (hosted.task_app_url or address).rstrip("/")
         return
     with tunnel(address) as public:

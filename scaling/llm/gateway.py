@@ -11,7 +11,8 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -100,6 +101,36 @@ class Gateway:
         if self._stop_event.wait(seconds):
             halt = self._halts[""]
             raise CellStopped(halt.status, str(halt))
+
+    @property
+    def max_cost(self) -> float | None:
+        """The cost cap of the sweep in USD."""
+        return self.cost_budget.cap
+
+    @contextmanager
+    def holding_cost(
+        self, cell_id: str, model: Model, highest: float | None
+    ) -> Iterator[Callable[[float | None], None]]:
+        """Hold the highest cost, in USD, of something that is billed elsewhere back from the cap while the block runs.
+
+        Gives a function that takes what it cost; without that, or with None, it counts at its highest. Raises
+        CellStopped when it would pass the cap.
+        """
+        if not self.cost_budget.reserve(highest or 0.0, lambda: self.check(model)):
+            message = f"the hosted job may cost ${highest:.4f} and would pass --max-cost {self.max_cost:g}"
+            raise CellStopped("budget", message)
+        cost = highest
+
+        def settle(known: float | None) -> None:
+            nonlocal cost
+            cost = highest if known is None else known
+
+        bill = self.cache.open_bill(cell_id, model.id, "optimize", highest)
+        try:
+            yield settle
+        finally:
+            self.cache.settle_bill(bill, cost)
+            self.cost_budget.settle(highest or 0.0, cost or 0.0)
 
     def answer(self, call: Call) -> Answer:
         """The answer to a call, from the cache, from an identical call in flight, or from the provider."""

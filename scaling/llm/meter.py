@@ -6,12 +6,11 @@ import threading
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from msgspec import structs
 
 from scaling.codec import encode
-from scaling.record import CallRecord, Usage
+from scaling.record import CallRecord, HostedJob, Usage
 from scaling.types import CellStopped
 
 PROPOSING_ROLES = ("reflection", "proposer")
@@ -53,8 +52,9 @@ class Meter:
         self.rollouts: dict[str, int] = defaultdict(int)
         self.times: dict[str, CallTimes] = defaultdict(CallTimes)  # by kind: optimize, propose, evaluate
         self.unparsed_proposals = 0
-        self.hosted: dict[str, Any] | None = None  # facts of the cell's hosted job, and its calls as its rollouts end
+        self.hosted: HostedJob | None = None  # the cell's hosted job, and its calls as its rollouts end
         self.hosted_calls: list[CallRecord] = []
+        self.counts_optimizer = True
         self._has_sent = False
         self._lock = threading.Lock()
         if calls_file:
@@ -83,6 +83,21 @@ class Meter:
         """Count one run of the whole program on one example."""
         with self._lock:
             self.rollouts[phase] += 1
+
+    def start_hosted_job(self, job: HostedJob) -> None:
+        """Keep the optimizer's calls from now on; what its service bills for them and for its proposals is unknown."""
+        self.hosted = job
+        self.mark_unknown("optimize", "list_cost_usd", "billed_cost_usd")
+
+    def lose_hosted_calls(self) -> None:
+        """What the optimizer used is not known, as whoever counted it was killed."""
+        self.counts_optimizer = False
+
+    def mark_unknown(self, phase: str, *sums: str) -> None:
+        """Make these sums of a phase null: a part of them cannot be known. Tokens: once the phase has ended."""
+        with self._lock:
+            for name in sums:
+                setattr(self.usage[phase], name, None)
 
     def add_unparsed_proposal(self) -> None:
         """Count a proposal that could not be had or parsed."""

@@ -13,7 +13,7 @@ from scaling.models import Model
 from scaling.record import Proposals
 from scaling.run.scoring import safe_metric
 from scaling.store import CellFiles
-from scaling.types import Benchmark, Cell
+from scaling.types import Benchmark, Cell, HostedSettings
 
 
 def _none_yet() -> Proposals:
@@ -43,7 +43,7 @@ class OptimizerContext:
     cell: Cell
     model: Model
     files: CellFiles
-    hosted: Any = None
+    hosted: HostedSettings | None = None
     show: Callable[[str, float | None], None] = _show_nothing
     proposals: Proposals = field(default_factory=_none_yet)
 

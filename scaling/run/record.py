@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -25,7 +24,6 @@ from scaling.record import (
     Environment,
     ErrorRates,
     Failure,
-    HostedJob,
     ModelFacts,
     PhaseUsage,
     PredictionLine,
@@ -99,8 +97,10 @@ def add_usage(record: Record, meter: Meter, elapsed_seconds: float) -> None:
     """What the cell used until it ended, however it ended."""
     record.usage = PhaseUsage(meter.usage.get("optimize", Usage()), meter.usage.get("evaluate", Usage()))
     record.proposal_usage = meter.proposals if meter.hosted is None else None
-    record.hosted = _hosted_job(meter.hosted) if meter.hosted is not None else None
+    record.hosted = recordable(meter.hosted) if meter.hosted is not None else None
     record.rollouts_used = meter.rollouts["optimize"]
+    if not meter.counts_optimizer:
+        record.usage.optimize = record.rollouts_used = None
     record.elapsed_seconds = round(elapsed_seconds, 3)
 
 
@@ -173,12 +173,12 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _hosted_job(facts: dict[str, Any]) -> HostedJob:
+def recordable(facts: HostedJob) -> HostedJob:
     """The facts of a hosted job; what its service says in another form than a record can hold is unknown."""
     job = HostedJob()
     for name in HostedJob.__struct_fields__:
         with suppress(msgspec.ValidationError):
-            setattr(job, name, getattr(msgspec.convert({name: facts.get(name)}, HostedJob), name))
+            setattr(job, name, getattr(msgspec.convert({name: getattr(facts, name)}, HostedJob), name))
     return job
 
 

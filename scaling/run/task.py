@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from scaling.models import Model
 from scaling.store import CellFiles
-from scaling.types import Benchmark, Cell, Splits
+from scaling.types import Benchmark, Cell, HostedSettings, Splits
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Settings:
     timeout: float = 120.0
     max_error_rate: float = 0.02
     log: Path | None = None  # where the optimizers' own output goes; None drops it
-    hosted: Any = None  # where hosted jobs are sent (hosted.client.Hosted)
+    hosted: HostedSettings | None = None
 
 
 @dataclass(frozen=True)

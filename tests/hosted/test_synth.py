@@ -25,16 +25,16 @@ from scaling.data import deal, load_benchmark
 from scaling.hosted import client as synth_client
 from scaling.hosted import tunnel as tunnels
 from scaling.hosted.client import SynthError
-from scaling.hosted.settings import LOCAL, HostedSettings, backend_of
+from scaling.hosted.settings import LOCAL, backend_of, is_local
 from scaling.hosted.tunnel import tunnel
 from scaling.intervals import newcombe_paired
 from scaling.testing import Body, ScriptedServer, last_user_message, whole_prompt
-from scaling.types import Cell
+from scaling.types import Cell, HostedSettings
 from tests.conftest import SMALL
 from tests.support import toy as toy_benchmark
 from tests.support.files import lines, read, tree
 from tests.support.made_up import record_of
-from tests.support.sweeps import MODELS, lasting
+from tests.support.sweeps import MODELS, lasting, start
 from tests.support.synth_backend import SynthBackend
 
 PLANTED = "Look at the zebra first, then name the label."
@@ -45,6 +45,9 @@ FLAGS = {
     "--rollout-budget": "40", "--train-size": "10", "--val-size": "12", "--test-size": "20", "--data": "sample",
     "--output-dir": "out",
 }  # fmt: skip
+
+
+long = pytest.mark.skipif("CHAOS" not in os.environ, reason="starts and kills a command: make chaos")
 
 
 def skill(body: Body) -> float:
@@ -455,6 +458,57 @@ def test_ctrl_c_cancels_the_job(command: Callable, backend: Callable, tmp_path: 
     assert script.main(command()) == 0
 
 
+@pytest.fixture
+def killed(server: ScriptedServer, tmp_path: Path, backend: Callable) -> Callable[..., tuple[SynthBackend, list[str]]]:
+    """A command that is killed while its job runs, or is submitted: its backend, and the command line for another."""
+
+    def kill(fault: str) -> tuple[SynthBackend, list[str]]:
+        fake = backend(fault=fault)
+        flags = FLAGS | {"--benchmarks": "banking77", "--labels": "4", "--api-base": server.url}
+        words = [word for flag, value in flags.items() if flag != "--output-dir" for word in (flag, value)]
+        process = start(words, tmp_path / "out")
+        assert (fake.idle if fault == "never_ends" else fake.submitted).wait(60)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        fake.fault = None
+        return fake, [*words, "--output-dir", str(tmp_path / "out")]
+
+    return kill
+
+
+def test_a_kill_never_buys_a_second_job(command: Callable, killed: Callable, tmp_path: Path) -> None:
+    fake, argv = killed("never_ends")
+    assert read(next(tmp_path.rglob("hosted_job.json")))["facts"]["job_id"] in fake.jobs
+    assert script.main(argv) == 1
+    assert "after its command was killed" in record_in(tmp_path)["error"]["message"]
+    assert [job.status for job in fake.jobs.values()] == ["cancelled"]
+    assert script.main(argv) == 1 and len(fake.jobs) == 1
+    assert script.main([*argv, "--retry-failed"]) == 0 and len(fake.jobs) == 2
+
+
+@long
+def test_a_job_that_ended_well_after_a_kill_is_taken_and_what_it_used_is_unknown(
+    command: Callable, killed: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, argv = killed("never_ends")
+    (job,) = fake.jobs.values()
+    job.rewards["cand_1"], job.status = [1.0], "succeeded"
+    assert script.main(argv) == 0 and len(fake.jobs) == 1
+    record = record_in(tmp_path)
+    assert record["status"] == "ok" and program_in(tmp_path)["classifier"]["after"] == PLANTED
+    assert record["usage"]["optimize"] is record["rollouts_used"] is None and "killed" in record["hosted"]["note"]
+    assert analyze_results.main(["--results-dir", "out"]) == 0
+
+
+@long
+def test_a_kill_during_the_submission_is_told(command: Callable, killed: Callable, tmp_path: Path) -> None:
+    fake, argv = killed("hanging_submit")
+    assert script.main(argv) == 1 and len(fake.jobs) == 1
+    assert "may have taken: look for it there" in record_in(tmp_path)["error"]["message"]
+    assert script.main([*argv, "--retry-failed"]) == 0 and len(fake.jobs) == 2
+
+
 def test_a_quick_tunnel_gives_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = tmp_path / "cloudflared"
     fake.write_text(
@@ -478,7 +532,7 @@ def test_which_backend_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     ):  # fmt: skip
         monkeypatch.setenv("SYNTH_BACKEND_URL", named)
         assert backend_of(local) == meant
-    assert HostedSettings(LOCAL).is_local and not HostedSettings("https://localhost.example").is_local
+    assert is_local(HostedSettings(LOCAL)) and not is_local(HostedSettings("https://localhost.example"))
 
 
 # The study

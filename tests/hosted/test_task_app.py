@@ -279,6 +279,18 @@ def test_the_entry_point_serves_its_pipeline(entry: Callable, server: ScriptedSe
     assert info["task"]["id"] == f"banking77_{steps}step" and info["task_metadata"]["modules"] == STAGES[steps]
 
 
+def test_the_entry_point_reads_its_key_from_dotenv(entry: Callable, server: ScriptedServer, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text('ENVIRONMENT_API_KEY="key-of-the-file"\n')
+    port = free_port()
+    process = entry(3, "--port", str(port), "--data", "sample", "--labels", "4")
+    assert f"http://127.0.0.1:{port}" in process.stdout.readline()
+    statuses = [
+        httpx.get(f"http://127.0.0.1:{port}/health", headers={"X-API-Key": key}).status_code
+        for key in ("key-of-the-file", "app-key")
+    ]
+    assert statuses == [200, 400]
+
+
 def test_the_entry_point_refuses_in_one_line(entry: Callable) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

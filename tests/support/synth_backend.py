@@ -107,7 +107,7 @@ class SynthBackend:
         self.forwarded: list[Json] = []
         self.app_keys: dict[str, str] = {}
         self.unmatched = 0
-        self.submitted = threading.Event()
+        self.submitted, self.idle = threading.Event(), threading.Event()  # idle: all rollouts made, not ended
         self._sealed = PrivateKey.generate()
         self._token = uuid.uuid4().hex
         self._http = httpx.Client(timeout=60, limits=httpx.Limits(max_connections=None))
@@ -311,6 +311,7 @@ class SynthBackend:
             for name in job.rewards:
                 job.rewards[name] = self._pass(job, name, job.mipro["val_seeds"])
                 job.say("candidate.evaluated", candidate_id=name, minibatch_score=job.score(name))
+            self.idle.set()
             while self.fault == "never_ends" and not job.cancelled.wait(1.0):
                 pass
         except Exception as error:
