@@ -87,7 +87,7 @@ def _unequal_key(row: pd.Series) -> tuple[str, str, str, int]:
 def _unequal(row: pd.Series, votes: dict[tuple[str, str, str, int], float]) -> dict[str, str]:
     optimized = row["optimizer"] != "none"
     flagged = " (flagged)" if row["flagged"] else ""
-    rollouts = f"{row['rollouts_used']:.0f} of {row['rollout_budget']}{flagged}" if optimized else UNKNOWN
+    rollouts = f"{count(row['rollouts_used'])} of {row['rollout_budget']}{flagged}" if optimized else UNKNOWN
     proposals = [count(row[f"proposals_{name}"]) for name in ("tried", "unparsed", "accepted")]
     return {
         "benchmark": row["benchmark"],
