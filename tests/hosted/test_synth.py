@@ -29,13 +29,13 @@ from scaling.hosted.settings import LOCAL, backend_of, is_local
 from scaling.hosted.tunnel import tunnel
 from scaling.intervals import newcombe_paired
 from scaling.testing import Body, ScriptedServer, last_user_message, whole_prompt
+from scaling.testing.synth_backend import SynthBackend
 from scaling.types import Cell, HostedSettings
 from tests.conftest import SMALL
 from tests.support import toy as toy_benchmark
 from tests.support.files import lines, read, tree
 from tests.support.made_up import record_of
 from tests.support.sweeps import MODELS, lasting, start
-from tests.support.synth_backend import SynthBackend
 
 PLANTED = "Look at the zebra first, then name the label."
 PROPOSALS = ["Name a label quickly.", PLANTED, "Say what comes to mind."]

@@ -1,9 +1,9 @@
-"""A Synth backend on loopback: jobs, events, interceptor and online proxy, as far as their interface is known.
+"""A stand-in for Synth's backend: jobs, events, interceptor and online proxy, as far as their interface is known.
 
 Candidates are the baseline and a fixed list of instructions for the last stage; their scores come from true rollouts
 through the task app, and the best one is returned, so that a planted better instruction must win. Nothing in it is
 Synth's own search: it shows that the way there and back works. By hand, on the embedded model as task model and
-proposer: `python -m tests.support.synth_backend --port 8000`.
+proposer: `python -m scaling.testing.synth_backend --port 8000`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
-import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -28,58 +27,12 @@ from nacl.public import PrivateKey, SealedBox
 
 from scaling.hosted.server import serving
 from scaling.llm import local_server
+from scaling.testing.synth_job import FAULTS, FORMS, Job, Json, matches
 
-Json = dict[str, Any]
 PREFIXES = ("policy-optimization", "prompt-learning")
-FORMS = ("messages", "text", "sections", "text_replacements", "pipeline_modules", "results", "state", "best_candidate")
-# What may befall on demand.
-FAULTS = (
-    "401", "no_policy_optimization", "429", "no_key_upload", "no_interceptor_key", "rollouts_fail", "job_fails",
-    "repeats_keys", "hanging_submit", "hanging_poll", "never_ends", "no_json", "malformed", "no_prompt",
-    "lacks_stage", "lacks_input", "changes_users",
-)  # fmt: skip
 ASK_FOR_ONE = (
     "Write one better instruction for a language model that does this task: {task}. Answer with the instruction only."
 )
-
-
-class Job:
-    """One job: what was submitted, its candidates with their rewards, and how far it is."""
-
-    def __init__(self, body: Json):
-        self.id = f"pl_{uuid.uuid4().hex[:12]}"
-        self.system_id = f"sys_{self.id}"
-        self.learning = body["config_body"]["prompt_learning"]
-        self.mipro = self.learning["mipro"]
-        self.status, self.error, self.rollouts = "pending", None, 0
-        self.candidates: dict[str, Json] = {}
-        self.rewards: dict[str, list[float]] = {}
-        self.chosen: dict[str, str] = {}  # online: rollout -> candidate
-        self.events: list[Json] = []
-        self.cancelled, self.lock = threading.Event(), threading.Lock()
-
-    @property
-    def stages(self) -> list[Json]:
-        """Name, instruction, system and user pattern of each stage, as they were submitted."""
-        prompt = self.learning["initial_prompt"]
-        texts = [message["pattern"] for message in sorted(prompt["messages"], key=lambda m: m["order"])]
-        modules = prompt["metadata"]["pipeline_modules"]
-        return [
-            {"name": module["name"], "instruction": module["instruction_text"], "system": system, "user": user}
-            for module, system, user in zip(modules, texts[::2], texts[1::2], strict=True)
-        ]
-
-    def best(self) -> str | None:
-        scored = {name: sum(r) / len(r) for name, r in self.rewards.items() if r}
-        return max(scored, key=scored.get) if scored else None
-
-    def score(self, name: str | None) -> float | None:
-        rewards = self.rewards.get(name) or []
-        return sum(rewards) / len(rewards) if rewards else None
-
-    def say(self, kind: str, **data: Any) -> None:
-        event = {"seq": len(self.events) + 1, "type": f"learning.policy.mipro.{kind}", "job_id": self.id, "data": data}
-        self.events.append(event | {"created_at": time.time(), "message": kind, "level": "info"})
 
 
 class SynthBackend:
@@ -93,14 +46,15 @@ class SynthBackend:
     def __init__(
         self,
         model_url: str,
-        proposals: list[str] | Callable[[Job], list[str]] = (),
+        proposals: list[str] | Callable[[Job], list[str]] | None = None,
         key: str | None = None,
         form: str = "messages",
         fault: str | None = None,
         port: int = 0,
         usage: bool = True,
     ):
-        self.model_url, self.proposals, self.key, self.form, self.fault = model_url, proposals, key, form, fault
+        self.model_url, self.proposals, self.key = model_url, proposals or [], key
+        self.form, self.fault = form, fault
         self.usage, self._port = usage, port
         self.jobs: dict[str, Job] = {}
         self.requests: list[tuple[str, str, Json | None]] = []
@@ -126,7 +80,7 @@ class SynthBackend:
 
     def app(self) -> fastapi.FastAPI:
         @contextlib.asynccontextmanager
-        async def lifespan(app: fastapi.FastAPI):
+        async def lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
             anyio.to_thread.current_default_thread_limiter().total_tokens = 200
             yield
 
@@ -181,7 +135,8 @@ class SynthBackend:
             job = Job(body)
             self.jobs[job.id] = job
             self.submitted.set()
-            for name in ["baseline", *(f"cand_{i}" for i in range(len(self._proposed(job))))]:
+            job.proposals = self.proposals(job) if callable(self.proposals) else self.proposals
+            for name in ["baseline", *(f"cand_{i}" for i in range(len(job.proposals)))]:
                 job.rewards[name] = []
             run = self._run_online if job.mipro["mode"] == "online" else self._run_offline
             threading.Thread(target=run, args=(job,), daemon=True).start()
@@ -202,7 +157,11 @@ class SynthBackend:
             job = self._job(job_id)
             if self.form != "results":
                 raise fastapi.HTTPException(404)
-            return {"best_prompt": self._messages(job), "best_score": job.score(job.best()), "history": []}
+            return {
+                "best_prompt": job.best_prompt(self.form, self.fault),
+                "best_score": job.score(job.best()),
+                "history": [],
+            }
 
         @routes.get("/{job_id}/events")
         def events(job_id: str, since_seq: int = 0) -> Json:
@@ -235,7 +194,7 @@ class SynthBackend:
                     "avg_reward": job.score(name),
                     "stage_payloads": {
                         stage["name"]: {"instruction_lines": text.split("\n")}
-                        for stage, text in zip(job.stages, self._texts(job, name), strict=True)
+                        for stage, text in zip(job.stages, job.texts(name), strict=True)
                     },
                 }
                 for name in job.rewards
@@ -283,7 +242,7 @@ class SynthBackend:
         if self.fault == "rollouts_fail":
             return JSONResponse({"error": {"message": "scripted"}}, status_code=500)
         system, user = body["messages"][0], body["messages"][-1]
-        for stage, text in zip(job.stages, self._texts(job, name), strict=True):
+        for stage, text in zip(job.stages, job.texts(name), strict=True):
             if system["content"] == stage["system"] and matches(stage["user"], user["content"]):
                 content = stage["system"].replace(stage["instruction"], text)
                 body = body | {"messages": [system | {"content": content}, *body["messages"][1:]]}
@@ -301,7 +260,7 @@ class SynthBackend:
     def _run_offline(self, job: Job) -> None:
         """Bootstrap seeds under the baseline, then each candidate on the val seeds, within the job's rollouts."""
         job.status = "running"
-        job.say("job.started", max_rollouts=job.learning["termination_config"]["max_rollouts"])
+        job.add_event("job.started", max_rollouts=job.learning["termination_config"]["max_rollouts"])
         try:
             if self.fault == "repeats_keys":
                 raise RuntimeError(f"the keys are {self.key} and {self.app_keys}")
@@ -310,17 +269,17 @@ class SynthBackend:
             self._pass(job, "baseline", job.mipro["bootstrap_train_seeds"])
             for name in job.rewards:
                 job.rewards[name] = self._pass(job, name, job.mipro["val_seeds"])
-                job.say("candidate.evaluated", candidate_id=name, minibatch_score=job.score(name))
+                job.add_event("candidate.evaluated", candidate_id=name, minibatch_score=job.score(name))
             self.idle.set()
             while self.fault == "never_ends" and not job.cancelled.wait(1.0):
                 pass
         except Exception as error:
             job.status, job.error = "cancelled" if job.cancelled.is_set() else "failed", str(error)
-            job.say("job.failed", error=str(error))
+            job.add_event("job.failed", error=str(error))
             return
         if not job.cancelled.is_set():
             job.status = "succeeded"
-            job.say("job.completed", best_score=job.score(job.best()))
+            job.add_event("job.completed", best_score=job.score(job.best()))
 
     def _run_online(self, job: Job) -> None:
         job.status = "running"
@@ -353,7 +312,7 @@ class SynthBackend:
 
     def _state(self, job: Job) -> Json:
         best = job.best()
-        state = {
+        state: Json = {
             "job_id": job.id,
             "status": job.status,
             "algorithm": "mipro",
@@ -367,60 +326,16 @@ class SynthBackend:
         if job.status != "succeeded" or self.fault == "no_prompt":
             return state | ({"metadata": {}} if self.fault == "no_prompt" else {})
         if self.form == "best_candidate":
-            payloads = {
-                s["name"]: {"instruction_text": t} for s, t in zip(job.stages, self._texts(job, best), strict=True)
-            }
+            payloads = {s["name"]: {"instruction_text": t} for s, t in zip(job.stages, job.texts(best), strict=True)}
             return state | {"best_candidate": {"candidate_id": best, "stage_payloads": payloads}}
         if self.form not in ("results", "state"):
-            state["best_prompt"] = self._messages(job)
+            state["best_prompt"] = job.best_prompt(self.form, self.fault)
         return state
-
-    def _messages(self, job: Job) -> Any:
-        """The best candidate in the form that is asked for."""
-        if self.fault == "malformed":
-            return {"messages": [["system", 42]]}
-        stages, texts = job.stages, self._texts(job, job.best())
-        pairs = list(zip(stages, texts, strict=True))[: -1 if self.fault == "lacks_stage" else None]
-        if self.form == "text":
-            return texts[-1]
-        if self.form == "text_replacements":
-            changes = [{"old_text": s["instruction"], "new_text": t, "apply_to_role": "system"} for s, t in pairs]
-            return {"text_replacements": changes}
-        if self.form == "pipeline_modules":
-            modules = [{"name": s["name"], "instruction_text": t} for s, t in pairs]
-            return {"messages": [], "metadata": {"pipeline_modules": modules}}
-        name = "content" if self.form == "sections" else "pattern"
-        messages = []
-        for stage, text in pairs:
-            user = "Answer now." if self.fault == "lacks_input" else stage["user"]
-            user += " Please." if self.fault == "changes_users" else ""
-            messages.append({"role": "system", name: stage["system"].replace(stage["instruction"], text)})
-            messages.append({"role": "user", name: user})
-        messages = [message | {"order": order} for order, message in enumerate(messages)]
-        return {"sections" if self.form == "sections" else "messages": messages}
-
-    def _texts(self, job: Job, name: str) -> list[str]:
-        """The instructions of a candidate, stage by stage: a proposal is for the last one."""
-        texts = [stage["instruction"] for stage in job.stages]
-        if name.startswith("cand_"):
-            texts[-1] = self._proposed(job)[int(name.removeprefix("cand_"))]
-        return texts
-
-    def _proposed(self, job: Job) -> list[str]:
-        if callable(self.proposals):
-            self.proposals = self.proposals(job)
-        return list(self.proposals)
 
     def _job(self, job_id: str) -> Job:
         if job_id not in self.jobs:
             raise fastapi.HTTPException(404, "no such job")
         return self.jobs[job_id]
-
-
-def matches(pattern: str, text: str) -> bool:
-    """Whether a text is the pattern with its {wildcards} filled."""
-    parts = re.split(r"(\{\w+\})", pattern)
-    return re.fullmatch("".join(".*" if p.startswith("{") else re.escape(p) for p in parts), text, re.S) is not None
 
 
 def asked_of(model_url: str, count: int) -> Callable[[Job], list[str]]:
@@ -435,7 +350,8 @@ def asked_of(model_url: str, count: int) -> Callable[[Job], list[str]]:
             })
             for number in range(count)
         ]  # fmt: skip
-        return [said for one in asked if (said := one.json()["choices"][0]["message"]["content"].strip())]
+        texts = [answer.json()["choices"][0]["message"]["content"].strip() for answer in asked]
+        return [text for text in texts if text]
 
     return propose
 
@@ -451,7 +367,7 @@ def model_at(url: str | None) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = argparse.ArgumentParser(description="A stand-in for Synth's backend.", allow_abbrev=False)
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--model-url", metavar="URL", help="default: the embedded model")
     parser.add_argument("--key", help="the SYNTH_API_KEY that it takes (default: any)")
