@@ -24,6 +24,7 @@ from scaling.record import (
     Environment,
     ErrorRates,
     Failure,
+    HostedJob,
     ModelFacts,
     PhaseUsage,
     PredictionLine,
