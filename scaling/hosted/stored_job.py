@@ -12,7 +12,7 @@ from scaling.hosted.client import SynthError
 from scaling.llm.meter import Meter
 from scaling.record import CallRecord, HostedJob
 from scaling.run.record import recordable
-from scaling.store import write_object
+from scaling.store import write_json
 
 
 class StoredJob(msgspec.Struct):
@@ -31,7 +31,7 @@ class StoredJob(msgspec.Struct):
 
 def store(path: Path, meter: Meter, facts: HostedJob, stage: Literal["submitting", "running", "ended"]) -> None:
     facts = recordable(facts)
-    write_object(path, StoredJob(meter.cell_id, facts, meter.rollouts["optimize"], meter.hosted_calls, stage))
+    write_json(path, StoredJob(meter.cell_id, facts, meter.rollouts["optimize"], meter.hosted_calls, stage))
 
 
 def stored(path: Path, cell_id: str, since: float) -> StoredJob | None:
