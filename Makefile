@@ -41,7 +41,7 @@ bench: $(VENV)/ready
 	$(BIN)/python -m bench.task_app
 	$(BIN)/python -m bench.embedded
 
-# Every statistical procedure on data with a known truth, 1,000 repeats: about ten minutes.
+# Every statistical procedure on data with a known truth, 1,000 repeats: three to seven minutes.
 simulate: $(VENV)/ready
 	$(BIN)/python -m simulations
 

@@ -95,11 +95,12 @@ def told_apart(entries: list[Entry]) -> list[Entry]:
     by_name: dict[str, list[Entry]] = {}
     for entry in entries:
         by_name.setdefault(entry.name, []).append(entry)
+    varied = {
+        name: [f for f in SERIES if len({getattr(e.series, f) for e in same}) > 1] for name, same in by_name.items()
+    }
     named = []
     for entry in entries:
-        same = by_name[entry.name]
-        varied = [name for name in SERIES if len({getattr(other.series, name) for other in same}) > 1]
-        texts = [f"{name} {str(getattr(entry.series, name))[:12]}" for name in varied]
+        texts = [f"{field} {str(getattr(entry.series, field))[:12]}" for field in varied[entry.name]]
         named.append(replace(entry, terms=f" ({', '.join(texts)})") if texts else entry)
     return named
 
