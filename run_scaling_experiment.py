@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +49,7 @@ from scaling.run.estimate import Estimate
 from scaling.run.pipelines import MultiStepClassifier
 from scaling.run.progress import ProgressReporter, quiet
 from scaling.run.runner import Settings, skip_cell
+from scaling.run.task import CellTask
 from scaling.schema import SAFE_NAME
 from scaling.store import CACHE, LOG, is_settled, write_aggregate, write_plan
 from scaling.study import SIZE_FIELDS, Study, load_study, narrow
@@ -123,15 +124,15 @@ def run_sweep(study: Study, options: Options, caller: Caller = LIBRARY) -> list[
     sweep = prepare_sweep(study, options, caller, BENCHMARK_CONFIG)
     estimates = print_plan(study, sweep, options)
     if options.dry_run:
-        return [task.files.read_record() for task in sweep.settled]
+        return records_of(sweep.settled)
     for task in sweep.skipped:
-        skip_cell(task, sweep.lacks)
+        skip_cell(task, sweep.lacks or "")
     if sweep.waiting:
         run_waiting(sweep, estimates, run_together, options, caller)
     else:
         write_aggregate(options.output_dir)
-    records = [task.files.read_record() for task in sweep.tasks]
-    if sweep.fresh and all(is_settled(record) for record in records):
+    records = records_of(sweep.tasks)
+    if sweep.fresh and len(records) == len(sweep.tasks) and all(is_settled(record) for record in records):
         forget(options.output_dir)
     return records
 
@@ -169,6 +170,11 @@ def run_waiting(
             timeout=options.timeout, max_error_rate=options.max_error_rate, log=log, hosted=sweep.hosted
         )
         run_together(tasks, gateway, settings, reporter, results)
+
+
+def records_of(tasks: Sequence[CellTask]) -> list[Record]:
+    """The records of cells that have run; one that was stopped before its record has none."""
+    return [record for task in tasks if (record := task.files.read_record()) is not None]
 
 
 def with_own_files(study: Study) -> Study:

@@ -11,6 +11,7 @@ import inspect
 import random
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Literal, get_args, get_origin
 
@@ -217,7 +218,8 @@ def _train_pool(bench: Benchmark, test_rows: list[Row], limit: int | None, seed:
     shared = {row["group"] for row in [*bench.train, *against] if row["group"] != row["id"]}
     taken_groups = {row["group"] for row in against} & shared
     is_copy = _copy_detector(bench, against)
-    kept, dropped = [], 0
+    kept: list[Row] = []
+    dropped = 0
     for row in ordered:
         if len(kept) == limit:
             break
@@ -230,7 +232,7 @@ def _train_pool(bench: Benchmark, test_rows: list[Row], limit: int | None, seed:
     return kept, dropped
 
 
-def _copy_detector(bench: Benchmark, against: list[Row]):
+def _copy_detector(bench: Benchmark, against: list[Row]) -> Callable[[Row], bool]:
     """A predicate: does this row repeat one of `against`, to the letter or (config `near_copy`) nearly?
 
     With `mask_digits` in the config, texts that differ in their numbers only are the same.
@@ -243,7 +245,7 @@ def _copy_detector(bench: Benchmark, against: list[Row]):
         return normalise_text(re.sub(r"\d[\d.,]*", "0", whole) if mask else whole)
 
     exact = {text(row) for row in against}
-    limit = bench.near_copy
+    limit = bench.near_copy or 0.0
     token_sets = [frozenset(t.split()) for t in exact] if limit else []
 
     def is_copy(row: Row) -> bool:
@@ -287,7 +289,7 @@ def _literal_field(signature: Any) -> str | None:
     """The output field whose values are a closed set, if the signature declares one."""
     for name, info in signature.output_fields.items():
         if get_origin(info.annotation) is Literal and all(isinstance(a, str) for a in get_args(info.annotation)):
-            return name
+            return str(name)
     return None
 
 

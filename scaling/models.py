@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -81,7 +82,7 @@ class Model:
 
     def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float | None:
         """List cost in USD of one call; None when the price is not known."""
-        if not self.has_price:
+        if self.input_usd_per_million is None or self.output_usd_per_million is None:
             return None
         cached_price = self.cached_input_usd_per_million
         cached = cached_tokens if cached_price is not None else 0
@@ -155,7 +156,7 @@ def expand_names(names: list[str], registry: dict[str, Model]) -> list[str]:
             found += _of_size(name.removeprefix("size:"), registry)
         elif "*" in name or "?" in name:
             fix = "Give a pattern that matches one of them."
-            found += _current(lambda model, name=name: fnmatchcase(model.id, name), name, registry, fix)
+            found += _current(partial(_matches, name), name, registry, fix)
         else:
             entry = _entry(name, registry)
             found.append(entry.id if entry else name)
@@ -173,6 +174,10 @@ def require_key(model: Model) -> None:
 
 def _entry(name: str, registry: dict[str, Model]) -> Model | None:
     return registry.get(name) or next((m for m in registry.values() if name in m.aliases), None)
+
+
+def _matches(pattern: str, model: Model) -> bool:
+    return fnmatchcase(model.id, pattern)
 
 
 def _of_size(size: str, registry: dict[str, Model]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
@@ -95,16 +94,22 @@ def refuse_twice(names: Iterable[tuple[str, str]], where: str) -> None:
 
 def _checked(kind: type[Checked], values: Mapping[str, Any], message: Callable[[str, str], str]) -> Checked:
     try:
-        return _adapter(kind).validate_python(dict(values))
+        checked: Checked = _adapter(kind).validate_python(dict(values))
+        return checked
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(shown(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained")))
         raise UsageError(message(place, _reason(first))) from None
 
 
-@functools.cache
-def _adapter(kind: type[Checked]) -> pydantic.TypeAdapter[Checked]:
-    return pydantic.TypeAdapter(kind)
+def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
+    """The checker of a type, made once."""
+    if kind not in _adapters:
+        _adapters[kind] = pydantic.TypeAdapter(kind)
+    return _adapters[kind]
+
+
+_adapters: dict[Any, pydantic.TypeAdapter[Any]] = {}
 
 
 def _reason(error: Any) -> str:

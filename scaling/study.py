@@ -50,8 +50,8 @@ class Study(CellSettings):
 
 def flags_of_study() -> dict[str, str]:
     """Field of a study -> the flag that sets it; what has no flag is absent."""
-    given = {**{f.metadata.get("axis"): f for f in fields(CellAxes)}, **{f.name: f for f in fields(CellSettings)}}
-    flags = {str(name): f.metadata["flags"][0] for name, f in given.items() if name and f.metadata.get("flags")}
+    given = [f for kind in (CellAxes, CellSettings) for f in fields(kind) if f.metadata.get("flags")]
+    flags: dict[str, str] = {f.metadata.get("axis", f.name): f.metadata["flags"][0] for f in given}
     return flags | {"runs": "--runs", "optimizer_model": "--optimizer-model", "phase": "--phase"}
 
 

@@ -432,3 +432,28 @@ def test_what_must_be_said_of_a_benchmark_is_said_everywhere(
     assert analyze_results.main(["--results-dir", "out", "--output-dir", "tables"]) == 0
     for name in ("summary_results.md", "report.html"):
         assert "toy: each case is asked once." in (tmp_path / "tables" / name).read_text()
+
+
+def test_an_interrupted_fresh_sweep_goes_on_with_the_same_command(
+    command: Callable, server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Nothing that the fresh sweep has paid for is paid for again, and nothing of before it is taken."""
+    flags = [*command(steps="1 2", max_concurrency="1"), "--fresh"]
+    assert script.main(flags[:-1]) == 0
+    whole = server.calls
+
+    def interrupt(body: dict) -> str:
+        if server.calls == whole + whole // 2:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        return server.default_answer(body)
+
+    server.answer = interrupt
+    assert script.main(flags) == 130
+    assert "the same command goes on" in "".join(capsys.readouterr())
+    assert whole < server.calls < 2 * whole
+    server.answer = server.default_answer
+    assert script.main(flags) == 0
+    assert server.calls == 2 * whole
+    assert "1 settled already" in capsys.readouterr().out
+    assert script.main(flags) == 0
+    assert server.calls == 3 * whole

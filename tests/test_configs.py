@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import create_pipeline_configs
 import run_scaling_experiment as script
-from scaling import plan, study
+from scaling import models, plan, study, types
+from scaling.command import options
 from scaling.models import load_registry
-from scaling.types import UsageError
+from scaling.types import Cell, PlannedCell, UsageError
 
 BENCHMARKS = list(script.BENCHMARK_CONFIG)
 
@@ -65,10 +68,10 @@ def test_registry_entries_say_where_their_numbers_are_from() -> None:
 
 
 def test_phases_of_model_scaling_are_the_sizes_promised() -> None:
-    for phase, models, benchmarks, rows in (("1", 2, 1, 100), ("2", 4, 2, 500), ("3", 6, 4, 1000)):
+    for phase, count, benchmarks, rows in (("1", 2, 1, 100), ("2", 4, 2, 500), ("3", 6, 4, 1000)):
         found = cells("model-scaling", phase=phase)
-        assert len(found) == models * benchmarks
-        assert len({c.model for c in found}) == models and len({c.benchmark for c in found}) == benchmarks
+        assert len(found) == count * benchmarks
+        assert len({c.model for c in found}) == count and len({c.benchmark for c in found}) == benchmarks
         assert {c.test_size for c in found} == {rows}
         assert {c.optimizer for c in found} == {"none"}
     in_order = [cell for phase in "123" for cell in cells("model-scaling", phase=phase)]
@@ -177,3 +180,69 @@ def test_the_self_correction_demo_runs_to_its_records(server, tmp_path: Path, ca
     assert script.main(["--study", "self-correction-quick", *flags]) == 0
     assert "4 cells: 4 ok" in capsys.readouterr().out
     assert sorted(path.parts[-5] for path in tmp_path.rglob("results.json")) == ["3redraw"] * 2 + ["3turn"] * 2
+
+
+REGISTRY = {name: models.Model(id=name, route=name) for name in ("openai/a", "openai/b")}
+# A change of each field that a study can choose, with what else must be so for it to have a meaning.
+CHANGES: list[dict[str, Any]] = [
+    {"benchmark": "gsm8k"}, {"pipeline": "vote"}, {"steps": 4}, {"optimizer": "mipro"}, {"model": "openai/b"},
+    {"optimizer_model": "openai/b"}, {"run": 7}, {"seed": 3}, {"temperature": 0.25}, {"train_size": 21},
+    {"val_size": 41}, {"test_size": 77}, {"rollout_budget": 300}, {"data": 'a "folder"\\é'}, {"labels": 5},
+    {"pipeline": "self_correct", "feedback": "oracle"}, {"closed_book": True},
+    {"optimizer": "synth_mipro", "synth_mode": "online"}, {"optimizer": "synth_mipro", "synth_rollouts": 9},
+]  # fmt: skip
+NOT_CHOSEN = {"max_output_tokens"}  # the model's
+
+
+def test_every_choice_of_a_cell_is_changed_below() -> None:
+    assert {name for change in CHANGES for name in change} == {f.name for f in fields(PlannedCell)} - NOT_CHOSEN
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: list(change)[-1])
+def test_a_cell_goes_into_a_file_and_back(tmp_path: Path, change: dict[str, Any]) -> None:
+    plain = PlannedCell("banking77", "chain", 3, "gepa", "openai/a", "openai/a", test_size=50)
+    cell = replace(plain, **change)
+    (tmp_path / "cell.toml").write_text(study.toml_of({"name": "cell"} | study.choices_of(cell)), encoding="utf-8")
+    (again,) = plan.expand(study.load_study(str(tmp_path / "cell.toml")), BENCHMARKS, REGISTRY)
+    assert again == cell != plain
+
+
+@pytest.mark.parametrize(
+    "line", ["feedback = 'oracle'", "seed = 5", "temperature = 0.3", "run_list = [4]", "labels = 9"]
+)
+def test_generated_files_keep_what_the_study_sets(tmp_path: Path, line: str) -> None:
+    (tmp_path / "mine.toml").write_text(
+        f"benchmarks = ['banking77']\npipelines = ['self_correct']\nmodels = ['gpt-4o']\n{line}\n"
+    )
+    whole = study.load_study(str(tmp_path / "mine.toml"))
+    (path,) = create_pipeline_configs.write_configs(whole, tmp_path / "out")
+    assert plan.expand(study.load_study(str(path)), BENCHMARKS, load_registry()) == plan.expand(
+        whole, BENCHMARKS, load_registry()
+    )
+
+
+def test_ids_are_those_of_records_that_are_there() -> None:
+    """Ids that the program gave before a cell's fields were one list."""
+    cell = Cell(
+        benchmark="banking77", pipeline="chain", steps=3, optimizer="gepa", model="groq/llama-3.1-8b-instant",
+        optimizer_model="groq/llama-3.3-70b-versatile", run=2, test_size=500, rollout_budget=1000,
+        data_sha256="ab" * 32,
+    )  # fmt: skip
+    assert cell.cell_id == "50cd56452ae3fb77"
+    assert replace(cell, closed_book=True, labels=4).cell_id == "c935593ae2abac88"
+    hosted = replace(cell, optimizer="synth_mipro", synth_mode="online", synth_rollouts=7, data="sample")
+    assert hosted.cell_id == "c1c48f942d202e25"
+    assert Cell("b", "vote", 5, "none", "m", "m").cell_id == "8d531a67c4dff450"
+
+
+def test_a_planned_cell_has_no_id_before_its_data_are_known() -> None:
+    assert not [name for cell in cells("pipeline") for name in ("cell_id", "data_sha256") if hasattr(cell, name)]
+
+
+def test_the_flags_are_the_fields() -> None:
+    given = [f for kind in (types.CellAxes, types.CellSettings) for f in fields(kind) if f.metadata.get("flags")]
+    names = {f.metadata.get("axis") or f.name: f.metadata["flags"][0] for f in given}
+    words = [word for flag in names.values() for word in ([flag] if flag == "--closed-book" else [flag, "1"])]
+    command = options.parse(words, "", BENCHMARKS)
+    assert {name for name, value in command.choices.items() if value is not None} == set(names)
+    assert {f.name for f in fields(options.Options)} == set(vars(command.options))

@@ -68,7 +68,7 @@ def prepare() -> None:
         source_or_none(program)
 
 
-def private_copy(name: str) -> ModuleType:
+def private_copy(name: str) -> Any:
     """The private copy of one of the `COPIED` modules."""
     return _copies().load(name)
 
@@ -128,7 +128,7 @@ def _copies() -> _PrivateCopies:
     from dspy import evaluate, propose
 
     def without_bar(**options: Any) -> Any:
-        return gepa_package.optimize(**options | {"display_progress_bar": False})
+        return vars(gepa_package)["optimize"](**options | {"display_progress_bar": False})
 
     copies = _PrivateCopies(
         {
@@ -139,7 +139,7 @@ def _copies() -> _PrivateCopies:
         }
     )
 
-    class Evaluate(dspy.Evaluate):  # type: ignore[misc]  # DSPy's callbacks ask for this class
+    class Evaluate(dspy.Evaluate):  # DSPy's callbacks ask for this class
         __call__ = copies.load("dspy.evaluate.evaluate").Evaluate.__call__
 
     class ParallelExecutor(copies.load("dspy.utils.parallelizer").ParallelExecutor):  # type: ignore[misc]
