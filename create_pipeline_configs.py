@@ -20,6 +20,8 @@ from scaling.study import Study, as_written, load_study, phases_of, toml_of
 from scaling.types import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UsageError, unknown_name
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
+# Of an installed program, the folder is where it is called.
+DEFAULT_FOLDER = BENCHMARKS if (BENCHMARKS.parent / "pyproject.toml").exists() else Path("benchmarks")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,7 +95,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--study", default="pipeline", metavar="NAME|FILE.toml", help="whose cells (pipeline); of phases, the first"
     )
-    parser.add_argument("--output-dir", type=Path, default=BENCHMARKS, metavar="DIR", help="default: benchmarks/")
+    parser.add_argument("--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="default: benchmarks/")
     return parser.parse_args(argv)
 
 

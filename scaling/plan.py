@@ -123,6 +123,8 @@ def check_names(study: Study, benchmarks: list[str]) -> None:
                 raise UsageError(f"steps {step} is not possible; possible: 1 to 5. Type --steps 1 3 5, for example.")
     if not study.models:
         raise UsageError("no model is given. Type --models local/smollm2-135m, for example.")
+    if study.feedback not in FEEDBACKS:
+        raise unknown_name("feedback", study.feedback, list(FEEDBACKS), "Type --feedback none.")
     if study.synth_mode not in SYNTH_MODES:
         raise unknown_name("mode", study.synth_mode, list(SYNTH_MODES), "Type --mode offline.")
 
@@ -134,8 +136,6 @@ def check_cell(cell: PlannedCell, select: int) -> None:
             f"'{cell.pipeline}' at temperature 0 asks for the same answer {cell.steps} times. "
             f"Set a temperature above 0 (0.7), or leave the pipeline out."
         )
-    if cell.feedback not in FEEDBACKS:
-        raise unknown_name("feedback", cell.feedback, list(FEEDBACKS), "Type --feedback none.")
     if cell.optimizer != NONE.name and cell.rollout_budget < 4 * select:
         raise UsageError(
             f"--rollout-budget {cell.rollout_budget} is below four passes over the {select} rows that "

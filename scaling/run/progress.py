@@ -25,6 +25,7 @@ from scaling.llm.meter import Meter
 from scaling.optimizers import NONE
 from scaling.redact import RedactingStream, redact
 from scaling.run.estimate import Estimate
+from scaling.run.notebook import NotebookBar, in_notebook
 from scaling.run.time_left import TimeLeft
 from scaling.store import SWEEP, write_json
 from scaling.types import Cell
@@ -64,12 +65,13 @@ class ProgressReporter:
     ):
         self.states = {cell.cell_id: State(cell) for cell in cells}
         self._results, self._gateway = results, gateway
-        self._console = Console(file=screen, soft_wrap=True, highlight=False)
+        self._console = Console(file=screen, soft_wrap=True, highlight=False, force_jupyter=False)
         self._clock, self._started = clock, clock()
         self._time_left = TimeLeft(cells, estimates)
         self._expected = {c.cell_id: expected_rollouts(c) for c in cells}
         self._stop = threading.Event()
         self._draws_table = live and self._console.is_terminal
+        self._bar = NotebookBar("starting") if not live and in_notebook() else None
         self._live: Live | None = None
 
     @contextlib.contextmanager
@@ -87,7 +89,14 @@ class ProgressReporter:
             ticker.join()
             if self._live:
                 self._live.stop()
+            self._show_bar()
             self.write()
+
+    def _show_bar(self) -> None:
+        if self._bar:
+            ended = all(state.status not in ("waiting", "running") for state in self.states.values())
+            done = sum(state.rollouts() for state in self.states.values())
+            self._bar.update(1.0 if ended else done / max(1, sum(self._expected.values())), self._summary())
 
     def start(self, cell: Cell, meter: Meter) -> None:
         state = self.states[cell.cell_id]
@@ -143,6 +152,8 @@ class ProgressReporter:
                 self.write()
             if self._live:
                 self._live.update(self._table())
+            elif self._bar:
+                self._show_bar()
             elif time.monotonic() >= next_line:
                 next_line += LINE_EVERY_SECONDS
                 self._console.print(self._summary(), markup=False)
