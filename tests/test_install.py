@@ -13,6 +13,8 @@ import nbclient
 import nbformat
 import pytest
 
+from scaling.testing import ScriptedServer
+
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("run-scaling-experiment", "analyze-results", "create-pipeline-configs", "package-results")
 
@@ -83,8 +85,6 @@ record["status"]
 
 
 def test_the_first_thing_in_a_notebook_works_and_shows_a_bar(tmp_path: Path) -> None:
-    from tests.support.server import ScriptedServer
-
     code = CELL.format(root=str(ROOT), output=str(tmp_path / "cell"), server=ScriptedServer.__module__)
     notebook: Any = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(tmp_path))

@@ -18,9 +18,10 @@ class NotebookBar:
     """A bar with a line of text. May be updated from any thread."""
 
     def __init__(self, text: str):
-        from IPython.display import display
+        from IPython import display
 
-        self._handle: Any = display(_content(0.0, text), raw=True, display_id=True)
+        show: Any = display.display
+        self._handle = show(_content(0.0, text), raw=True, display_id=True)
 
     def update(self, share: float, text: str) -> None:
         """share: of the work that is done, 0 to 1."""
