@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scaling.optimizers import OPTIMIZERS
 from scaling.pipelines import PIPELINES, step_name
-from scaling.plan import settings_of
+from scaling.planning.optimizers import OPTIMIZERS
+from scaling.planning.plan import settings_of
+from scaling.planning.study import Study, as_written, load_study, phases_of, toml_of
 from scaling.schema import SAFE_NAME, shown
-from scaling.study import Study, as_written, load_study, phases_of, toml_of
 from scaling.types import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UsageError, unknown_name
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"

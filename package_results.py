@@ -24,12 +24,12 @@ from typing import Any
 from dotenv import dotenv_values
 
 import analyze_results
-from scaling.codec import RecordError, as_plain
-from scaling.record import Record
+from scaling.planning.study import choices_of, toml_of
+from scaling.records.codec import RecordError, as_plain
+from scaling.records.record import Record
+from scaling.records.store import AGGREGATE, CACHE, LOG, PREDICTIONS, SWEEP, read_record, record_paths
+from scaling.records.store import PROGRAM as PROGRAM_FILE
 from scaling.redact import hide_known, redact, remember, secret_variables
-from scaling.store import AGGREGATE, CACHE, LOG, PREDICTIONS, SWEEP, read_record, record_paths
-from scaling.store import PROGRAM as PROGRAM_FILE
-from scaling.study import choices_of, toml_of
 from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
 
 ROOT = Path(__file__).parent

@@ -30,7 +30,6 @@ from benchmarks import (
     superglue,
     toolqa,
 )  # fmt: skip
-from scaling.codec import as_plain
 from scaling.command.backends import engine_of
 from scaling.command.beside import in_thread, one_at_a_time
 from scaling.command.fresh import forget, remember
@@ -42,8 +41,11 @@ from scaling.llm.cache import Cache
 from scaling.llm.check import print_check
 from scaling.llm.gateway import Gateway
 from scaling.models import find_model, load_registry
-from scaling.plan import check_count, expand
-from scaling.record import Record
+from scaling.planning.plan import check_count, expand
+from scaling.planning.study import SIZE_FIELDS, Study, load_study, narrow
+from scaling.records.codec import as_plain
+from scaling.records.record import Record
+from scaling.records.store import CACHE, LOG, is_settled, write_aggregate, write_plan
 from scaling.redact import redact
 from scaling.run.estimate import Estimate
 from scaling.run.pipelines import MultiStepClassifier
@@ -51,8 +53,6 @@ from scaling.run.progress import ProgressReporter, quiet
 from scaling.run.runner import Settings, skip_cell
 from scaling.run.task import CellTask
 from scaling.schema import SAFE_NAME
-from scaling.store import CACHE, LOG, is_settled, write_aggregate, write_plan
-from scaling.study import SIZE_FIELDS, Study, load_study, narrow
 from scaling.types import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, SweepInterrupted, UsageError
 
 __all__ = ["BENCHMARK_CONFIG", "MultiStepClassifier", "Options", "main", "run_single_experiment", "run_sweep"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bench.results import Measure, write_results
-from scaling.store import files_of, write_json, write_lines
+from scaling.records.store import files_of, write_json, write_lines
 from scaling.types import SCHEMA_VERSION, Cell
 
 ROOT = Path(__file__).parent.parent

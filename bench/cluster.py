@@ -30,9 +30,9 @@ from scaling.llm.cache import Cache
 from scaling.llm.gateway import Call, Gateway
 from scaling.llm.meter import Meter
 from scaling.models import Model
-from scaling.record import Answer
+from scaling.records.record import Answer
+from scaling.records.store import RECORD, read_records, write_aggregate, write_record
 from scaling.run.runner import CellTask, Settings
-from scaling.store import RECORD, read_records, write_aggregate, write_record
 from scaling.types import digest
 
 CELLS, LEFT = 10_000, 10

@@ -29,7 +29,7 @@ from scaling.llm.gateway import Gateway
 from scaling.llm.lm import make_lm
 from scaling.llm.meter import Meter
 from scaling.models import Model
-from scaling.store import read_records
+from scaling.records.store import read_records
 from scaling.testing import ScriptedServer
 
 LATENCY, CONCURRENCY = 0.5, 64

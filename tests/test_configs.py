@@ -13,9 +13,10 @@ import pytest
 
 import create_pipeline_configs
 import run_scaling_experiment as script
-from scaling import models, plan, study, types
+from scaling import models, types
 from scaling.command import options
 from scaling.models import load_registry
+from scaling.planning import plan, study
 from scaling.types import Cell, PlannedCell, UsageError
 
 BENCHMARKS = list(script.BENCHMARK_CONFIG)

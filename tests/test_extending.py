@@ -16,9 +16,9 @@ import run_scaling_experiment as script
 from scaling.analysis import figures
 from scaling.analysis.figure_kind import FigureKind
 from scaling.analysis.findings import Findings
-from scaling.budgets import Budget, Workload
-from scaling.optimizers import OPTIMIZERS, OptimizerSpec
 from scaling.pipelines import PIPELINES, PipelineSpec
+from scaling.planning.budgets import Budget, Workload
+from scaling.planning.optimizers import OPTIMIZERS, OptimizerSpec
 from scaling.run.context import OptimizerContext
 from scaling.run.pipelines import Repeat
 from scaling.run.steps import draws

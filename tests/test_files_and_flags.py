@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import create_pipeline_configs
 import run_scaling_experiment as script
 from scaling.models import load_registry
-from scaling.study import load_study
+from scaling.planning.study import load_study
 from scaling.types import UsageError
 
 REFUSED_FLAGS = [
@@ -89,7 +89,7 @@ def test_more_cells_than_anybody_means_ask_for_a_word(
 ) -> None:
     code, _, errors = toy_command(["--runs", "100001"])
     assert code == 2 and "100,001 cells" in errors and "--many-cells" in errors
-    monkeypatch.setattr("scaling.plan.MANY_CELLS", 2)
+    monkeypatch.setattr("scaling.planning.plan.MANY_CELLS", 2)
     assert toy_command(["--runs", "3"])[0] == 2
     assert toy_command(["--runs", "3", "--many-cells"])[0] == 0
 

@@ -67,7 +67,7 @@ def test_a_benchmark_needs_dspy_and_the_contract_only(path: Path) -> None:
         allowed.add("pandas")  # its tables
     assert roots(names) <= allowed
     # Of the library, the contract; and the sandbox for a benchmark whose metric runs programs.
-    contract = {"scaling.types"} | ({"scaling.sandbox"} if path.parent.name == "humaneval" else set())
+    contract = {"scaling.types"} | ({"scaling.sandbox.programs"} if path.parent.name == "humaneval" else set())
     assert {name for name in names if name.startswith("scaling")} <= contract
 
 
@@ -94,7 +94,7 @@ def test_the_library_knows_neither_scripts_nor_benchmarks(name: str) -> None:
     assert not roots(imports(LIBRARY[name])) & ({"benchmarks", "tests"} | SCRIPTS)
 
 
-@pytest.mark.parametrize("name", [*ANALYSIS, "scaling.store", "scaling.types", "scaling.intervals"])
+@pytest.mark.parametrize("name", [*ANALYSIS, "scaling.records.store", "scaling.types", "scaling.intervals"])
 def test_the_analysis_needs_no_dspy(name: str) -> None:
     found = reached(name)
     assert not roots(found) & {"dspy", "litellm", "gepa", "optuna"}
@@ -114,7 +114,7 @@ def test_the_run_half_is_what_it_is_told_apart_from() -> None:
     # The search above finds DSPy where it is.
     assert "dspy" in roots(reached("scaling.run.runner"))
     assert "dspy" in roots(imports(LIBRARY["scaling.llm.gateway"]))
-    assert {"scaling.store", "scaling.types", "scaling.intervals"} <= set(LIBRARY)
+    assert {"scaling.records.store", "scaling.types", "scaling.intervals"} <= set(LIBRARY)
 
 
 def test_no_module_reaches_itself() -> None:
@@ -128,12 +128,16 @@ def folder(name: str) -> str:
 
 def test_folders_have_no_circle_and_one_of_them_chooses_where_cells_run() -> None:
     arrows = {(folder(a), folder(b)) for a, path in LIBRARY.items() for b in imports(path) & set(LIBRARY)}
-    below = {"": {""}, "llm": {"", "llm"}, "analysis": {"", "analysis"}, "run": {"", "llm", "run"}}
-    below |= {name: {"", "llm", "run", name} for name in ("hosted", "distributed")}
-    below["command"] = {"", "llm", "run", "hosted", "distributed", "command"}
-    assert not {(a, b) for a, b in arrows if b not in below.get(a, {b})}
+    below = {"": {""}, "records": {""}, "planning": {""}, "sandbox": {""}}
+    below |= {"llm": {"", "records"}, "analysis": {"", "records", "planning"}}
+    below["run"] = {"", "records", "planning", "llm"}
+    below |= {name: below["run"] | {"run"} for name in ("hosted", "distributed")}
+    below["command"] = below["hosted"] | {"hosted", "distributed"}
+    assert not {(a, b) for a, b in arrows if b != a and b not in below.get(a, {b})}
 
 
-@pytest.mark.parametrize("name", ["scaling.plan", "scaling.optimizers", "scaling.pipelines", "scaling.budgets"])
+@pytest.mark.parametrize(
+    "name", ["scaling.planning.plan", "scaling.planning.optimizers", "scaling.pipelines", "scaling.planning.budgets"]
+)
 def test_the_plan_and_its_tables_need_no_dspy(name: str) -> None:
     assert not roots(reached(name)) & {"dspy", "litellm", "gepa", "optuna"}

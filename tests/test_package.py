@@ -16,8 +16,8 @@ import pytest
 
 import package_results
 import run_scaling_experiment as script
-from scaling.plan import expand
-from scaling.study import load_study
+from scaling.planning.plan import expand
+from scaling.planning.study import load_study
 from scaling.testing import ScriptedServer
 from scaling.types import EXIT_OK, EXIT_USAGE, Cell
 from tests.conftest import SMALL

@@ -14,11 +14,11 @@ import pytest
 
 import analyze_results
 import run_scaling_experiment as script
-from scaling.codec import as_plain, decode, decode_lines, encode
 from scaling.llm.meter import Meter
-from scaling.record import HostedJob, PredictionLine, Record, json_schema
+from scaling.records.codec import as_plain, decode, decode_lines, encode
+from scaling.records.record import HostedJob, PredictionLine, Record, json_schema
+from scaling.records.store import write_aggregate
 from scaling.run.record import add_usage
-from scaling.store import write_aggregate
 from scaling.testing import ScriptedServer
 from scaling.types import EXIT_OK, Cell
 from tests.support import damaged
@@ -89,7 +89,7 @@ def read_lines_of(folder: Path) -> list[PredictionLine]:
 
 
 def test_the_documented_schema_is_that_of_the_types() -> None:
-    """When this fails: python -m scaling.record > docs/record.schema.json"""
+    """When this fails: python -m scaling.records.record > docs/record.schema.json"""
     assert read(ROOT / "docs" / "record.schema.json") == json_schema()
 
 

@@ -19,8 +19,9 @@ from dspy.primitives.python_interpreter import PythonInterpreter
 import run_scaling_experiment as script
 from benchmarks import humaneval
 from benchmarks.humaneval.program import examples, program_of
-from scaling import sandbox, sandbox_bridge
-from scaling.sandbox import Verdict, run_checks
+from scaling.sandbox import bridge as sandbox_bridge
+from scaling.sandbox import programs as sandbox
+from scaling.sandbox.programs import Verdict, run_checks
 from scaling.types import CellStopped, UsageError
 
 REAL_ROWS = Path(__file__).parent.parent.parent / "shared" / "data"

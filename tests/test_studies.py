@@ -12,11 +12,11 @@ import pytest
 
 import analyze_results
 import run_scaling_experiment as script
-from scaling import sandbox
-from scaling.codec import as_plain
 from scaling.models import find_model, load_registry
-from scaling.store import read_records
-from scaling.study import load_study
+from scaling.planning.study import load_study
+from scaling.records.codec import as_plain
+from scaling.records.store import read_records
+from scaling.sandbox import programs as sandbox
 from scaling.testing import ScriptedServer
 from tests.support.scholar import golds_of, scholar
 

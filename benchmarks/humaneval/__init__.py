@@ -3,8 +3,8 @@
 Data: openai/openai_humaneval (Chen et al. 2021, arXiv 2107.03374), MIT; 164 problems in one split, published as
 `test`: a single pool, dealt into train, val and test, so that sizes are maxima.
 Sample: 30 small problems with solutions and tests, written for this project.
-Metric: pass@1 of the one answer: the hidden tests pass in the sandbox (scaling/sandbox.py; 10 s, 512 MB and 16 MB of
-disk each).
+Metric: pass@1 of the one answer: the hidden tests pass in the sandbox (scaling/sandbox/; 10 s, 512 MB and 16 MB of disk
+each).
 Feedback names the kind of failure and the error; hidden tests are never shown. `execution_feedback` runs the
 docstring's own examples and nothing else.
 
@@ -18,7 +18,7 @@ import dspy
 
 from benchmarks.humaneval.data import load
 from benchmarks.humaneval.program import examples, examples_check, program_of
-from scaling.sandbox import Verdict, require, run_checks
+from scaling.sandbox.programs import Verdict, require, run_checks
 
 REASONS = {
     "missing": "no function of that name was found in the answer; answer with the whole function, in plain Python",

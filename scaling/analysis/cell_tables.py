@@ -12,7 +12,7 @@ from scaling.analysis.results import Results, folder_name
 from scaling.analysis.stats import Estimate
 from scaling.analysis.text import UNKNOWN, Table, count, interval_text, percent, plural, table_of, usd
 from scaling.analysis.turns import TurnedCell
-from scaling.record import TOKEN_KINDS
+from scaling.records.record import TOKEN_KINDS
 
 ADOPTED_BY_LUCK = 0.05
 # What an estimate is held against: columns of the cells' table, both phases together.

@@ -18,7 +18,7 @@ from scaling.analysis.stats import Arm, Estimate, RunVariance, contrast, holm, r
 from scaling.analysis.test_rows import TestRow, frame_of, left_out_note
 from scaling.analysis.verdicts import detectable, direction, settling_size
 from scaling.intervals import mean_interval
-from scaling.optimizers import is_hosted
+from scaling.planning.optimizers import is_hosted
 
 SMALLEST_OF_INTEREST = 0.05  # of a single comparison, for the rows and runs that would settle it
 

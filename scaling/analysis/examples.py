@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaling.analysis.results import Results
-from scaling.record import PredictionLine
+from scaling.records.record import PredictionLine
 
 EXAMPLES_A_CELL, CELLS_WITH_EXAMPLES, LONGEST_TEXT = 3, 30, 300
 Words = list[tuple[str, str]]  # (kept | removed | added, text)

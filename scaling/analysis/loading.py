@@ -16,9 +16,9 @@ import pandas as pd
 from scaling.analysis.reading import CellData, CellReader, LeftOut
 from scaling.analysis.results import Results
 from scaling.analysis.series import SERIES
-from scaling.codec import RecordError
-from scaling.record import CellClaim, CellPlan, Failure, Record, Usage
-from scaling.store import CLAIM, RECORD, plan_paths, read_checked, read_record, record_paths
+from scaling.records.codec import RecordError
+from scaling.records.record import CellClaim, CellPlan, Failure, Record, Usage
+from scaling.records.store import CLAIM, RECORD, plan_paths, read_checked, read_record, record_paths
 from scaling.types import SCHEMA_VERSION, Cell, UsageError
 
 LOWEST_USED_SHARE = 0.80

@@ -22,11 +22,11 @@ from scaling.analysis.pairs import difference
 from scaling.analysis.results import Results, folder_name
 from scaling.analysis.stats import RunVariance, run_variances, score_interval
 from scaling.analysis.text import UNKNOWN, Table, count, interval_text, markdown_table, percent, table_of
-from scaling.codec import as_plain
 from scaling.intervals import Interval
-from scaling.optimizers import hosted_names, is_hosted, label_of
-from scaling.record import Record
-from scaling.store import read_json, write_json
+from scaling.planning.optimizers import hosted_names, is_hosted, label_of
+from scaling.records.codec import as_plain
+from scaling.records.record import Record
+from scaling.records.store import read_json, write_json
 from scaling.types import SCHEMA_VERSION
 
 # Implementation -> the optimizers that are it, in the order of the table.

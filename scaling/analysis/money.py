@@ -19,7 +19,7 @@ from scaling.analysis.reading import Answers
 from scaling.analysis.results import Results
 from scaling.analysis.series import Terms
 from scaling.analysis.stats import Arm, Estimate, RunVariance, contrast, run_variances
-from scaling.record import TOKEN_KINDS
+from scaling.records.record import TOKEN_KINDS
 
 LEAST_EXTRA_SHARE = 0.05  # of a cell's tokens: below it, points for more tokens are noise
 VALUES = (0.001, 0.01, 0.1, 1.0, 10.0)  # dollars a right answer, for the curve where the user names none

@@ -13,9 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from scaling.codec import BadLine, RecordError
-from scaling.record import TOKEN_KINDS, CurvePoint, Instruction, LearningCurve, PredictionLine, ProgramText, Record
-from scaling.store import CURVE, PREDICTIONS, PROGRAM, read_checked, read_objects
+from scaling.records.codec import BadLine, RecordError
+from scaling.records.record import (
+    TOKEN_KINDS,
+    CurvePoint,
+    Instruction,
+    LearningCurve,
+    PredictionLine,
+    ProgramText,
+    Record,
+)
+from scaling.records.store import CURVE, PREDICTIONS, PROGRAM, read_checked, read_objects
 
 PAIR = ("baseline", "final")  # the programs that a cell cannot do without
 SCORE_TOLERANCE = 1e-6  # between a score in the record and the mean of its predictions

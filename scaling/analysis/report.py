@@ -19,7 +19,7 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.sentences import headline, notes_of, recommendations
 from scaling.analysis.tables import tables_of
 from scaling.analysis.text import Table, latex, markdown, markdown_table, plain
-from scaling.codec import encode
+from scaling.records.codec import encode
 
 TEMPLATE = Path(__file__).parent / "report.html"
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".pdf": "application/pdf"}

@@ -19,8 +19,8 @@ from scaling.analysis.reading import Answers, CellData, LeftOut, bad_rows, place
 from scaling.analysis.series import SERIES, SeriesKey
 from scaling.analysis.stats import Arm
 from scaling.pipelines import step_name
-from scaling.record import CallRecord, CellPlan, Environment, Instruction, PredictionLine
-from scaling.store import CALLS, PREDICTIONS, read_objects
+from scaling.records.record import CallRecord, CellPlan, Environment, Instruction, PredictionLine
+from scaling.records.store import CALLS, PREDICTIONS, read_objects
 
 
 @dataclass(frozen=True)

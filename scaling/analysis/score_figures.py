@@ -28,7 +28,7 @@ from scaling.analysis.figure_style import (
 from scaling.analysis.findings import Curves, Findings
 from scaling.analysis.money import cost_column, pareto
 from scaling.analysis.text import plural
-from scaling.optimizers import label_of
+from scaling.planning.optimizers import label_of
 
 
 def scaling_curve(summary: pd.DataFrame, ax: Axes, curves: Curves | None = None) -> Axes:

@@ -24,8 +24,8 @@ from scaling.analysis.stats import (
     score_interval,
 )
 from scaling.analysis.text import plain
-from scaling.optimizers import label_of
-from scaling.record import TOKEN_KINDS
+from scaling.planning.optimizers import label_of
+from scaling.records.record import TOKEN_KINDS
 
 ADOPTION_LEVEL = 0.05
 NORMAL = 1.96  # 97.5 % point of the normal distribution

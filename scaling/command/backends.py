@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from scaling.command.options import Options
-from scaling.optimizers import hosted_names, is_hosted
+from scaling.planning.optimizers import hosted_names, is_hosted
 from scaling.run.runner import run_cells
 from scaling.run.task import CellTask
 from scaling.types import TASK_APP_PORT, HostedSettings, PlannedCell, UsageError

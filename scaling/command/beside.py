@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from scaling.command.options import Caller, Options
 from scaling.llm.gateway import Gateway
-from scaling.study import Study
+from scaling.planning.study import Study
 
 POLL_SECONDS = 0.05
 Result = TypeVar("Result")

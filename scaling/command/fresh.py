@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from scaling.records.store import FRESH, read_json, write_json
 from scaling.run.task import CellTask
-from scaling.store import FRESH, read_json, write_json
 from scaling.types import UsageError
 
 

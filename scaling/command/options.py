@@ -16,12 +16,12 @@ from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_
 
 import pydantic
 
-from scaling.budgets import budget_of_trials
 from scaling.llm.gateway import Gateway
-from scaling.optimizers import OPTIMIZERS
 from scaling.pipelines import PIPELINES
+from scaling.planning.budgets import budget_of_trials
+from scaling.planning.optimizers import OPTIMIZERS
+from scaling.planning.study import SIZE_FIELDS, Study, load_study, narrow, study_names
 from scaling.schema import ADDRESS, shown, validated_flags
-from scaling.study import SIZE_FIELDS, Study, load_study, narrow, study_names
 from scaling.types import EXIT_USAGE, CellAxes, CellSettings, UsageError
 
 MOST_TRIALS = 10_000

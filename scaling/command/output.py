@@ -11,11 +11,11 @@ from pathlib import Path
 
 from scaling.command.options import Options
 from scaling.command.prepare import Sweep
-from scaling.plan import power_notes, warnings
-from scaling.record import Record
+from scaling.planning.plan import power_notes, warnings
+from scaling.planning.study import Study, phases_of
+from scaling.records.record import Record
 from scaling.run.estimate import Estimate, estimate, figures, minutes, print_estimates, seconds
 from scaling.run.task import CellTask
-from scaling.study import Study, phases_of
 from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
 

@@ -14,11 +14,11 @@ from scaling.command.options import Caller, Options
 from scaling.data import check_config, load_benchmark
 from scaling.llm import local_server
 from scaling.models import Model, find_model, load_registry, require_key
-from scaling.optimizers import is_hosted
-from scaling.plan import FITTED_FIELDS, check_cell, check_count, expand, fit_to_data
+from scaling.planning.optimizers import is_hosted
+from scaling.planning.plan import FITTED_FIELDS, check_cell, check_count, expand, fit_to_data
+from scaling.planning.study import SIZE_FIELDS, Study, phases_of
+from scaling.records.store import CellFiles, files_of, is_settled, read_records
 from scaling.run.task import CellTask
-from scaling.store import CellFiles, files_of, is_settled, read_records
-from scaling.study import SIZE_FIELDS, Study, phases_of
 from scaling.types import Benchmark, Cell, HostedSettings, PlannedCell, Splits, UsageError
 
 Benchmarks = Mapping[str, dict[str, Any]]  # BENCHMARK_CONFIG

@@ -31,9 +31,9 @@ from scaling.distributed.coordinator import Coordinator
 from scaling.distributed.tasks import pickle_benchmarks
 from scaling.distributed.worker import prepared
 from scaling.llm.gateway import Gateway
+from scaling.records.store import CACHE, LOG, aggregating, write_aggregate
 from scaling.run.progress import ProgressReporter
 from scaling.run.runner import MAX_CELLS_TOGETHER, CellTask, Settings, write_failure
-from scaling.store import CACHE, LOG, aggregating, write_aggregate
 from scaling.types import SweepInterrupted, UsageError
 
 CONNECT_SECONDS = 10

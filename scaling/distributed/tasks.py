@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import cloudpickle
 
+from scaling.records.store import CellFiles
 from scaling.run.runner import CellTask, Settings
 from scaling.run.source import source_or_none
-from scaling.store import CellFiles
 from scaling.types import Benchmark, UsageError
 
 

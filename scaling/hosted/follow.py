@@ -18,7 +18,7 @@ from scaling.hosted.job import name_of
 from scaling.hosted.outcome import ENDED_BADLY, ENDED_WELL, Outcome, best_of_system, outcome_of, score_of, status_of
 from scaling.hosted.prompts import Json
 from scaling.hosted.settings import KEY_NAME
-from scaling.record import HostedJob
+from scaling.records.record import HostedJob
 from scaling.run.context import OptimizerContext
 from scaling.types import HostedSettings
 

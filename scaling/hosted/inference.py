@@ -23,7 +23,7 @@ import pydantic
 from scaling.hosted.prompts import Json
 from scaling.llm.meter import Meter
 from scaling.models import Model
-from scaling.record import CallRecord
+from scaling.records.record import CallRecord
 from scaling.types import digest
 
 CALL_SECONDS = 120.0

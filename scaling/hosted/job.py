@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from scaling.budgets import plan_mipro
 from scaling.hosted.client import provider_of
 from scaling.hosted.prompts import Json, Stage, initial_prompt
 from scaling.models import Model
+from scaling.planning.budgets import plan_mipro
 from scaling.run.context import OptimizerContext
 from scaling.types import HostedSettings
 

@@ -25,7 +25,7 @@ from scaling.hosted.settings import app_keys, host_of
 from scaling.hosted.stored_job import StoredJob, store, stored
 from scaling.hosted.tunnel import look_at_app, reachable, served
 from scaling.llm.adapters import make_adapter
-from scaling.record import CallRecord, HostedJob, Proposals
+from scaling.records.record import CallRecord, HostedJob, Proposals
 from scaling.run.context import OptimizerContext
 from scaling.types import CellStopped, HostedSettings
 

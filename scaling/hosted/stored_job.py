@@ -7,12 +7,12 @@ from typing import Literal
 
 import msgspec
 
-from scaling.codec import RecordError, decode
 from scaling.hosted.client import SynthError
 from scaling.llm.meter import Meter
-from scaling.record import CallRecord, HostedJob
+from scaling.records.codec import RecordError, decode
+from scaling.records.record import CallRecord, HostedJob
+from scaling.records.store import write_json
 from scaling.run.record import recordable
-from scaling.store import write_json
 
 
 class StoredJob(msgspec.Struct):

@@ -13,9 +13,9 @@ from scaling.hosted.app import create_app
 from scaling.hosted.rollout import Task
 from scaling.hosted.server import listen, serve_until_stopped
 from scaling.hosted.settings import LOOPBACK, app_keys
-from scaling.plan import fit_to_data
+from scaling.planning.plan import fit_to_data
+from scaling.planning.study import load_study
 from scaling.run.pipelines import make_core
-from scaling.study import load_study
 from scaling.types import EXIT_OK, EXIT_USAGE, TASK_APP_PORT, PlannedCell, UsageError
 
 

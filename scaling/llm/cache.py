@@ -21,7 +21,7 @@ from typing import IO
 import msgspec
 from msgspec import structs
 
-from scaling.record import Answer
+from scaling.records.record import Answer
 from scaling.types import UsageError
 
 _SCHEMA = """

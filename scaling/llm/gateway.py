@@ -25,7 +25,7 @@ from scaling.llm.client import ModelClients
 from scaling.llm.errors import CallFailed, backoff_seconds, is_fatal, is_too_long, is_worth_retrying, never_billed
 from scaling.llm.limits import ConcurrencyLimiter, CostBudget
 from scaling.models import Model
-from scaling.record import Answer
+from scaling.records.record import Answer
 from scaling.redact import redact
 from scaling.types import CellStopped
 

@@ -17,7 +17,7 @@ from scaling.llm.errors import CallFailed
 from scaling.llm.gateway import Call, Gateway
 from scaling.llm.meter import Meter
 from scaling.models import Model
-from scaling.record import Answer, CallRecord
+from scaling.records.record import Answer, CallRecord
 from scaling.redact import remember, remember_url
 from scaling.types import CellStopped, digest
 

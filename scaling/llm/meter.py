@@ -9,8 +9,8 @@ from pathlib import Path
 
 from msgspec import structs
 
-from scaling.codec import encode
-from scaling.record import CallRecord, HostedJob, Usage
+from scaling.records.codec import encode
+from scaling.records.record import CallRecord, HostedJob, Usage
 from scaling.types import CellStopped
 
 PROPOSING_ROLES = ("reflection", "proposer")

@@ -10,9 +10,9 @@ import dspy
 
 from scaling.llm.lm import MeteredLM
 from scaling.models import Model
-from scaling.record import Proposals
+from scaling.records.record import Proposals
+from scaling.records.store import CellFiles
 from scaling.run.scoring import safe_metric
-from scaling.store import CellFiles
 from scaling.types import Benchmark, Cell, HostedSettings
 
 

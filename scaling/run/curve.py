@@ -10,7 +10,7 @@ import dspy
 from dspy.utils.callback import BaseCallback
 
 from scaling.llm.meter import Meter
-from scaling.record import CurvePoint
+from scaling.records.record import CurvePoint
 
 
 class Curve(BaseCallback):

@@ -12,12 +12,12 @@ from typing import Any
 
 import dspy
 
-from scaling.budgets import MAX_DEMOS, MAX_TOOL_TURNS, Budget
 from scaling.llm.adapters import make_adapter
 from scaling.models import Model
-from scaling.optimizers import NONE, OPTIMIZERS
 from scaling.pipelines import PIPELINES
-from scaling.record import CellPlan
+from scaling.planning.budgets import MAX_DEMOS, MAX_TOOL_TURNS, Budget
+from scaling.planning.optimizers import NONE, OPTIMIZERS
+from scaling.records.record import CellPlan
 from scaling.run.pipelines import make_core
 from scaling.run.scoring import as_example
 from scaling.types import Benchmark, Cell, Row, Splits

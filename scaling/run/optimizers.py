@@ -1,8 +1,8 @@
 """The prompt optimizers, each held to the same rollout budget, choosing on the same `select` rows.
 
 A rollout is one run of the whole program on one example, counted in the program's call. All optimizers stay at or
-below the budget that scaling/budgets.py plans. To add one, write a function that takes an `OptimizerContext` and
-returns the optimized core, and add it to the table in scaling/optimizers.py.
+below the budget that scaling/planning/budgets.py plans. To add one, write a function that takes an `OptimizerContext`
+and returns the optimized core, and add it to the table in scaling/planning/optimizers.py.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 import dspy
 
-from scaling.budgets import GEPA_MINIBATCH, MAX_DEMOS, gepa_limit, plan_bootstrap, plan_mipro
-from scaling.record import Proposals
+from scaling.planning.budgets import GEPA_MINIBATCH, MAX_DEMOS, gepa_limit, plan_bootstrap, plan_mipro
+from scaling.records.record import Proposals
 from scaling.run import dspy_optimizers
 from scaling.run.context import OptimizerContext
 from scaling.run.scoring import safe_metric

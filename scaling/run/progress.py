@@ -22,12 +22,12 @@ from rich.table import Table
 
 from scaling.llm.gateway import Gateway
 from scaling.llm.meter import Meter
-from scaling.optimizers import NONE
+from scaling.planning.optimizers import NONE
+from scaling.records.store import SWEEP, write_json
 from scaling.redact import RedactingStream, redact
 from scaling.run.estimate import Estimate
 from scaling.run.notebook import NotebookBar, in_notebook
 from scaling.run.time_left import TimeLeft
-from scaling.store import SWEEP, write_json
 from scaling.types import Cell
 
 WRITE_EVERY_SECONDS = 1.0

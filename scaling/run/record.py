@@ -18,7 +18,7 @@ import msgspec
 
 from scaling.intervals import mean_interval, paired_interval
 from scaling.llm.meter import Meter
-from scaling.record import (
+from scaling.records.record import (
     CurvePoint,
     DataFacts,
     Environment,

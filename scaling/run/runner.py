@@ -15,14 +15,15 @@ from typing import Any
 import dspy
 from msgspec.structs import replace
 
-from scaling.codec import check_readable
 from scaling.llm.adapters import make_adapter
 from scaling.llm.gateway import Gateway
 from scaling.llm.limits import allow_open_files
 from scaling.llm.lm import MeteredLM, make_lm
 from scaling.llm.meter import Meter
-from scaling.optimizers import OPTIMIZERS, is_hosted
-from scaling.record import CurvePoint, Failure, LearningCurve, PredictionLine, Record
+from scaling.planning.optimizers import OPTIMIZERS, is_hosted
+from scaling.records.codec import check_readable
+from scaling.records.record import CurvePoint, Failure, LearningCurve, PredictionLine, Record
+from scaling.records.store import aggregating, write_aggregate, write_json, write_lines, write_record
 from scaling.run import dspy_optimizers
 from scaling.run.context import OptimizerContext
 from scaling.run.curve import Curve
@@ -31,7 +32,6 @@ from scaling.run.progress import ProgressReporter
 from scaling.run.record import Lines, Measured, add_outcome, add_usage, failed_record, mean, new_record, outcome_text
 from scaling.run.scoring import as_example, score_programs
 from scaling.run.task import CellTask, Settings
-from scaling.store import aggregating, write_aggregate, write_json, write_lines, write_record
 from scaling.types import CellStopped, digest
 
 __all__ = ["CellTask", "Settings", "run_cell", "run_cells", "skip_cell", "write_failure"]

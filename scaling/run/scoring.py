@@ -11,7 +11,7 @@ import dspy
 
 from scaling.llm.errors import CallFailed
 from scaling.llm.lm import variant
-from scaling.record import TOKEN_KINDS, CallRecord, PredictionLine
+from scaling.records.record import TOKEN_KINDS, CallRecord, PredictionLine
 from scaling.types import Benchmark, CellStopped, Metric, Row
 
 TOLERANCE = 1e-9  # beyond 0 and 1, where a metric's sums were rounded

@@ -15,8 +15,8 @@ import dspy
 from dspy.teleprompt.bootstrap_trace import FailedPrediction
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
-from scaling.budgets import MAX_TOOL_TURNS
 from scaling.llm.lm import variant
+from scaling.planning.budgets import MAX_TOOL_TURNS
 
 # How much of a tool's result is kept in the record.
 SHORT_RESULT = 200

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.models import Model
-from scaling.store import CellFiles
+from scaling.records.store import CellFiles
 from scaling.types import Benchmark, Cell, HostedSettings, Splits
 
 

@@ -16,8 +16,8 @@ from benchmarks.toolqa.data import load
 from benchmarks.toolqa.tools import SAMPLE, calculate, look_up, make_tools
 from scaling.analysis.loading import load as load_results
 from scaling.analysis.report import notes_of
-from scaling.budgets import MAX_TOOL_TURNS
 from scaling.data import load_benchmark
+from scaling.planning.budgets import MAX_TOOL_TURNS
 from scaling.run.pipelines import MultiStepClassifier
 from scaling.testing import Body, ScriptedServer, last_user_message, whole_prompt
 from scaling.types import UsageError

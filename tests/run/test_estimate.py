@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import run_scaling_experiment as script
-from scaling.optimizers import OPTIMIZERS, is_hosted
+from scaling.planning.optimizers import OPTIMIZERS, is_hosted
 from scaling.testing import ScriptedServer
 from tests.support.files import read
 from tests.support.sweeps import write_study

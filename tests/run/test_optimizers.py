@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling.budgets import plan_bootstrap, plan_mipro
 from scaling.data import deal, load_benchmark
-from scaling.optimizers import OPTIMIZERS, hosted_names
+from scaling.planning.budgets import plan_bootstrap, plan_mipro
+from scaling.planning.optimizers import OPTIMIZERS, hosted_names
 from scaling.run import dspy_optimizers
 from scaling.run.pipelines import MultiStepClassifier
 from scaling.testing import Body, ScriptedServer, chat_fields, json_fields, message_text, whole_prompt

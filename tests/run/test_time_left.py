@@ -13,8 +13,8 @@ import pytest
 
 import run_scaling_experiment as script
 from scaling.llm.meter import Meter
-from scaling.optimizers import OPTIMIZERS
-from scaling.record import CallRecord
+from scaling.planning.optimizers import OPTIMIZERS
+from scaling.records.record import CallRecord
 from scaling.run.estimate import Estimate, PlannedCalls
 from scaling.run.progress import ProgressReporter
 from scaling.testing import ScriptedServer

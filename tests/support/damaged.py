@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaling.store import CellFiles
+from scaling.records.store import CellFiles
 from scaling.types import Cell
 from tests.support.files import lines, read
 from tests.support.made_up import write_cell

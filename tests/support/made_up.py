@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from scaling.intervals import mean_interval
-from scaling.record import (
+from scaling.records.record import (
     CallRecord,
     CurvePoint,
     DataFacts,
@@ -22,7 +22,7 @@ from scaling.record import (
     Record,
     Usage,
 )
-from scaling.store import CellFiles, files_of, write_json, write_lines, write_record
+from scaling.records.store import CellFiles, files_of, write_json, write_lines, write_record
 from scaling.types import SCHEMA_VERSION, Cell
 
 ROWS = 40

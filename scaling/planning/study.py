@@ -13,7 +13,7 @@ import pydantic
 from scaling.schema import SAFE_NAME, read_toml, shown, validated, validated_flags
 from scaling.types import CellAxes, CellSettings, Count, PlannedCell, Seed, Size, UsageError, unknown_name
 
-STUDIES = Path(__file__).parent / "studies"
+STUDIES = Path(__file__).parents[1] / "studies"
 SIZE_FIELDS = ("train_size", "val_size", "test_size")
 _SETTINGS = {setting.name: setting.metadata for setting in fields(CellSettings)}
 

@@ -1,7 +1,7 @@
 """What a cell leaves on disk, as types: its record, learning curve, prediction lines and call lines.
 
-The types are the schema: `scaling.codec` reads and writes files by them, and `json_schema` exports them
-(`python -m scaling.record > docs/record.schema.json`). A field that a file lacks reads as
+The types are the schema: `scaling.records.codec` reads and writes files by them, and `json_schema` exports them
+(`python -m scaling.records.record > docs/record.schema.json`). A field that a file lacks reads as
 its default, which is null where nothing is known; a field that a type does not name is ignored; a wrong type or a
 number out of bounds is one clear line. Scores are fractions from 0 to 1, costs are US dollars, times are seconds.
 """

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from scaling.codec import BadLine, RecordError, decode, decode_lines, encode
 from scaling.pipelines import step_name
-from scaling.record import CellPlan, Record, Versioned
+from scaling.records.codec import BadLine, RecordError, decode, decode_lines, encode
+from scaling.records.record import CellPlan, Record, Versioned
 from scaling.redact import hide_known, redact
 from scaling.types import SCHEMA_VERSION, SETTLED, Cell, UsageError
 

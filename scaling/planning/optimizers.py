@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scaling import budgets
+from scaling.planning import budgets
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Running model-written Python and judging it: DSPy's interpreter (Deno and Pyodide), twice, watched from outside.
 
 The program runs in one sandbox and its checks in another. The checks call the program through this process, and only
-plain values cross (sandbox_bridge.py). So a program can neither see its checks nor touch them: whatever it prints,
+plain values cross (bridge.py). So a program can neither see its checks nor touch them: whatever it prints,
 patches or returns, it only makes answers. Each program gets a fresh sandbox. The checks' own sandbox serves many
 problems, because no program's code runs there.
 
@@ -20,7 +20,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -35,7 +34,7 @@ import psutil
 from dspy.primitives.code_interpreter import CodeExecutionError
 from dspy.primitives.python_interpreter import PythonInterpreter
 
-from scaling import sandbox_bridge
+from scaling.sandbox import bridge
 from scaling.types import CellStopped, UsageError
 
 SECONDS, MEGABYTES = 10.0, 512.0
@@ -57,7 +56,7 @@ _own = threading.local()
 BRIDGE = f"""
 def _bridge():
     names = {{"__name__": "bridge"}}
-    exec({Path(sandbox_bridge.__file__).read_text(encoding="utf-8")!r}, names)
+    exec({Path(bridge.__file__).read_text(encoding="utf-8")!r}, names)
     return names["call"], names["judge"]
 
 _bridge_call, _bridge_judge = _bridge()
@@ -250,7 +249,7 @@ def _asking(program: _Sandbox, entry_point: str, replies: list[str]) -> Callable
 
     def ask(args: str) -> str:
         try:
-            reply = sandbox_bridge.cleaned(program.execute(f"_bridge_call({entry_point}, {args!r})"))
+            reply = bridge.cleaned(program.execute(f"_bridge_call({entry_point}, {args!r})"))
         except CodeExecutionError as error:
             name, _, message = _last_line(error).partition(": ")
             reply = f"error {name} {message}"
@@ -362,11 +361,3 @@ def _cache_folder(command: list[str]) -> Path | None:
 def _last_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].strip().removesuffix(":")[:300]
-
-
-if __name__ == "__main__":
-    try:
-        install()
-    except UsageError as problem:
-        sys.exit(f"error: {problem}")
-    print("the sandbox is ready")

@@ -1,4 +1,4 @@
-"""JSON to the types of `scaling.record` and back: checked where it is read, one clear line for what does not fit."""
+"""JSON to the types of `record.py` and back: checked where it is read, one clear line for what does not fit."""
 
 from __future__ import annotations
 

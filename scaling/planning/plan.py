@@ -7,12 +7,12 @@ from dataclasses import asdict, fields
 from itertools import product
 from typing import Any
 
-from scaling.budgets import select_size
 from scaling.data import deal, shrink
 from scaling.models import Model, expand_names, find_model
-from scaling.optimizers import NONE, OPTIMIZERS, is_hosted
 from scaling.pipelines import FEEDBACKS, PIPELINES
-from scaling.study import SIZE_FIELDS, Study, checked, phases_of
+from scaling.planning.budgets import select_size
+from scaling.planning.optimizers import NONE, OPTIMIZERS, is_hosted
+from scaling.planning.study import SIZE_FIELDS, Study, checked, phases_of
 from scaling.types import (
     STEPS,
     SYNTH_MODES,

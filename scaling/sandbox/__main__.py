@@ -1,0 +1,13 @@
+"""`python -m scaling.sandbox`: fetch what the sandbox needs, once."""
+
+import sys
+
+from scaling.sandbox.programs import install
+from scaling.types import UsageError
+
+if __name__ == "__main__":
+    try:
+        install()
+    except UsageError as problem:
+        sys.exit(f"error: {problem}")
+    print("the sandbox is ready")
