@@ -20,8 +20,11 @@ WIDTH, BOX_WIDTH, BOX_HEIGHT, FLOOR_HEIGHT, MARGIN = 1240, 280, 84, 140, 20
 WORDS = {
     COMMANDS: "run_scaling_experiment, analyze_results, create_pipeline_configs, package_results",
     "benchmarks": "one package each: data, signature, metric, sample rows",
-    "scaling": "the shared words: types, studies and plans, data, models, files, sandbox",
+    "scaling": "the shared words: types, data, models, pipelines, intervals",
     "scaling/command": "flags, checks before the first call, the printed plan, the choice of engine",
+    "scaling/records": "the files of a results folder: types, places, reading, writing",
+    "scaling/planning": "from a study to a list of cells, without DSPy",
+    "scaling/sandbox": "programs that models wrote, run where they reach nothing",
     "scaling/llm": "the gateway of all LLM calls: cache, limits, meter, local server",
     "scaling/run": "one cell and one sweep: pipelines, optimizers, scoring, records",
     "scaling/analysis": "records to statistics, tables, figures and the report",
@@ -88,7 +91,7 @@ def floors(graph: dict[str, set[str]]) -> list[list[str]]:
     drop = {folder: min((depth[t] for t in graph[folder]), default=lowest) - depth[folder] for folder in graph}
     storeys = []
     for number in range(lowest, -1, -1):
-        storey = sorted((f for f in depth if depth[f] == number), key=lambda f: (-drop[f], f))
+        storey = sorted(sorted((f for f in depth if depth[f] == number), reverse=True), key=lambda f: -drop[f])
         storeys.append([*storey[0::2], *reversed(storey[1::2])])
     return storeys
 
@@ -113,7 +116,10 @@ def svg() -> str:
     storeys = floors(graph)
     height = 2 * MARGIN + FLOOR_HEIGHT * (len(storeys) - 1) + BOX_HEIGHT
     places = {
-        folder: (_centre(column, len(storey)), height - MARGIN - FLOOR_HEIGHT * number - BOX_HEIGHT)
+        folder: (
+            _centre(column, len(storey), wide=number == len(storeys) - 2),
+            height - MARGIN - FLOOR_HEIGHT * number - BOX_HEIGHT,
+        )
         for number, storey in enumerate(storeys)
         for column, folder in enumerate(storey)
     }
@@ -132,9 +138,9 @@ def svg() -> str:
     )
 
 
-def _centre(column: int, boxes: int) -> float:
-    """Where a box of a floor stands: two stand close together, more have the whole width."""
-    gap = BOX_WIDTH + 30 if boxes <= 2 else WIDTH / boxes
+def _centre(column: int, boxes: int, wide: bool) -> float:
+    """Where a box of a floor stands: close together, or over the whole width, so that arrows pass outside others."""
+    gap = WIDTH / boxes if wide else BOX_WIDTH + 30
     return WIDTH / 2 + gap * (column - (boxes - 1) / 2)
 
 
@@ -144,7 +150,8 @@ def _arrow(source: tuple[float, float], target: tuple[float, float]) -> str:
     shift = max(-1.0, min(1.0, (x2 - x1) / BOX_WIDTH)) * 0.4 * BOX_WIDTH
     last_floor = y2 - (FLOOR_HEIGHT - BOX_HEIGHT)
     falls = last_floor > y1 + BOX_HEIGHT
-    start = x1 if falls else x1 + shift
+    outwards = 0.4 * BOX_WIDTH * ((x1 > WIDTH / 2) - (x1 < WIDTH / 2))
+    start = x1 + (outwards if falls else shift)
     points = [(start, y1 + BOX_HEIGHT), *([(start, last_floor)] if falls else []), (x2 - shift, y2)]
     path = " ".join(f"{x:.0f},{y:.0f}" for x, y in points)
     return f'<polyline points="{path}" fill="none" stroke="#567" stroke-width="1.5" marker-end="url(#head)"/>'
