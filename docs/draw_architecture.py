@@ -115,14 +115,11 @@ def svg() -> str:
     graph = arrows()
     storeys = floors(graph)
     height = 2 * MARGIN + FLOOR_HEIGHT * (len(storeys) - 1) + BOX_HEIGHT
-    places = {
-        folder: (
-            _centre(column, len(storey), wide=number == len(storeys) - 2),
-            height - MARGIN - FLOOR_HEIGHT * number - BOX_HEIGHT,
-        )
-        for number, storey in enumerate(storeys)
-        for column, folder in enumerate(storey)
-    }
+    places = {}
+    for number, storey in enumerate(storeys):
+        y = height - MARGIN - FLOOR_HEIGHT * number - BOX_HEIGHT
+        below_the_top = number == len(storeys) - 2
+        places |= {folder: (_centre(i, len(storey), wide=below_the_top), y) for i, folder in enumerate(storey)}
     lines = [_arrow(places[source], places[target]) for source, target in needed(graph)]
     boxes = [_box(folder, *place) for folder, place in sorted(places.items())]
     head = '<marker id="head" orient="auto" markerWidth="8" markerHeight="8" refX="7" refY="4">'
