@@ -11,7 +11,7 @@ import dspy
 import pytest
 
 import run_scaling_experiment as script
-from scaling.llm import gateway as lm
+from scaling.llm import gateway
 from scaling.testing import ScriptedServer
 from scaling.types import UsageError
 from tests.support.benchmarks import TEXT_BENCHMARKS, bench, sample
@@ -88,8 +88,8 @@ def test_an_answer_that_is_no_answer_scores_0_with_its_kind(
 def test_an_answer_that_is_not_utf_8_is_lost_to_the_infrastructure(
     experiment: Callable[..., dict[str, Any]], server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lm, "MAX_ATTEMPTS", 2)
-    monkeypatch.setattr(lm, "_backoff", lambda state: 0.0)
+    monkeypatch.setattr(gateway, "MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(gateway, "backoff_seconds", lambda state: 0.0)
     server.fault = lambda number, body: ("raw", b'{"choices": [{"message": {"content": "\xff\xfe 12"}}]}')
     record = experiment(benchmark="gsm8k")
     assert record["status"] in ("error", "invalid") and record["final_score"] is None
