@@ -27,7 +27,7 @@ CALLS = 20
 PATIENCE_SECONDS = 120.0
 SLOWER_BESIDE_LOAD = 1.6  # at most so many times the time of an idle machine
 DEMO_SECONDS, FIRST_RESULT_SECONDS = 300.0, 60.0
-LEFT = re.compile(r"^\[([\d:]+)\].*about ([\d:]+) left")
+LEFT = re.compile(r"^\[[\d:]+\].*, (?:about ([\d:]+)|less than a minute) left")
 LABELS = ["age_limit", "card_arrival", "cash_withdrawal_charge", "change_pin"]
 
 
@@ -76,12 +76,13 @@ def demo_measures(lines: dict[str, list[tuple[float, str]]]) -> list[Measure]:
 
 
 def factors_of_time_left(lines: list[tuple[float, str]]) -> list[float]:
-    """How far off each line that gave a time left was: 1 is exact, 2 is double or half."""
+    """How far off each line that gave a time left was: 1 is exact, 2 is double or half; a minute is as it says."""
     end = max(at for at, line in lines if line.startswith("ok "))
     factors = []
     for at, line in lines:
         if (shown := LEFT.match(line)) and end / 3 <= at <= 0.9 * end:
-            ratio = max(1.0, in_seconds(shown[2])) / (end - at)
+            left = end - at
+            ratio = in_seconds(shown[1]) / left if shown[1] else 60.0 / max(60.0, left)
             factors.append(max(ratio, 1 / ratio))
     return factors
 

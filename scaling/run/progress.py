@@ -162,7 +162,7 @@ class ProgressReporter:
         now = self.snapshot()
         cells = ", ".join(f"{count} {status}" for status, count in now["cells"].items())
         cap = f" of ${now['max_cost_usd']:g}" if now["max_cost_usd"] is not None else ""
-        left = f", about {_clock(now['seconds_left'])} left" if now["seconds_left"] is not None else ""
+        left = f", {time_left_text(now['seconds_left'])}" if now["seconds_left"] is not None else ""
         return (
             f"[{_clock(now['elapsed_seconds'])}] cells: {cells}; {now['rollouts']} rollouts; "
             f"{now['calls_per_second']:.1f} calls/s; {now['errors']} errors; ${now['spent_usd']:.4f}{cap} spent{left}"
@@ -212,6 +212,11 @@ def quiet(log_file: Path) -> Iterator[TextIO]:
             finally:
                 for logger, handlers, propagate in before:
                     logger.handlers[:], logger.propagate = handlers, propagate
+
+
+def time_left_text(seconds: float) -> str:
+    """The time left in words. Nobody can tell the last seconds, so nothing below a minute is given in seconds."""
+    return "less than a minute left" if seconds < 60 else f"about {_clock(seconds)} left"
 
 
 def _clock(seconds: float) -> str:

@@ -16,7 +16,7 @@ from scaling.llm.meter import Meter
 from scaling.planning.optimizers import OPTIMIZERS
 from scaling.records.record import CallRecord
 from scaling.run.estimate import Estimate, PlannedCalls
-from scaling.run.progress import ProgressReporter
+from scaling.run.progress import ProgressReporter, time_left_text
 from scaling.testing import ScriptedServer
 from scaling.types import Cell
 from tests.support.files import lines, read
@@ -111,6 +111,15 @@ def test_from_a_third_of_the_time_on_it_is_within_a_factor_of_two(
     assert sum(0.5 <= ratio <= 2.0 for ratio in ratios) >= 0.85 * len(ratios), ratios
     assert min(ratios) > 0.45 and max(ratios) < 2.3
     assert shown[-1][1] == pytest.approx(0.0, abs=0.1 * total)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(3.0, "less than a minute left"), (59.9, "less than a minute left"), (60.0, "about 1:00 left"),
+     (3725.0, "about 1:02:05 left")],
+)  # fmt: skip
+def test_the_last_minute_is_not_counted_in_seconds(seconds: float, words: str) -> None:
+    assert time_left_text(seconds) == words
 
 
 def test_no_time_is_said_before_a_call_was_made(tmp_path: Path) -> None:
