@@ -6,7 +6,6 @@ its answer. So a kill at any byte loses at most the answers in flight, and their
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
@@ -16,9 +15,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 import msgspec
+from filelock import FileLock, Timeout
 from msgspec import structs
 
 from scaling.records.record import Answer
@@ -107,16 +106,15 @@ class Cache:
     def close(self) -> None:
         with self._lock:
             self._db.close()
-            self._claim.close()
+            self._claim.release()
 
 
-def _claimed(path: Path) -> IO[str]:
-    """Hold the results folder as long as the file is open: two sweeps in one folder would pay for the same calls."""
-    claim = path.open("w")
+def _claimed(path: Path) -> FileLock:
+    """Hold the results folder until it is released: two sweeps in one folder would pay for the same calls."""
+    claim = FileLock(path, timeout=0, thread_local=False)
     try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        claim.close()
+        claim.acquire()
+    except Timeout:
         raise UsageError(
             f"another sweep is writing to {path.parent.parent}. Wait until it has ended, or give another --output-dir."
         ) from None

@@ -13,7 +13,6 @@ read by all cores, as each barrier then follows much more work.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import importlib
 import importlib.util
 import os
@@ -26,7 +25,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import IO
+
+from filelock import FileLock
 
 from scaling.types import UsageError
 
@@ -113,15 +113,15 @@ def _candidate() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise UsageError(f"{folder} belongs to somebody else. Set TMPDIR to a folder of your own.")
-    lock = (folder / "embedded.lock").open("w")
+    lock = FileLock(folder / "embedded.lock", thread_local=False)
     port_file = folder / "embedded.port"
     threading.Thread(target=_serve_in_turn, args=(lock, port_file), daemon=True).start()
     return port_file
 
 
-def _serve_in_turn(lock: IO[str], port_file: Path) -> None:
+def _serve_in_turn(lock: FileLock, port_file: Path) -> None:
     """Wait until no other process of this host serves, then serve to the end of this one: where it was, if possible."""
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock.acquire()
     before = int(port_file.read_text()) if port_file.exists() else 0
     for port in (before, 0):
         with suppress(RuntimeError), serve(port) as url:
