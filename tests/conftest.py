@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 
 import run_scaling_experiment as script
+from scaling.llm import gateway
 from scaling.testing import ScriptedServer
 from tests.support import toy as toy_benchmark
 
@@ -43,6 +44,12 @@ def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed calls are tried again at once, as often as ever."""
+    monkeypatch.setattr(gateway, "backoff_seconds", lambda state: 0.0)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,10 @@ SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
 ANALYSIS = sorted(name for name in LIBRARY if name.startswith("scaling.analysis."))
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Full names of all modules that a file imports, at its top or in a function."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
@@ -33,10 +35,10 @@ def imports(path: Path) -> set[str]:
             # `from scaling import lm` imports a module, `from scaling.llm.gateway import Gateway` a name.
             packages = {"scaling", "benchmarks"} | {f"scaling.{folder}" for folder in FOLDERS}
             found |= {f"{node.module}.{n.name}" for n in node.names} if node.module in packages else {node.module}
-    return found
+    return frozenset(found)
 
 
-def roots(names: set[str]) -> set[str]:
+def roots(names: set[str] | frozenset[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 

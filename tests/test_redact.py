@@ -65,7 +65,7 @@ def faults(kind: str) -> tuple | None:
 
 
 def test_eight_planted_secrets_are_nowhere(
-    secrets: dict[str, str], toy: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+    secrets: dict[str, str], no_backoff: None, toy: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     def metric(gold: object, pred: object, trace: object = None) -> float:
         raise RuntimeError(f"{ANSI} the judge's {os.environ['UNUSED_TOKEN']}")

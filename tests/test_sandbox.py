@@ -8,7 +8,7 @@ import signal
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import dspy
@@ -278,13 +278,15 @@ def test_sandboxes_see_no_environment_and_end_without_a_score_when_interrupted(
     with ThreadPoolExecutor(1) as pool:
         verdict = pool.submit(judged, "import time\ndef add_one(x): time.sleep(60)", seconds=120)
         while not (new := sandboxes() - judges()):
+            wait([verdict], timeout=0.05)  # a loop without a pause would take the sandbox's core from it
             assert not verdict.done()
         assert "a secret" not in str([psutil.Process(process).environ() for process in new])
-        for process in sandboxes():
-            os.kill(process, signal.SIGINT)
+        interrupted = [psutil.Process(process) for process in sandboxes()]
+        for process in interrupted:
+            process.send_signal(signal.SIGINT)
         with pytest.raises(CellStopped) as stopped:
             verdict.result()
-        psutil.wait_procs(psutil.Process().children(), timeout=10)
+        psutil.wait_procs(interrupted, timeout=10)
     assert stopped.value.status == "interrupted"
 
 
@@ -324,8 +326,10 @@ def test_arguments_and_answers_of_all_canonical_solutions_cross_the_bridge() -> 
 @real
 def test_canonical_solutions_pass() -> None:
     rows = humaneval.load(str(REAL_ROWS))["train"]
-    # Two need helpers of their prompt, one needs its prompt's imports only.
-    chosen = ["HumanEval/32", "HumanEval/38", "HumanEval/0", *(f"HumanEval/{28 * i + 10}" for i in range(5))]
+    # One needs helpers of its prompt, one its prompt's imports only, one neither.
+    chosen = ["HumanEval/38", "HumanEval/0", "HumanEval/66"]
+    if CHAOS:
+        chosen += ["HumanEval/32", *(f"HumanEval/{28 * i + 10}" for i in (0, 1, 3, 4))]
     for row in [row for row in rows if row["id"] in chosen]:
         gold = dspy.Example(**row)
         assert humaneval.metric(gold, dspy.Prediction(code=row["code"])) == 1.0, row["id"]

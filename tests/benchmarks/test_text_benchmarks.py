@@ -86,10 +86,9 @@ def test_an_answer_that_is_no_answer_scores_0_with_its_kind(
 
 
 def test_an_answer_that_is_not_utf_8_is_lost_to_the_infrastructure(
-    experiment: Callable[..., dict[str, Any]], server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    experiment: Callable[..., dict[str, Any]], server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, no_backoff: None
 ) -> None:
     monkeypatch.setattr(gateway, "MAX_ATTEMPTS", 2)
-    monkeypatch.setattr(gateway, "backoff_seconds", lambda state: 0.0)
     server.fault = lambda number, body: ("raw", b'{"choices": [{"message": {"content": "\xff\xfe 12"}}]}')
     record = experiment(benchmark="gsm8k")
     assert record["status"] in ("error", "invalid") and record["final_score"] is None
