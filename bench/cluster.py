@@ -164,7 +164,7 @@ def ask_often(address: tuple[str, int], key: bytes, cell_id: str) -> tuple[float
         gateway.answer(Call(f"{cell_id} {n} {'0' * 48}", model, cell_id, 0, "evaluate", 2e-3, lambda: answer))
 
     with connected(address, key) as channel, ThreadPoolExecutor(THREADS) as pool:
-        channel.send(AttemptRequest(cell_id, alone=False))
+        channel.send(AttemptRequest(cell_id))
         channel.receive()
         gateway = RemoteGateway(channel, None)
         gateway.meter = Meter(cell_id)

@@ -128,12 +128,13 @@ class Coordinator:
         """Tell a worker what to do with a cell. Gives the attempt where it is to run; an older one is over then."""
         cell_id = request.cell_id
         with self._changed:
-            if cell_id in self._attempts:
-                self._end(self._attempts[cell_id])
+            if (older := self._attempts.get(cell_id)) is not None:
+                # A lone process outlives the worker that started it, and only that worker is lost then.
+                self._end(older, is_alive=older.alone and not request.lone_process_died)
             losses = self._losses[cell_id]
             action = self._action(losses, request.alone)
             if action == Action.RUN:
-                attempt = self._attempts[cell_id] = _Attempt(self, self._tasks[cell_id][1].cell, channel)
+                attempt = self._attempts[cell_id] = _Attempt(self, self._tasks[cell_id][1].cell, channel, request.alone)
         if action != Action.RUN:
             channel.send(Order(action, losses=losses))
             return None
@@ -151,7 +152,8 @@ class Coordinator:
             return Action.GIVE_UP
         return Action.RUN if alone or losses < LOSSES_ALLOWED - 1 else Action.RUN_ALONE
 
-    def _end(self, attempt: _Attempt) -> None:
+    def _end(self, attempt: _Attempt, is_alive: bool = False) -> None:
+        """End an attempt. is_alive: its process has not died, so the attempt does not count as a loss."""
         cell = attempt.cell
         with self._changed:
             if attempt.is_over.is_set():
@@ -162,7 +164,8 @@ class Coordinator:
                 del self._attempts[cell.cell_id]
             if lost:
                 # A cell that kills its workers comes no further; one that was there by chance does.
-                self._losses[cell.cell_id] = 1 if attempt.new_answers else self._losses[cell.cell_id] + 1
+                earlier = 0 if attempt.new_answers else self._losses[cell.cell_id]
+                self._losses[cell.cell_id] = earlier + (not is_alive)
             self._changed.notify_all()
         if lost:
             self.reporter.phase(cell, "worker lost")
@@ -197,8 +200,8 @@ class _Strangers:
 class _Attempt:
     """One attempt at a cell: its calls under way here, each waiting for its turn or for the worker to send."""
 
-    def __init__(self, coordinator: Coordinator, cell: Cell, channel: Channel):
-        self.cell, self.channel = cell, channel
+    def __init__(self, coordinator: Coordinator, cell: Cell, channel: Channel, alone: bool):
+        self.cell, self.channel, self.alone = cell, channel, alone
         self.is_over, self.has_finished, self.new_answers = threading.Event(), False, 0
         self._gateway, self._reporter = coordinator.gateway, coordinator.reporter
         self._meter = Meter(cell.cell_id)

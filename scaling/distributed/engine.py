@@ -28,6 +28,7 @@ from distributed.utils import get_ip
 
 from scaling.distributed import worker
 from scaling.distributed.coordinator import Coordinator
+from scaling.distributed.protocol import AttemptRequest
 from scaling.distributed.tasks import pickle_benchmarks
 from scaling.distributed.worker import prepared
 from scaling.llm.gateway import Gateway
@@ -97,7 +98,7 @@ def settle(
         cell_id = tasks[rank].cell.cell_id
         name = f"cell-{cell_id}-{secrets.token_hex(4)}"
         place = (coordinator.address, coordinator.key)
-        return client.submit(worker.run_attempt, *place, cell_id, key=name, priority=-rank, pure=False)
+        return client.submit(worker.run_attempt, *place, AttemptRequest(cell_id), key=name, priority=-rank, pure=False)
 
     rebuild = aggregating(results)
     rank_of = {submit(rank): rank for rank in range(len(tasks))}

@@ -37,10 +37,14 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class AttemptRequest:
-    """The first message of a worker: which cell it wants to run. alone: in a process that runs nothing else."""
+    """The first message of a worker: which cell it wants to run.
+
+    alone: in a process that runs nothing else. lone_process_died: such a process of this worker has just died.
+    """
 
     cell_id: str
-    alone: bool
+    alone: bool = False
+    lone_process_died: bool = False
 
 
 @dataclass(frozen=True)

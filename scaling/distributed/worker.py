@@ -59,14 +59,14 @@ class WorkerDied(Exception):
     """The processes that ran a cell died so often that it is not tried again."""
 
 
-def run_attempt(address: Address, key: bytes, cell_id: str, alone: bool = False) -> bool:
+def run_attempt(address: Address, key: bytes, request: AttemptRequest) -> bool:
     """On a worker: run one cell as the coordinator says, its files written here; whether it came to its end.
 
     Raises WorkerDied for a cell that is not to be tried again, Unreachable, and OSError where files cannot be written.
     """
     with connected(address, key) as channel:
         try:
-            channel.send(AttemptRequest(cell_id, alone))
+            channel.send(request)
             order: Order = channel.receive()
         except ChannelClosed:
             return False
@@ -76,8 +76,10 @@ def run_attempt(address: Address, key: bytes, cell_id: str, alone: bool = False)
         raise WorkerDied(f"{order.losses} processes in a row died while they ran this cell; the last ran nothing else")
     if order.action == Action.RUN_ALONE:
         with _ONE_ALONE:
-            exit_code = _run_in_subprocess(address, key, cell_id)
-        return exit_code == ENDED if exit_code in (ENDED, REVOKED) else run_attempt(address, key, cell_id)
+            exit_code = _run_in_subprocess(address, key, request.cell_id)
+        if exit_code in (ENDED, REVOKED):
+            return exit_code == ENDED
+        return run_attempt(address, key, AttemptRequest(request.cell_id, lone_process_died=True))
     return False
 
 
@@ -260,7 +262,7 @@ def main() -> None:
     os.dup2(2, 1)  # what else is printed is no result
     try:
         dspy_optimizers.prepare()
-        ended = run_attempt(address, key, cell_id, alone=True)
+        ended = run_attempt(address, key, AttemptRequest(cell_id, alone=True))
     except Exception as error:
         with result:
             pickle.dump(PackedError.of(error), result)

@@ -10,7 +10,8 @@ import dspy
 import pytest
 
 from scaling.distributed import worker
-from scaling.distributed.protocol import Action, PackedError, Unreachable, connected
+from scaling.distributed.coordinator import Coordinator
+from scaling.distributed.protocol import Action, AttemptRequest, PackedError, Unreachable, connected
 from scaling.testing import ScriptedServer
 from scaling.types import CellStopped
 from tests.support.coordinators import CELLS, PlayedWorker, a_coordinator, a_model, billed
@@ -115,24 +116,65 @@ def test_caps_hold_over_workers_that_are_lost(sweep_server: ScriptedServer, tmp_
             )
 
 
+def lose(coordinator: Coordinator, played: PlayedWorker) -> None:
+    """The worker dies, and the coordinator has counted it."""
+    coordinator.reporter.has_said_something.clear()
+    played.die()
+    assert coordinator.reporter.has_said_something.wait(30)
+
+
 def test_a_cell_that_kills_its_workers_runs_alone_and_then_no_more(
     sweep_server: ScriptedServer, tmp_path: Path
 ) -> None:
-    def lose(played: PlayedWorker) -> None:
-        coordinator.reporter.has_said_something.clear()
-        played.die()
-        assert coordinator.reporter.has_said_something.wait(30)
-
     with a_coordinator(tmp_path / "c.sqlite") as coordinator:
-        lose(PlayedWorker(coordinator, a_model(sweep_server)))
+        lose(coordinator, PlayedWorker(coordinator, a_model(sweep_server)))
         came_further = PlayedWorker(coordinator, a_model(sweep_server))
         came_further.ask("one")
-        lose(came_further)  # whatever took this worker, the cell was not stuck
-        lose(PlayedWorker(coordinator, a_model(sweep_server)))
+        lose(coordinator, came_further)  # whatever took this worker, the cell was not stuck
+        lose(coordinator, PlayedWorker(coordinator, a_model(sweep_server)))
         assert PlayedWorker(coordinator, a_model(sweep_server)).action == Action.RUN_ALONE
-        lose(PlayedWorker(coordinator, a_model(sweep_server), alone=True))
+        lose(coordinator, PlayedWorker(coordinator, a_model(sweep_server), alone=True))
         assert PlayedWorker(coordinator, a_model(sweep_server)).action == Action.GIVE_UP
         assert PlayedWorker(coordinator, a_model(sweep_server), "b").action == Action.RUN
+
+
+def test_a_lone_process_whose_worker_is_killed_is_no_loss(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    model = a_model(sweep_server)
+    with a_coordinator(tmp_path / "c.sqlite") as coordinator:
+        for _ in range(2):
+            lose(coordinator, PlayedWorker(coordinator, model))
+        for _ in range(4):  # its worker is killed, the cell is given to another worker, and that starts a process too
+            orphan = PlayedWorker(coordinator, model, alone=True)
+            assert PlayedWorker(coordinator, model).action == Action.RUN_ALONE
+            with pytest.raises(worker.Revoked):
+                orphan.ask("one")
+        orphan = PlayedWorker(coordinator, model, alone=True)
+        successor = PlayedWorker(coordinator, model, alone=True)  # two workers were killed, one process was slow
+        assert successor.action == Action.RUN
+        with pytest.raises(worker.Revoked):
+            orphan.ask("one")
+        assert successor.ask("one")
+        assert PlayedWorker(coordinator, model).action == Action.RUN  # the cell has come further
+
+
+def test_a_lone_process_that_died_is_one_loss_whether_or_not_its_end_was_noticed(
+    sweep_server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, dead = a_model(sweep_server), []
+
+    def dies(*_: object) -> int:
+        dead.append(PlayedWorker(coordinator, model, alone=True))
+        return -9
+
+    monkeypatch.setattr(worker, "_run_in_subprocess", dies)
+    with a_coordinator(tmp_path / "c.sqlite") as coordinator:
+        lose(coordinator, PlayedWorker(coordinator, model, alone=True))
+        after_death = PlayedWorker(coordinator, model, lone_process_died=True)
+        assert after_death.action == Action.RUN  # one loss: after two, it would run alone
+        lose(coordinator, after_death)
+        with pytest.raises(worker.WorkerDied, match="3 processes in a row"):
+            worker.run_attempt(coordinator.address, coordinator.key, AttemptRequest("a"))
+        assert len(dead) == 1
 
 
 def test_nobody_without_the_key_is_heard(sweep_server: ScriptedServer, tmp_path: Path) -> None:

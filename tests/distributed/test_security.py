@@ -119,7 +119,7 @@ asyncio.run(main())
 def test_a_mistake_of_ours_in_a_conversation_is_no_lost_worker(coordinator: Coordinator) -> None:
     """A cell that the coordinator does not know: its own mistake, which it keeps and nobody takes for a loss."""
     with protocol.connected(coordinator.address, coordinator.key) as channel:
-        channel.send(protocol.AttemptRequest("unknown cell", alone=False))
+        channel.send(protocol.AttemptRequest("unknown cell"))
         with pytest.raises(protocol.ChannelClosed):
             channel.receive()
     assert isinstance(coordinator.failure, KeyError)

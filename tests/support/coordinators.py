@@ -42,10 +42,10 @@ class KeptProgress:
 class PlayedWorker:
     """A worker's end of an attempt, in this process: its LM calls go to the coordinator over a real socket."""
 
-    def __init__(self, coordinator: Coordinator, model: Model, cell_id: str = "a", alone: bool = False):
+    def __init__(self, coordinator: Coordinator, model: Model, cell_id: str = "a", **request: bool):
         self._open = ExitStack()
         self.channel = self._open.enter_context(connected(coordinator.address, coordinator.key))
-        self.channel.send(AttemptRequest(cell_id, alone))
+        self.channel.send(AttemptRequest(cell_id, **request))
         self.action = self.channel.receive().action
         if self.action == Action.RUN:
             self.gateway = worker.RemoteGateway(self.channel, None)
