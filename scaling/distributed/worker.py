@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, cast
+from typing import Any
 
 from scaling.distributed.protocol import (
     Action,
@@ -35,11 +35,11 @@ from scaling.distributed.protocol import (
 from scaling.distributed.tasks import WorkerTask
 from scaling.llm import local_server
 from scaling.llm.client import ModelClients
-from scaling.llm.gateway import Call, Gateway
+from scaling.llm.gateway import Call
 from scaling.llm.meter import Meter
 from scaling.models import Model
 from scaling.run import dspy_optimizers
-from scaling.run.progress import ProgressReporter, quiet
+from scaling.run.progress import quiet
 from scaling.run.runner import CellTask, run_cell
 from scaling.run.source import remember_source
 from scaling.types import Cell
@@ -219,11 +219,7 @@ def _run(channel: Channel, pickled: bytes) -> bool:
         work: WorkerTask = pickle.loads(pickled)
         remember_source(work.task.bench.signature, work.signature_source)
         gateway = RemoteGateway(channel, work.max_concurrency)
-        reporter = RemoteReporter(gateway)
-        run_cell(
-            _with_local_models(work.task), cast(Gateway, gateway), work.settings, cast(ProgressReporter, reporter),
-            work.rank,
-        )  # fmt: skip
+        run_cell(_with_local_models(work.task), gateway, work.settings, RemoteReporter(gateway), work.rank)
         return True
     except Revoked:
         return False

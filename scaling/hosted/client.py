@@ -78,7 +78,7 @@ class SynthClient:
     def __init__(self, hosted: HostedSettings, sleep: Callable[[float], None] = time.sleep):
         key = os.environ.get(KEY_NAME) or "local"
         headers = {"X-API-Key": key, "Authorization": f"Bearer {key}"}
-        self.backend, self._sleep, self.secrets = hosted.backend, sleep, {key}
+        self.backend, self.sleep, self.secrets = hosted.backend, sleep, {key}
         self._http = httpx.Client(base_url=hosted.backend, headers=headers, timeout=hosted.timeout)
 
     def __enter__(self) -> SynthClient:
@@ -134,7 +134,7 @@ class SynthClient:
                 stop=tenacity.stop_after_attempt(MAX_ATTEMPTS),
                 wait=pause,
                 retry=tenacity.retry_if_exception(lambda error: _worth_retrying(error, repeatable)),
-                sleep=self._sleep,
+                sleep=self.sleep,
                 reraise=True,
             )
             try:

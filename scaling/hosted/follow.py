@@ -132,5 +132,5 @@ def _states(job: RunningJob) -> Iterator[Json]:
         yield state
         if time.monotonic() > deadline:
             return
-        job.context.optimizer_lm.gateway.sleep(pause)
+        job.client.sleep(pause)
         pause = min(1.5 * pause, LONGEST_PAUSE)

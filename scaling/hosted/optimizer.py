@@ -25,6 +25,7 @@ from scaling.hosted.settings import app_keys, host_of
 from scaling.hosted.stored_job import StoredJob, store, stored
 from scaling.hosted.tunnel import look_at_app, reachable, served
 from scaling.llm.adapters import make_adapter
+from scaling.llm.gateway import Gateway
 from scaling.records.record import CallRecord, HostedJob, Proposals
 from scaling.run.context import OptimizerContext
 from scaling.types import CellStopped, HostedSettings
@@ -69,9 +70,17 @@ def _settings_of(context: OptimizerContext) -> HostedSettings:
     return context.hosted
 
 
+def _gateway_of(context: OptimizerContext) -> Gateway:
+    """The sweep's own gateway: a task app stands beside it, in the command's process."""
+    gateway = context.optimizer_lm.gateway
+    if not isinstance(gateway, Gateway):
+        raise SynthError("hosted jobs run in the command's own process: type --engine local")
+    return gateway
+
+
 def _run(context: OptimizerContext, settings: HostedSettings, stages: list[Stage], facts: HostedJob) -> None:
     """The job from the task app's start to its outcome in `facts`; it is cancelled on every other way out."""
-    gateway, meter, path = context.optimizer_lm.gateway, context.optimizer_lm.meter, context.files.hosted
+    gateway, meter, path = _gateway_of(context), context.optimizer_lm.meter, context.files.hosted
     started = time.monotonic()
     with ExitStack() as stack:
         keys = app_keys() or frozenset([secrets.token_hex(32)])
@@ -125,7 +134,7 @@ def _take_up(earlier: StoredJob, context: OptimizerContext, settings: HostedSett
         )
     facts.job_id, facts.max_cost_usd = job_id, earlier.facts.max_cost_usd
     context.optimizer_lm.meter.lose_hosted_calls()
-    with SynthClient(settings, context.optimizer_lm.gateway.sleep) as client:
+    with SynthClient(settings, _gateway_of(context).sleep) as client:
         try:
             state = client.job(str(job_id))
         except NotThere:
@@ -170,11 +179,12 @@ def _under_cap(context: OptimizerContext, stages: list[Stage]) -> Iterator[float
     Gives the dollars that the job may spend; None without a cap. A job whose calls did not say what they used stays
     at its highest cost. Its proposals and Synth's own fee are in no price list: the cap does not hold them.
     """
-    lm, facts = context.optimizer_lm, context.optimizer_lm.meter.hosted
+    lm, gateway = context.optimizer_lm, _gateway_of(context)
+    facts = lm.meter.hosted
     highest = _highest_cost(context, stages)
-    with lm.gateway.holding_cost(lm.meter.cell_id, context.model, highest) as settle:
+    with gateway.holding_cost(lm.meter.cell_id, context.model, highest) as settle:
         try:
-            yield highest if lm.gateway.max_cost is not None else None
+            yield highest if gateway.max_cost is not None else None
         finally:
             cost = _list_cost(lm.meter.hosted_calls)
             if facts is not None:

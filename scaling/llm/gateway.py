@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import tenacity
 from dspy.utils import exceptions as lm_errors
@@ -53,6 +53,19 @@ class Call:
     highest_cost: float | None
     send: Callable[[], Answer]
     wanted: Callable[[], None] = lambda: None
+
+
+class CellGateway(Protocol):
+    """What one cell needs of a gateway: `Gateway` itself, or on a worker the one that asks it."""
+
+    max_concurrency: int | None
+    clients: ModelClients
+
+    def check(self, model: Model) -> None:
+        """Raise CellStopped when the sweep, the provider or the model has been stopped."""
+
+    def answer(self, call: Call) -> Answer:
+        """The answer to a call. Raises CellStopped, CallFailed, and LMError for a prompt that is too long."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ from dspy.utils import exceptions as lm_errors
 
 from scaling.llm.client import ModelClient
 from scaling.llm.errors import CallFailed
-from scaling.llm.gateway import Call, Gateway
+from scaling.llm.gateway import Call, CellGateway
 from scaling.llm.meter import Meter
 from scaling.models import Model
 from scaling.records.record import Answer, CallRecord
@@ -29,7 +29,7 @@ class MeteredLM(dspy.LM):
     request (votes, redraws); `record` is a list that gets this LM's calls, for whoever scores one example.
     """
 
-    def __init__(self, model: Model, gateway: Gateway, meter: Meter, run: int, temperature: float, **options: Any):
+    def __init__(self, model: Model, gateway: CellGateway, meter: Meter, run: int, temperature: float, **options: Any):
         self.spec, self.gateway, self.meter, self.run = model, gateway, meter, run
         self.phase = options.pop("phase", "optimize")
         self.role, self.draw = options.pop("role", "task"), 0
@@ -175,7 +175,9 @@ class MeteredLM(dspy.LM):
             self.record.append(call)
 
 
-def make_lm(model: Model, gateway: Gateway, meter: Meter, run: int, temperature: float, **options: Any) -> MeteredLM:
+def make_lm(
+    model: Model, gateway: CellGateway, meter: Meter, run: int, temperature: float, **options: Any
+) -> MeteredLM:
     """The task LM of a cell; `phase`, `role`, `timeout` and `max_tokens` as keywords."""
     return MeteredLM(model, gateway, meter, run, temperature, **options)
 

@@ -16,7 +16,7 @@ import dspy
 from msgspec.structs import replace
 
 from scaling.llm.adapters import make_adapter
-from scaling.llm.gateway import Gateway
+from scaling.llm.gateway import CellGateway, Gateway
 from scaling.llm.limits import allow_open_files
 from scaling.llm.lm import MeteredLM, make_lm
 from scaling.llm.meter import Meter
@@ -28,10 +28,9 @@ from scaling.run import dspy_optimizers
 from scaling.run.context import OptimizerContext
 from scaling.run.curve import Curve
 from scaling.run.pipelines import instructions, make_core, make_feedback, make_program
-from scaling.run.progress import ProgressReporter
 from scaling.run.record import Lines, Measured, add_outcome, add_usage, failed_record, mean, new_record, outcome_text
 from scaling.run.scoring import as_example, score_programs
-from scaling.run.task import CellTask, Settings
+from scaling.run.task import CellReporter, CellTask, Settings
 from scaling.types import CellStopped, digest
 
 __all__ = ["CellTask", "Settings", "run_cell", "run_cells", "skip_cell", "write_failure"]
@@ -42,7 +41,7 @@ OPTIMIZER_TEMPERATURE = 1.0
 
 
 def run_cells(
-    tasks: list[CellTask], gateway: Gateway, settings: Settings, reporter: ProgressReporter, results: Path
+    tasks: list[CellTask], gateway: Gateway, settings: Settings, reporter: CellReporter, results: Path
 ) -> list[Record]:
     """Run cells together in threads; returns their records in the order they ended.
 
@@ -72,7 +71,7 @@ def run_cells(
     return records
 
 
-def run_cell(task: CellTask, gateway: Gateway, settings: Settings, reporter: ProgressReporter, rank: int = 0) -> Record:
+def run_cell(task: CellTask, gateway: CellGateway, settings: Settings, reporter: CellReporter, rank: int = 0) -> Record:
     """One cell: writes its files and returns its record. Never raises for what happens inside the cell."""
     cell, files = task.cell, task.files
     files.take(cell)
@@ -117,7 +116,7 @@ def _written(task: CellTask, record: Record) -> Record:
 
 
 def _measure(
-    task: CellTask, gateway: Gateway, meter: Meter, settings: Settings, reporter: ProgressReporter
+    task: CellTask, gateway: CellGateway, meter: Meter, settings: Settings, reporter: CellReporter
 ) -> Measured:
     """Optimize, open test once, and write down what came out."""
     cell = task.cell
@@ -169,12 +168,12 @@ def _open_test(task: CellTask, lm: MeteredLM, programs: dict[str, dspy.Module], 
 
 def _context(
     task: CellTask,
-    gateway: Gateway,
+    gateway: CellGateway,
     meter: Meter,
     settings: Settings,
     core: dspy.Module,
     threads: int,
-    reporter: ProgressReporter,
+    reporter: CellReporter,
 ) -> OptimizerContext:
     model = task.optimizer_model
 
@@ -226,7 +225,7 @@ def _score_check(task: CellTask, optimized: dspy.Module, threads: int) -> list[P
     return score_programs({"check": program}, task.splits.check, task.bench, threads)["check"]
 
 
-def _on_point(task: CellTask, points: list[CurvePoint], reporter: ProgressReporter) -> None:
+def _on_point(task: CellTask, points: list[CurvePoint], reporter: CellReporter) -> None:
     reporter.best(task.cell, points[-1].best_val_score)
     write_json(task.files.curve, LearningCurve(points, task.cell.cell_id))
 
