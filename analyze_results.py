@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scaling.arguments import ArgumentParser, check_output_folder, number
 from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def analyze(
     """
     from scaling.analysis import report  # pandas and its friends start slowly; --help does not need them
 
+    check_output_folder(output)
     findings = find(folders, value_per_correct, per_dollar)
     output.mkdir(parents=True, exist_ok=True)
     pictures = draw(findings, output / "visualizations", formats) if not findings.summary.empty else {}
@@ -136,12 +138,12 @@ def _in_two_processes(save: Callable[[Picture], None], pictures: list[Picture]) 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = ArgumentParser(__doc__.splitlines()[0])
     parser.add_argument("--results-dir", nargs="+", type=Path, default=[Path("results")], metavar="DIR")
     parser.add_argument("--output-dir", type=Path, default=Path("."), metavar="DIR", help="default: here")
     parser.add_argument("--format", nargs="+", choices=FORMATS, default=["png"], help="of the figures (png)")
     parser.add_argument(
-        "--value-per-correct", type=float, metavar="USD", help="what one more right answer is worth: when does it pay?"
+        "--value-per-correct", type=number, metavar="USD", help="what one more right answer is worth: when does it pay?"
     )
     parser.add_argument(
         "--per-dollar", action="store_true", help="recommend the cheapest cell that is not clearly worse than the best"

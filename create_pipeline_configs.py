@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from scaling.arguments import ArgumentParser
 from scaling.pipelines import PIPELINES, step_name
 from scaling.planning.optimizers import OPTIMIZERS
 from scaling.planning.plan import settings_of
@@ -91,7 +92,7 @@ def cell_toml(study: Study, benchmark: str, pipeline: str, steps: int, optimizer
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = ArgumentParser(__doc__.splitlines()[0])
     parser.add_argument(
         "--study", default="pipeline", metavar="NAME|FILE.toml", help="whose cells (pipeline); of phases, the first"
     )

@@ -7,7 +7,6 @@ of machines or users go in; the same results give the same bytes.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import importlib.metadata
 import io
@@ -24,6 +23,7 @@ from typing import Any
 from dotenv import dotenv_values
 
 import analyze_results
+from scaling.arguments import ArgumentParser
 from scaling.planning.study import choices_of, toml_of
 from scaling.records.codec import RecordError, as_plain
 from scaling.records.record import Record
@@ -46,7 +46,7 @@ that were given with --models-file must be given again. `python analyze_results.
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (0 well, 2 usage)."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = ArgumentParser(__doc__.splitlines()[0])
     parser.add_argument("--results-dir", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--output", type=Path, default=Path("package.tar.gz"), metavar="FILE.tar.gz")
     options = parser.parse_args(argv)

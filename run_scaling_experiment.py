@@ -7,6 +7,7 @@ From top to bottom: the benchmarks, one experiment, a sweep, the command line.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -217,10 +218,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\ninterrupted. Settled cells are in {results}; the same command goes on.", file=sys.stderr)
         return EXIT_INTERRUPTED
     except OSError as error:
-        print(
-            f"error: cannot write the results ({redact(str(error))}). Free the disk; the same command goes on.",
-            file=sys.stderr,
-        )
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "Free the disk; the same command goes on" if is_full else "Give another --output-dir"
+        print(f"error: cannot write the results ({redact(str(error))}). {advice}.", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK if command.options.dry_run else print_end(records, results)
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from scaling.types import UsageError
+from scaling.types import UsageError, did_you_mean
 
 LARGEST_FILE_BYTES = 1_000_000
 # What a name may be that becomes part of a path or of a line in a table: no "..", no separators.
@@ -61,7 +61,8 @@ def validated(
     extra = sorted(set(values) - set(known))
     if extra:
         names = ", ".join(prefix + name[:80] for name in extra[:5])
-        raise UsageError(f"{where} has unknown fields {names}; possible: {', '.join(known)}.")
+        hint = did_you_mean(extra[0][:80], known)
+        raise UsageError(f"{where} has unknown fields {names}{hint}; possible: {', '.join(known)}.")
     return _checked(
         kind, {**values, **(given or {})}, lambda place, reason: f"{where}: {prefix}{place}: {reason}. Mend that field."
     )

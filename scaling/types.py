@@ -6,9 +6,10 @@ A *benchmark* (data, signature, metric) x *pipeline* x *steps* x *optimizer* x *
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -219,7 +220,13 @@ def digest(value: Any) -> str:
 
 def unknown_name(what: str, name: str, possible: list[str], fix: str) -> UsageError:
     """The one shape of 'unknown name' messages."""
-    return UsageError(f"unknown {what} '{name}'; possible: {', '.join(possible)}. {fix}")
+    return UsageError(f"unknown {what} '{name}'{did_you_mean(name, possible)}; possible: {', '.join(possible)}. {fix}")
+
+
+def did_you_mean(name: str, possible: Sequence[str]) -> str:
+    """Return " (did you mean 'x'?)" with the possible name nearest to `name`; nothing where none is near."""
+    nearest = difflib.get_close_matches(name, possible, n=1)
+    return f" (did you mean '{nearest[0]}'?)" if nearest else ""
 
 
 @dataclass(frozen=True)

@@ -6,26 +6,24 @@ Flags of a cell's fields come from `scaling.types`, those of a sweep from `Optio
 from __future__ import annotations
 
 import argparse
-import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pydantic
 
+from scaling.arguments import ArgumentParser, check_output_folder, number, whole_number
 from scaling.llm.gateway import Gateway
 from scaling.pipelines import PIPELINES
 from scaling.planning.budgets import budget_of_trials
 from scaling.planning.optimizers import OPTIMIZERS
 from scaling.planning.study import SIZE_FIELDS, Study, load_study, narrow, study_names
-from scaling.schema import ADDRESS, shown, validated_flags
-from scaling.types import EXIT_USAGE, CellAxes, CellSettings, UsageError
+from scaling.schema import ADDRESS, validated_flags
+from scaling.types import CellAxes, CellSettings, UsageError
 
 MOST_TRIALS = 10_000
-NUMBER = r"[+-]?([0-9]{1,15}\.?[0-9]{0,25}|\.[0-9]{1,25})(e[+-]?[0-9]{1,3})?|[+-]?(nan|inf)"
 
 Seconds = Annotated[float, pydantic.Field(ge=0.1, le=10**7, allow_inf_nan=False)]
 Url = Annotated[str, pydantic.Field(max_length=500, pattern=ADDRESS)]
@@ -95,6 +93,7 @@ class Command:
 def checked_options(options: Options) -> Options:
     """The options in their types; UsageError for a value that is not possible, or two that exclude each other."""
     options = validated_flags(Options, vars(options), {f.name: _flags(f)[0] for f in fields(Options)})
+    check_output_folder(options.output_dir)
     if options.engine == "local" and (options.workers or options.scheduler):
         raise UsageError("--workers and --scheduler are Dask's. Type --engine dask with them, or leave them out.")
     if options.workers and options.scheduler:
@@ -119,7 +118,7 @@ def study_of(command: Command) -> Study:
 
 def parse(argv: Sequence[str] | None, description: str, benchmarks: Sequence[str]) -> Command:
     """Read the command line. Ends the process, with one line and exit code 2, for a flag that is not there."""
-    parser = _Parser(description=description, allow_abbrev=False)
+    parser = ArgumentParser(description)
     what = parser.add_argument_group("what to run")
     what.add_argument(
         "--study", "--config", default="pipeline", metavar="NAME|FILE.toml",
@@ -173,30 +172,3 @@ def _add(group: argparse._ArgumentGroup, of: Field[Any], hint: Any, listed: str 
 
 def _flags(of: Field[Any]) -> tuple[str, ...]:
     return of.metadata.get("flags") or ("--" + of.name.replace("_", "-"),)
-
-
-def whole_number(text: str) -> int:
-    """An integer as people write it: digits, perhaps a minus."""
-    if not re.fullmatch(r"-?[0-9]{1,12}", text):
-        raise argparse.ArgumentTypeError(f"'{shown(text)}' is not a whole number of at most 12 digits")
-    return int(text)
-
-
-def number(text: str) -> float:
-    """A decimal number as people write it."""
-    if not re.fullmatch(NUMBER, text.lower()):
-        raise argparse.ArgumentTypeError(f"'{shown(text)}' is not a number")
-    return float(text)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as for all that a user can get wrong."""
-        print(f"error: {shown_line(message)}. Type --help for all flags.", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
-
-
-def shown_line(message: str) -> str:
-    """A message of argparse on one line and of a length that can be read."""
-    line = " ".join(message.split())
-    return line if len(line) <= 300 else line[:297] + "..."

@@ -1,0 +1,53 @@
+"""Reading command lines: what a user gets wrong is one line, of a length that can be read, and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from scaling.schema import shown
+from scaling.types import EXIT_USAGE, UsageError
+
+NUMBER = r"[+-]?([0-9]{1,15}\.?[0-9]{0,25}|\.[0-9]{1,25})(e[+-]?[0-9]{1,3})?|[+-]?(nan|inf)"
+LONGEST_LINE = 300
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose errors are one line and which takes no abbreviated flags."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and end the process with exit code 2."""
+        print(f"error: {_one_line(message)}. Type --help for all flags.", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+
+
+def whole_number(text: str) -> int:
+    """An integer as people write it: digits, perhaps a minus."""
+    if not re.fullmatch(r"-?[0-9]{1,12}", text):
+        raise argparse.ArgumentTypeError(f"'{shown(text)}' is not a whole number of at most 12 digits")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """A decimal number as people write it."""
+    if not re.fullmatch(NUMBER, text.lower()):
+        raise argparse.ArgumentTypeError(f"'{shown(text)}' is not a number")
+    return float(text)
+
+
+def check_output_folder(folder: Path) -> None:
+    """Raise UsageError where `folder` cannot be made because it, or a folder above it, is a file."""
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    if existing is not None and not existing.is_dir():
+        raise UsageError(f"--output-dir: {existing} is a file. Give a folder.")
+
+
+def _one_line(message: str) -> str:
+    line = " ".join(message.split())
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 3] + "..."

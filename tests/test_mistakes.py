@@ -1,0 +1,74 @@
+"""The typical mistakes of somebody new: each is one line that says what to type, and exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import analyze_results
+import create_pipeline_configs
+import package_results
+import run_scaling_experiment as script
+from scaling.planning.study import load_study
+from scaling.types import UsageError
+
+QUICK = ["--quick", "--dry-run"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "nearest"),
+    [
+        (["--benchmarks", "bankng77"], "banking77"),
+        (["--models", "local/smollm2"], "local/smollm2-135m"),
+        (["--optimizers", "gepaa"], "gepa"),
+        (["--study", "pipelin"], "pipeline"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest(
+    flags: list[str], nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script.main([*QUICK, *flags]) == 2
+    assert f"(did you mean '{nearest}'?)" in capsys.readouterr().err
+
+
+def test_a_name_like_no_other_is_answered_with_the_list_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main([*QUICK, "--benchmarks", "zzz"]) == 2
+    assert "unknown benchmark 'zzz'; possible: banking77" in capsys.readouterr().err
+
+
+def test_a_misspelt_field_of_a_study_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    study = tmp_path / "mine.toml"
+    study.write_text("stepz = [1]\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"unknown fields stepz \(did you mean 'steps'\?\)"):
+        load_study(str(study))
+
+
+@pytest.mark.parametrize("folder", ["taken", "taken/below"])
+def test_an_output_folder_that_is_a_file_is_refused_before_the_plan(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine", encoding="utf-8")
+    target = str(tmp_path / folder)
+
+    assert script.main([*QUICK, "--output-dir", target]) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert "taken is a file. Give a folder." in printed.err
+
+    assert analyze_results.main(["--output-dir", target]) == 2
+    assert "taken is a file. Give a folder." in capsys.readouterr().err
+    assert taken.read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("main", [analyze_results.main, create_pipeline_configs.main, package_results.main])
+@pytest.mark.parametrize("flags", [["--nonsense"], ["somewhere"]])
+def test_a_flag_that_no_command_has_is_one_line(
+    main: Callable[[list[str]], int], flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(flags)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"error: unrecognized arguments: {flags[0]}. Type --help for all flags.\n"
