@@ -1,10 +1,10 @@
-# One word a chore. PYTHON may name another interpreter: make demo PYTHON=python3.12
+# PYTHON may name another interpreter: make demo PYTHON=python3.12
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := requirements.txt requirements-dev.txt pyproject.toml
 
-.PHONY: demo test bench simulate chaos package humaneval architecture lint clean
+.PHONY: demo test bench simulate chaos package humaneval architecture schema lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/python run_scaling_experiment.py --quick
@@ -47,6 +47,10 @@ simulate: $(VENV)/ready
 
 package: $(VENV)/ready
 	$(BIN)/python package_results.py
+
+# The JSON Schema of a cell's files, from their types.
+schema: $(VENV)/ready
+	$(BIN)/python -m scaling.records.record > docs/record.schema.json
 
 # The picture of the folders, from the code's own imports.
 architecture: $(VENV)/ready

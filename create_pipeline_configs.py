@@ -59,17 +59,17 @@ def write_configs(study: Study, folder: Path) -> list[Path]:
 
 
 def check_names(study: Study) -> None:
-    """Raise UsageError for a pipeline or optimizer that is unknown, and for a benchmark that is no plain name."""
+    """Raise UsageError for a pipeline or optimizer that is unknown, and for a benchmark that is not a plain name."""
     for what, names, possible in (
         ("pipeline", study.pipelines, list(PIPELINES)),
         ("optimizer", study.optimizers, list(OPTIMIZERS)),
     ):
         for name in names:
             if name not in possible:
-                raise unknown_name(what, shown(name), possible, "Mend it in the study.")
+                raise unknown_name(what, shown(name), possible, "Fix it in the study.")
     for name in study.benchmarks:
         if not re.search(SAFE_NAME, name):
-            raise UsageError(f"the benchmark '{shown(name)}' cannot become the name of a folder. Mend it in the study.")
+            raise UsageError(f"the benchmark '{shown(name)}' cannot become the name of a folder. Fix it in the study.")
 
 
 def cell_toml(study: Study, benchmark: str, pipeline: str, steps: int, optimizer: str) -> str:

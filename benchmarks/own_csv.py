@@ -71,7 +71,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 (byte {error.start}). Save it as CSV UTF-8.") from None
     except OSError as error:
-        raise UsageError(f"cannot read {path} ({error.strerror}). Give the path of a CSV file that is there.") from None
+        raise UsageError(f"cannot read {path} ({error.strerror}). Give the path of a CSV file that exists.") from None
     try:
         header, *lines = [line for line in csv.reader(io.StringIO(text, newline="")) if any(map(str.strip, line))]
     except ValueError:
@@ -91,7 +91,9 @@ def _places(path: Path, header: list[str]) -> dict[str, int]:
     for name in NEEDED:
         if names.count(name) != 1:
             what = "no column" if name not in names else "more than one column"
-            raise UsageError(f"{path} has {what} '{name}'; its columns are {', '.join(names)}. Name one so.")
+            raise UsageError(
+                f"{path} has {what} '{name}'; its columns are {', '.join(names)}. Give one of them that name."
+            )
     return {name: names.index(name) for name in (*NEEDED, *OPTIONAL) if name in names}
 
 

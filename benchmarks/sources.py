@@ -39,7 +39,7 @@ def read_jsonl(path: Path) -> RawRows:
             try:
                 rows.append(json.loads(line))
             except ValueError as error:
-                raise UsageError(f"{path}, line {number} is not JSON ({error}). Mend or remove that line.") from None
+                raise UsageError(f"{path}, line {number} is not JSON ({error}). Fix or remove that line.") from None
     return rows
 
 

@@ -1,6 +1,6 @@
 """Draw docs/architecture.svg from the code's own imports: a box for each folder, above all that it imports.
 
-`make architecture` runs it; tests/test_architecture.py holds the picture against the code.
+`make architecture` runs it; tests/test_docs.py holds the picture against the code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WORDS = {
     "benchmarks": "one package each: data, signature, metric, sample rows",
     "scaling": "the shared words: types, data, models, pipelines, intervals",
     "scaling/command": "flags, checks before the first call, the printed plan, the choice of engine",
-    "scaling/records": "the files of a results folder: types, places, reading, writing",
+    "scaling/records": "the files of a results folder: types, paths, reading, writing",
     "scaling/planning": "from a study to a list of cells, without DSPy",
     "scaling/sandbox": "programs that models wrote, run where they reach nothing",
     "scaling/llm": "the gateway of all LLM calls: cache, limits, meter, local server",

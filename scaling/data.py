@@ -299,9 +299,9 @@ def _call_loader(name: str, loader: Any, source: str) -> dict[str, Any]:
         loaded = loader(source=source) if takes_source else loader()
     except UsageError:
         raise
-    except Exception as error:  # a loader is the user's own code: whatever it raises is theirs to mend
+    except Exception as error:  # a loader is the user's own code: whatever it raises is theirs to fix
         reason = f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
-        raise UsageError(f"the loader of '{name}' failed ({reason}). Mend it, or its source '{source}'.") from error
+        raise UsageError(f"the loader of '{name}' failed ({reason}). Fix it, or its source '{source}'.") from error
     if not isinstance(loaded, dict):
         return {"train": list(loaded), "test": None}
     if "train" not in loaded:

@@ -97,7 +97,7 @@ class Model:
 def load_registry(models_file: Path | None = None) -> dict[str, Model]:
     """All known models by id; entries of `models_file` add to and override the built-in ones.
 
-    Raises UsageError, in one line, for a file that is no model file and for names that mean two models.
+    Raises UsageError, in one line, for a file that is not a model file and for names that mean two models.
     """
     registry = _read(REGISTRY_FILE)
     if models_file is None:

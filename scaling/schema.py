@@ -38,13 +38,13 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
             raise UsageError(f"{path} cannot be read as {what}: it is larger than {LARGEST_FILE_BYTES:,} bytes.")
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not TOML ({str(error)[:200]}). Mend that line.") from None
+        raise UsageError(f"{path} is not TOML ({str(error)[:200]}). Fix that line.") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not TOML: it is not UTF-8 text. Save it as UTF-8.") from None
     except RecursionError:
         raise UsageError(f"{path} is not {what}: its values are nested too deeply.") from None
     except ValueError:
-        raise UsageError(f"{path} is not {what}: it has a number of thousands of digits.") from None
+        raise UsageError(f"{path} is not {what}: it has a number with thousands of digits.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
 
@@ -64,7 +64,7 @@ def validated(
         hint = did_you_mean(extra[0][:80], known)
         raise UsageError(f"{where} has unknown fields {names}{hint}; possible: {', '.join(known)}.")
     return _checked(
-        kind, {**values, **(given or {})}, lambda place, reason: f"{where}: {prefix}{place}: {reason}. Mend that field."
+        kind, {**values, **(given or {})}, lambda place, reason: f"{where}: {prefix}{place}: {reason}. Fix that field."
     )
 
 

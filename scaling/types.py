@@ -75,7 +75,7 @@ class CellAxes:
 
     benchmark: str = _chosen(axis="benchmarks", flags=("--benchmarks", "--datasets"), metavar="NAME")
     pipeline: str = _chosen(axis="pipelines", flags=("--pipelines",), metavar="NAME")
-    steps: int = _chosen(axis="steps", flags=("--steps",), metavar="N", help="LLM calls an example, 1 to 5")
+    steps: int = _chosen(axis="steps", flags=("--steps",), metavar="N", help="LLM calls per row, 1 to 5")
     optimizer: str = _chosen(axis="optimizers", flags=("--optimizers",), metavar="NAME")
     model: str = _chosen(axis="models", flags=("--models", "--model"), metavar="NAME",
                          help="ids or aliases of scaling/models.toml, globs ('groq/*'), size:small, size:medium, "
@@ -91,11 +91,11 @@ class CellSettings:
 
     seed: Seed = 0
     temperature: Temperature = 0.7
-    train_size: Size = _chosen(50, flags=("--train-size",), metavar="N")
-    val_size: Size = _chosen(100, flags=("--val-size",), metavar="N")
-    test_size: Count = _chosen(0, flags=("--test-size",), metavar="N")
+    train_size: Size = _chosen(50, flags=("--train-size",), metavar="N", help="rows that optimizers learn from")
+    val_size: Size = _chosen(100, flags=("--val-size",), metavar="N", help="rows for select and check")
+    test_size: Count = _chosen(0, flags=("--test-size",), metavar="N", help="rows of the final score")
     rollout_budget: Count = _chosen(200, flags=("--rollout-budget",), metavar="N",
-                                   help="program runs an optimizer may make in a cell")  # fmt: skip
+                                   help="rollouts that an optimizer may make in a cell")  # fmt: skip
     data: str = _chosen("hub", flags=("--data",), metavar="hub|sample|DIR",
                         help="Hugging Face hub, shipped samples, or a folder")  # fmt: skip
     labels: Size | None = _chosen(None, flags=("--labels",), metavar="N", help="only the first N classes")
@@ -106,9 +106,9 @@ class CellSettings:
                                 left_out_of_id=True)  # fmt: skip
     # Hosted jobs: who runs the rollouts, and how many a candidate gets (None: a pass over select; online at most 10).
     synth_mode: str = _chosen("offline", flags=("--mode",), metavar="offline|online",
-                              help="of synth_mipro: who runs the rollouts (offline)", left_out_of_id=True)  # fmt: skip
+                              help="who runs the rollouts of synth_mipro (offline)", left_out_of_id=True)  # fmt: skip
     synth_rollouts: Size | None = _chosen(None, flags=("--rollouts",), metavar="N",
-                                          help="of synth_mipro: rollouts a candidate", left_out_of_id=True)  # fmt: skip
+                                          help="rollouts per candidate (synth_mipro)", left_out_of_id=True)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def test_a_run_is_planned_as_written(command: str, folder: Path, capsys: pytest.
     before = tree(folder)
     assert script.main(without_spending(command)) == 0
     said = capsys.readouterr().out
-    assert " cells to run on " in said and "in all " in said
+    assert " cells to run on " in said and "in total " in said
     assert tree(folder) == before
 
 
@@ -96,7 +96,7 @@ def test_the_estimates_that_are_quoted_are_those_of_the_program(row: list[str], 
     assert script.main([*flags.split(), "--data", "sample", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert f" {cells} cells to run" in said
-    found = re.search(r"^in all (\S+) calls, \S+ tokens, (\S+);", said, re.MULTILINE)
+    found = re.search(r"^in total (\S+) calls, \S+ tokens, (\S+);", said, re.MULTILINE)
     assert found.groups() == (calls, dollars)
 
 

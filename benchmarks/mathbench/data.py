@@ -28,7 +28,7 @@ def _row(raw: dict[str, Any]) -> dict[str, Any]:
     lines = [f"{letter}. {text}" for letter, text in zip(LETTERS, choices, strict=False)]
     question, answer = raw["question"].strip(), str(raw["answer"]).strip()
     if choices and (len(choices) > len(LETTERS) or answer not in LETTERS[: len(choices)]):
-        raise UsageError(f"mathbench: '{question[:60]}' has {len(choices)} options and the answer '{answer}'. Mend it.")
+        raise UsageError(f"mathbench: '{question[:60]}' has {len(choices)} options and the answer '{answer}'. Fix it.")
     return {
         "question": question,
         "options": "\n".join(lines) or "none",

@@ -1,4 +1,4 @@
-"""Tables of the report with a row a cell: scores, what stays unequal, money, turns, optimism, what is missing."""
+"""Tables of the report with a row per cell: scores, what stays unequal, money, turns, optimism, what is missing."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def _unequal(row: pd.Series, votes: dict[tuple[str, str, str, int], float]) -> d
         "proposal calls": count(row["proposal_calls"]) if optimized else UNKNOWN,
         "tried, unparsed, accepted": ", ".join(proposals),
         "USD optimize": usd(row["usd_optimize"]),
-        "calls an example": count(row["calls_per_example"], "{:.2f}"),
-        "tokens an example": count(row["tokens_per_example"]),
+        "calls per example": count(row["calls_per_example"], "{:.2f}"),
+        "tokens per example": count(row["tokens_per_example"]),
         "final": percent(row["final_score"]),
         "at equal calls": percent(row["at_equal_calls_score"]),
         "vote": percent(votes.get(_unequal_key(row))),

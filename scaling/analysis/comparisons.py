@@ -203,7 +203,7 @@ def step_changes(entries: list[Entry]) -> Iterator[Comparison]:
 
 
 def optimizer_pairs(entries: list[Entry]) -> Iterator[Comparison]:
-    """All pairs of optimizers on equal terms; one family a benchmark and number of steps."""
+    """All pairs of optimizers on equal terms; one family per benchmark and number of steps."""
     by_terms: dict[tuple[int, Terms], list[Entry]] = {}
     for entry in entries:
         if entry.series.optimizer != "none":

@@ -1,4 +1,4 @@
-"""Figures of what optimizers saw while they worked: scores on select rows, which are no test scores."""
+"""Figures of what optimizers saw while they worked: scores on select rows, which are not test scores."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def learning_lines(f: Findings, axis: str) -> list[LearningLine]:
 
 
 def learning_curves(lines: list[LearningLine], axis: str) -> Figure:
-    """Best selection score so far, a panel a benchmark and steps: the mean over runs, the range over runs as a band.
+    """Best selection score so far, a panel per benchmark and steps: the mean over runs, the range over runs as a band.
 
     Marks are the candidates.
     """
@@ -118,7 +118,7 @@ def _has_dollars(f: Findings) -> bool:
 def _kind(name: str, axis: str, against: str, applies: Callable[[Findings], bool] = lambda f: True) -> FigureKind:
     return FigureKind(
         name,
-        f"Best score so far on the rows that candidates are selected on, against {against}; these are no test scores",
+        f"Best score so far on the rows that candidates are selected on, against {against}; these are not test scores",
         lambda f, _: learning_curves(learning_lines(f, axis), axis),
         lambda f: once(applies(f) and bool(learning_lines(f, axis))),
     )

@@ -119,7 +119,7 @@ def _cost(
 
 
 def breakeven(optimize_usd: float, gain: Estimate, extra_usd: float, value: float) -> float:
-    """Requests after which an optimization has paid for itself: C / (value x gain - extra dollars a request).
+    """Requests after which an optimization has paid for itself: C / (value x gain - extra dollars per request).
 
     inf ("never shown") when the denominator's 95 % interval includes 0 or lies below it.
     """
@@ -141,7 +141,7 @@ def cost_column(frame: pd.DataFrame) -> tuple[str, str]:
     """(column, unit) of what an answer costs: dollars where they are known and not 0, else tokens."""
     usd = frame["usd_per_example"]
     priced = bool(usd.notna().all() and (usd > 0).all())
-    return ("usd_per_example", "USD an example") if priced else ("tokens_per_example", "tokens an example")
+    return ("usd_per_example", "USD per example") if priced else ("tokens_per_example", "tokens per example")
 
 
 def usd_per_answer(results: Results, keys: list[str], program: str) -> tuple[float, bool]:

@@ -68,7 +68,7 @@ def size_line_of(gains: pd.DataFrame, statuses: tuple[str, ...] = ("published",)
 
 
 def _by_model(gains: pd.DataFrame) -> pd.DataFrame:
-    """Means over tasks, a row a model; a model that lacks a task has another mean and is left out."""
+    """Means over tasks, a row per model; a model that lacks a task has another mean and is left out."""
     tasks = gains["benchmark"].nunique()
     parts = gains.assign(published_size=gains["size"].where(gains["status"] == "published"),
                          of_df=gains["variance"] ** 2 / gains["df"])  # fmt: skip

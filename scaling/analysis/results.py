@@ -1,4 +1,4 @@
-"""Records to frames: one row a cell, one matrix of scores a series, and the summary that people read.
+"""Records to frames: one row per cell, one matrix of scores per series, and the summary that people read.
 
 A *series* is what may be compared over steps: benchmark, pipeline, optimizer, model, and everything that
 must be equal (proposer, budget, selection rows, temperature, test rows). Cells of another series are never
@@ -39,7 +39,7 @@ class Turns:
 
 @dataclass
 class Results:
-    """All records of some folders: `cells` (a row a cell), what lies beside each record, and what is left out."""
+    """All records of some folders: `cells` (a row per cell), what lies beside each record, and what is left out."""
 
     cells: pd.DataFrame
     folders: dict[str, Path]  # row key -> the cell's folder
@@ -130,7 +130,7 @@ class Results:
 
 
 def series_cells(results: Results) -> dict[SeriesKey, dict[int, list[str]]]:
-    """Series -> steps -> keys of its cells that are ok, one a run."""
+    """Series -> steps -> keys of its cells that are ok, one per run."""
     ok = results.cells[results.cells["status"] == "ok"]
     cells: dict[SeriesKey, dict[int, list[str]]] = {}
     for _, part in ok.groupby(list(SERIES), dropna=False, sort=True):

@@ -32,7 +32,7 @@ from scaling.planning.optimizers import label_of
 
 
 def scaling_curve(summary: pd.DataFrame, ax: Axes, curves: Curves | None = None) -> Axes:
-    """Score against steps on one benchmark: a line a series with 95 % intervals, baselines in light dashes.
+    """Score against steps on one benchmark: a line per series with 95 % intervals, baselines in light dashes.
 
     Where a series has five points, all families that its points do not reject are drawn thin.
     """
@@ -54,7 +54,7 @@ def scaling_curve(summary: pd.DataFrame, ax: Axes, curves: Curves | None = None)
     if len(chain):  # a mark a series: no mean over models or terms
         ax.plot(chain["steps"], POINTS * chain["baseline_score"], color="0.55", marker="_", markersize=10,
                 linestyle="none", label="not optimized")  # fmt: skip
-    ax.set(xlabel="LLM calls an example (steps)", ylabel="test score (points)", ylim=(-2, 102))
+    ax.set(xlabel="LLM calls per example (steps)", ylabel="test score (points)", ylim=(-2, 102))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlim(summary["steps"].min() - 0.5, summary["steps"].max() + 0.5)
     return ax

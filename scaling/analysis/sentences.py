@@ -24,7 +24,7 @@ def headline(f: Findings) -> str:
 
 
 def recommendations(f: Findings) -> list[str]:
-    """A sentence a benchmark: the cell chosen on rows that no optimizer saw, and its test score."""
+    """A sentence per benchmark: the cell chosen on rows that no optimizer saw, and its test score."""
     return [
         f"{row['benchmark']}: of {row['of']} cells, '{folder_name(row)}, {row['line']}'{_as_it_was(row)} "
         f"{_rule(row, f.per_dollar)} on check rows, which no optimizer saw. Its test score is "
@@ -68,7 +68,7 @@ def _of_models(cells: pd.DataFrame) -> list[str]:
     if (cells["feedback"] == "oracle").any():
         notes.append(
             "Some cells use the feedback 'oracle', which tells the model which of its answers are right. That is "
-            "cheating: their scores are no result."
+            "cheating: their scores are not results."
         )
     embedded = cells[cells["model"].str.startswith("local/")]["model"].unique()
     if len(embedded):

@@ -1,4 +1,4 @@
-"""The summary frame: one row a series and number of steps, each number with its interval and its level."""
+"""The summary frame: one row per series and number of steps, each number with its interval and its level."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def labels_of(summary: pd.DataFrame) -> pd.Series:
 
 
 def recommended(summary: pd.DataFrame, per_dollar: bool) -> pd.DataFrame:
-    """The summary's rows that are recommended, one a benchmark; `of` cells were chosen among, `tied` are as good.
+    """The summary's rows that are recommended, one per benchmark; `of` cells were chosen among, `tied` are as good.
 
     The best on check rows; per dollar, the cheapest within one standard error of it. The test score takes no part in
     the choice (STATISTICS 7); the second is the rule of Breiman et al. 1984 (CART, 3.4.3). Benchmarks whose final

@@ -28,7 +28,7 @@ from scaling.analysis.turns import TurnedCell
 
 
 def turn_curves(turned: list[TurnedCell]) -> Figure:
-    """Score of each turn with its 95 % interval, a panel a benchmark, a line a model and feedback."""
+    """Score of each turn with its 95 % interval, a panel per benchmark, a line per model and feedback."""
     figure, axes = panels(sorted({cell.entry.series.benchmark for cell in turned}), height=2.2)
     several = len({cell.entry.series.feedback for cell in turned}) > 1
     names = sorted({_turn_line(cell.entry, several) for cell in turned})

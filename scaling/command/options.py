@@ -41,26 +41,26 @@ class Options:
     models_file: Path | None = _option(None, "more models, in the format of models.toml", "FILE.toml")
     api_base: Url | None = _option(None, "an OpenAI-compatible server, with --models openai/NAME", "URL")
     max_cost: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] | None = _option(
-        None, "stop before the whole sweep costs more", "USD"
+        None, "the most that the sweep may cost", "USD"
     )
     max_concurrency: Annotated[int, pydantic.Field(strict=True, ge=1, le=100_000)] | None = _option(
-        None, "calls at a time to a provider", "N"
+        None, "most calls in flight to one provider", "N"
     )
     max_error_rate: Annotated[float, pydantic.Field(ge=0, le=1, allow_inf_nan=False)] = _option(
-        0.02, "above it a cell is invalid (0.02)", "RATE"
+        0.02, "share of lost calls above which a cell is invalid (0.02)", "RATE"
     )
-    timeout: Seconds = _option(120.0, "of one call (120)", "SECONDS")
+    timeout: Seconds = _option(120.0, "seconds for one call (120)", "SECONDS")
     local: bool = _option(False, "Synth's backend on this machine, port 8000")
     task_app_url: str | None = _option(None, "where Synth reaches the task app, in place of a tunnel", "URL")
     task_app_port: Annotated[int, pydantic.Field(strict=True, ge=1, le=65535)] | None = _option(
         None, "the port here that --task-app-url leads to (8015)", "N"
     )
-    job_timeout: Seconds | None = _option(None, "of a hosted job (3600)", "SECONDS")
+    job_timeout: Seconds | None = _option(None, "seconds for a hosted job (3600)", "SECONDS")
     engine: Literal["local", "dask"] = _option("local", "threads of this process, or Dask's workers")
     workers: Annotated[int, pydantic.Field(strict=True, ge=1, le=10_000)] | None = _option(
-        None, "worker processes here (--engine dask; one a core)", "N"
+        None, "worker processes here (--engine dask; one per core)", "N"
     )
-    scheduler: str | None = _option(None, "a Dask cluster that is there (--engine dask)", "ADDRESS")
+    scheduler: str | None = _option(None, "a Dask cluster that is already running (--engine dask)", "ADDRESS")
     many_cells: bool = _option(False, "run the sweep although it has more than 100,000 cells")
     dry_run: bool = _option(False, "print the plan with its cost, and stop", flags=("--dry-run", "--estimate-cost"))
     retry_failed: bool = _option(False, "run failed and invalid cells again")
@@ -97,7 +97,9 @@ def checked_options(options: Options) -> Options:
     if options.engine == "local" and (options.workers or options.scheduler):
         raise UsageError("--workers and --scheduler are Dask's. Type --engine dask with them, or leave them out.")
     if options.workers and options.scheduler:
-        raise UsageError("--workers starts processes here, --scheduler uses a cluster that is there. Type one of them.")
+        raise UsageError(
+            "--workers starts processes here, --scheduler uses a cluster that is already running. Give one of them."
+        )
     return options
 
 
@@ -124,7 +126,7 @@ def parse(argv: Sequence[str] | None, description: str, benchmarks: Sequence[str
         "--study", "--config", default="pipeline", metavar="NAME|FILE.toml",
         help=f"one of: {', '.join(study_names())}; or a file",
     )  # fmt: skip
-    what.add_argument("--phase", metavar="1|2|3|all", help="of a study with phases (default: its first)")
+    what.add_argument("--phase", metavar="1|2|3|all", help="which phase of the study (default: its first)")
     what.add_argument("--quick", action="store_const", const="quick", dest="study", help="the demo: --study quick")
     _add_axes(parser.add_argument_group("narrow or override the study"), benchmarks)
     where = parser.add_argument_group("how to run it")
@@ -146,7 +148,9 @@ def _add_axes(group: argparse._ArgumentGroup, benchmarks: Sequence[str]) -> None
             listed = ", ".join(names.get(axis.name, ()))
             _add(group, axis, hints[axis.name], dest=axis.metadata["axis"], nargs="+", default=None, listed=listed)
     group.add_argument(
-        "--optimizer-model", metavar="NAME", help="reflects and proposes (default: the study's, else the model)"
+        "--optimizer-model",
+        metavar="NAME",
+        help="the model that reflects and proposes (default: the study's, else the model itself)",
     )
     group.add_argument("--runs", type=whole_number, metavar="N", help="independent repeats")
     for setting in fields(CellSettings):

@@ -20,7 +20,7 @@ from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
 
 def print_plan(study: Study, sweep: Sweep, options: Options) -> dict[str, Estimate]:
-    """Print the plan before it is run, a line a cell with calls and list cost (low to high); the estimates by cell."""
+    """Print the plan, a line per cell with calls and list cost (low to high); the estimates by cell."""
     waiting = sweep.waiting
     skipped = f", {len(sweep.settled)} settled already" if sweep.settled else ""
     used = sorted({task.cell.model for task in waiting})
@@ -68,7 +68,9 @@ def _total(estimates: Mapping[str, Estimate], sweep: Sweep, options: Options) ->
     limit = min(model.concurrency(options.max_concurrency) for model in sweep.models.values())
     low, high = seconds(total, limit)
     at_a_time = "one call" if limit == 1 else f"{limit} calls"
-    return f"in all {', '.join(figures(total))}; {minutes(low, high)} with {at_a_time} at a time and a second for each"
+    return (
+        f"in total {', '.join(figures(total))}; {minutes(low, high)} with {at_a_time} at a time and one second per call"
+    )
 
 
 def _size_notes(study: Study, waiting: Sequence[CellTask]) -> list[str]:
@@ -94,7 +96,7 @@ def _data_notes(waiting: Sequence[CellTask]) -> list[str]:
     notes = []
     if any(task.bench.source == "sample" for task in waiting):
         notes.append(
-            "the rows are the small samples that ship with this program: the scores show how it works and are no result"
+            "the rows are small samples that ship with this program: the scores show how it works and are not results"
         )
     for name, note in sorted({(task.cell.benchmark, task.bench.note) for task in waiting if task.bench.note}):
         notes.append(f"{name}: {note}")

@@ -221,7 +221,7 @@ class _Attempt:
                         self._meter.follow(query.progress)
                     threading.Thread(target=self._reply, args=(query,), daemon=True).start()
                 case message:
-                    raise TypeError(f"a worker sent {message!r}, which is no message of the protocol")
+                    raise TypeError(f"a worker sent {message!r}, which is not a message of the protocol")
 
     def end(self) -> None:
         self.is_over.set()

@@ -174,7 +174,7 @@ def check_workers(
         mark.unlink()
     for address, reason in reasons.items():
         if reason is not None:
-            raise UsageError(f"the worker {address} cannot run these cells: {reason}. Mend that, or stop that worker.")
+            raise UsageError(f"the worker {address} cannot run these cells: {reason}. Fix that, or stop that worker.")
 
 
 class WorkerSetup(WorkerPlugin):

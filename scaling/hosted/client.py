@@ -45,7 +45,9 @@ def check(hosted: HostedSettings, models: list[Model], mode: str) -> None:
     if hosted.task_app_url and mode == "online":
         raise UsageError("--task-app-url: in online mode nobody has to reach the task app. Leave it out.")
     if hosted.task_app_url and not hosted.task_app_url.startswith(("http://", "https://")):
-        raise UsageError(f"--task-app-url {hosted.task_app_url} is no http address. Type --task-app-url https://...")
+        raise UsageError(
+            f"--task-app-url {hosted.task_app_url} is not an http address. Type --task-app-url https://..."
+        )
     for model in models:
         if not is_local(hosted) and provider_of(model) not in PROVIDERS:
             raise UsageError(
@@ -65,7 +67,7 @@ def check(hosted: HostedSettings, models: list[Model], mode: str) -> None:
         except NotThere:
             pass  # a backend without that route says at the submission what it thinks of the key
         except SynthError as error:
-            raise UsageError(f"{error}. Mend {KEY_NAME} or {URL_NAME}, or leave synth_mipro out.") from None
+            raise UsageError(f"{error}. Fix {KEY_NAME} or {URL_NAME}, or leave synth_mipro out.") from None
 
 
 def provider_of(model: Model) -> str:

@@ -170,7 +170,7 @@ class InferenceLM(dspy.LM):
 def chat_url(url: str) -> str:
     """The chat-completions address of an inference_url: the path is completed, the query string stays behind it.
 
-    Raises ValueError for what is no address.
+    Raises ValueError for what is not an address.
     """
     parts = urlsplit(url)
     path = parts.path.rstrip("/")

@@ -82,7 +82,7 @@ class PolicyConfig(pydantic.BaseModel):
         try:
             return str(httpx.URL(chat_url(given)))
         except (httpx.InvalidURL, ValueError):
-            raise refusal(422, "bad_inference_url", "policy.config.inference_url is no address") from None
+            raise refusal(422, "bad_inference_url", "policy.config.inference_url is not an address") from None
 
     def sampling(self, model: Model) -> Json:
         limit = "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
@@ -111,7 +111,7 @@ class RolloutRequest(pydantic.BaseModel):
     def seed(self) -> int:
         seed = self.env.seed if self.env.seed is not None else self.env.config.seed
         if seed is None:
-            raise refusal(422, "missing_seed", "env.seed says which example to run; it is no number here")
+            raise refusal(422, "missing_seed", "env.seed says which example to run; it is not a number here")
         return seed
 
 

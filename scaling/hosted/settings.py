@@ -17,7 +17,7 @@ def backend_of(local: bool) -> str:
     """The backend's address: SYNTH_BACKEND_URL, else Synth's; with `local` one on this machine."""
     named = os.environ.get(URL_NAME, "").rstrip("/").removesuffix("/api")
     if named and not named.startswith(("http://", "https://")):
-        raise UsageError(f"{URL_NAME} is no http address. Type: export {URL_NAME}={LOCAL}, for example.")
+        raise UsageError(f"{URL_NAME} is not an http address. Type: export {URL_NAME}={LOCAL}, for example.")
     if local:
         return named if named and is_loopback(named) else LOCAL
     return named or REMOTE

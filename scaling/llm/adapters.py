@@ -1,4 +1,4 @@
-"""How programs speak to a model: DSPy's formats without a hidden second call, so calls an example stay exact."""
+"""How programs speak to a model: DSPy's formats without a hidden second call, so calls per example stay exact."""
 
 from __future__ import annotations
 

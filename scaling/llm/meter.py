@@ -42,7 +42,7 @@ class Progress:
 class Meter:
     """What one cell used. Exact under threads.
 
-    calls_file: gets a line a call. rank: who goes first where calls wait for a slot at the provider; 0 before 1.
+    calls_file: gets a line per call. rank: who goes first where calls wait for a slot at the provider; 0 before 1.
     """
 
     def __init__(self, cell_id: str, calls_file: Path | None = None, rank: int = 0):

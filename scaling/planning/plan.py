@@ -83,7 +83,7 @@ def check_count(study: Study, registry: dict[str, Model], many_cells: bool) -> N
     if count > MANY_CELLS and not many_cells:
         raise UsageError(
             f"this is a sweep of {count:,} cells, above {MANY_CELLS:,}. "
-            f"Narrow it (--runs, --benchmarks, --models), or type --many-cells if it is meant."
+            f"Narrow it (--runs, --benchmarks, --models), or type --many-cells if you mean it."
         )
 
 

@@ -64,7 +64,7 @@ def load_study(name: str) -> Study:
     """A study by name or by the path of its TOML file; UsageError for an unknown name or field."""
     path = Path(name) if name.endswith(".toml") else STUDIES / f"{name}.toml"
     if not name.endswith(".toml") and name not in study_names() or not path.exists():
-        fix = "Type --study NAME, or --study FILE.toml with a file that is there."
+        fix = "Type --study NAME, or --study FILE.toml with a file that exists."
         raise unknown_name("study", shown(name), study_names(), fix)
     axes = read_toml(path, "a study")
     study = validated(Study, {"name": path.stem} | axes, str(path))

@@ -89,7 +89,7 @@ class Size:
     prompt: float
     demos: float
     answer: float
-    times: int = 1  # calls an example
+    times: int = 1  # calls per example
 
 
 def estimate(cell: Cell, bench: Benchmark, splits: Splits, model: Model, proposer: Model) -> Estimate:
@@ -108,7 +108,7 @@ def seconds(total: Estimate, concurrency: int) -> tuple[float, float]:
 
 
 def print_estimates(cells: list[Cell], estimates: dict[str, Estimate]) -> None:
-    """A line a cell: calls, tokens and dollars, low to high. The model is named where there are several."""
+    """A line per cell: calls, tokens and dollars, low to high. The model is named where there are several."""
     several = len({cell.model for cell in cells}) > 1
     lines = []
     for cell in cells:

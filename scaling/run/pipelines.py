@@ -1,6 +1,6 @@
 """How LLM calls are combined into a program: a chain of roles, the same call repeated, a vote.
 
-A pipeline is a `dspy.Module` whose forward() makes exactly `steps` calls (with tools: at least one a step). To add a
+A pipeline is a `dspy.Module` whose forward() makes exactly `steps` calls (with tools: at least one per step). To add a
 pipeline, write its functions and add them to the table in scaling/pipelines.py.
 """
 

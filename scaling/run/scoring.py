@@ -1,4 +1,4 @@
-"""Running a program on rows and scoring it: one line an example, failures told apart from wrong answers."""
+"""Running a program on rows and scoring it: one line per example, failures told apart from wrong answers."""
 
 from __future__ import annotations
 
