@@ -211,15 +211,16 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_USAGE
     except SweepInterrupted as error:
         print(
-            f"error: {redact(str(error))}. Settled cells are in {results}; the same command goes on.", file=sys.stderr
+            f"error: {redact(str(error))}. Settled cells are in {results}; type the same command to continue.",
+            file=sys.stderr,
         )
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
-        print(f"\ninterrupted. Settled cells are in {results}; the same command goes on.", file=sys.stderr)
+        print(f"\ninterrupted. Settled cells are in {results}; type the same command to continue.", file=sys.stderr)
         return EXIT_INTERRUPTED
     except OSError as error:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "Free the disk; the same command goes on" if is_full else "Give another --output-dir"
+        advice = "Free the disk and type the same command to continue" if is_full else "Give another --output-dir"
         print(f"error: cannot write the results ({redact(str(error))}). {advice}.", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK if command.options.dry_run else print_end(records, results)

@@ -20,7 +20,7 @@ WIDTH, BOX_WIDTH, BOX_HEIGHT, FLOOR_HEIGHT, MARGIN = 1240, 280, 84, 140, 20
 WORDS = {
     COMMANDS: "run_scaling_experiment, analyze_results, create_pipeline_configs, package_results",
     "benchmarks": "one package each: data, signature, metric, sample rows",
-    "scaling": "the shared words: types, data, models, pipelines, intervals",
+    "scaling": "what all others share: types, data, models, pipelines, intervals",
     "scaling/command": "flags, checks before the first call, the printed plan, the choice of engine",
     "scaling/records": "the files of a results folder: types, paths, reading, writing",
     "scaling/planning": "from a study to a list of cells, without DSPy",

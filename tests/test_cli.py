@@ -128,7 +128,7 @@ def test_a_name_given_twice_is_one_cell(command: Callable, capsys: pytest.Captur
     once = GOOD[f"--{axis}"]
 
     assert script.main(command(**{axis: f"{once} {once}"})) == 0
-    assert "1 cells: 1 ok" in capsys.readouterr().out
+    assert "1 cell: 1 ok" in capsys.readouterr().out
 
 
 def test_the_smallest_budget_that_is_offered_works(command: Callable) -> None:
@@ -227,7 +227,7 @@ def test_a_dry_run_needs_no_key_and_writes_nothing(
 
     assert script.main([*command(models="groq/llama-3.1-8b-instant", api_base=None), "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "1 cells to run on groq/llama-3.1-8b-instant" in said and "toy 1step none run0" in said
+    assert "1 cell to run on groq/llama-3.1-8b-instant" in said and "toy 1step none run0" in said
     assert tree(tmp_path) == {}
 
 
@@ -341,7 +341,7 @@ def test_ctrl_c_keeps_what_was_paid_for(
     paid = server.calls
     assert 5 <= paid < 200
     shown = capsys.readouterr()
-    assert "the same command goes on" in shown.out + shown.err
+    assert "the same command to continue" in shown.out + shown.err
     (record,) = tmp_path.rglob("results.json")
     assert read(record)["status"] == "interrupted"
     assert read(record)["final_score"] is None
@@ -449,7 +449,7 @@ def test_an_interrupted_fresh_sweep_goes_on_with_the_same_command(
 
     server.answer = interrupt
     assert script.main(flags) == 130
-    assert "the same command goes on" in "".join(capsys.readouterr())
+    assert "the same command to continue" in "".join(capsys.readouterr())
     assert whole < server.calls < 2 * whole
     server.answer = server.default_answer
     assert script.main(flags) == 0

@@ -95,5 +95,5 @@ def test_the_first_thing_in_a_notebook_works_and_shows_a_bar(tmp_path: Path) -> 
     ]
     assert 'value="1.000"' in bar and "1 ok" in bar
     shown = "".join(output.text for output in outputs if output.output_type == "stream")
-    assert "1 cells to run on openai/scripted" in shown and "ok          toy 1step mipro" in shown
+    assert "1 cell to run on openai/scripted" in shown and "ok          toy 1step mipro" in shown
     assert "Average Metric" not in shown and "Bootstrapping" not in shown

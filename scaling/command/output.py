@@ -25,7 +25,7 @@ def print_plan(study: Study, sweep: Sweep, options: Options) -> dict[str, Estima
     skipped = f", {len(sweep.settled)} settled already" if sweep.settled else ""
     used = sorted({task.cell.model for task in waiting})
     on = "" if not used else f" on {used[0]}" if len(used) == 1 else f" on {len(used)} models"
-    print(f"study {study.name}: {len(waiting)} cells to run{on}{skipped}; results in {options.output_dir}")
+    print(f"study {study.name}: {_cells(len(waiting))} to run{on}{skipped}; results in {options.output_dir}")
     estimates: dict[str, Estimate] = {}
     if waiting:
         cells = [task.cell for task in waiting]
@@ -37,7 +37,7 @@ def print_plan(study: Study, sweep: Sweep, options: Options) -> dict[str, Estima
         for note in [*(power_notes(cells) if study.compares_mipro else []), *_data_notes(waiting)]:
             print(f"note: {note}")
     if sweep.skipped:
-        print(f"note: {len(sweep.skipped)} cells of {sweep.skipped[0].cell.optimizer} are skipped: {sweep.lacks}")
+        print(f"note: skipped {_cells(len(sweep.skipped))} of {sweep.skipped[0].cell.optimizer}: {sweep.lacks}")
     sys.stdout.flush()
     return estimates
 
@@ -45,18 +45,22 @@ def print_plan(study: Study, sweep: Sweep, options: Options) -> dict[str, Estima
 def print_end(records: Sequence[Record], output_dir: Path) -> int:
     """Say how the sweep ended, and what to type next; returns the exit code."""
     by_status = Counter(record.status for record in records)
-    print(f"{len(records)} cells: " + ", ".join(f"{count} {status}" for status, count in sorted(by_status.items())))
+    print(f"{_cells(len(records))}: " + ", ".join(f"{count} {status}" for status, count in sorted(by_status.items())))
     if by_status["interrupted"]:
-        print("the same command goes on where it stopped")
+        print("type the same command to continue where it stopped")
         return EXIT_INTERRUPTED
     if by_status["budget"]:
-        print("the same command with a higher --max-cost goes on where it stopped")
+        print("type the same command with a higher --max-cost to continue where it stopped")
         return EXIT_CAP
     if by_status["error"] or by_status["invalid"]:
-        print("the reasons are in the cells' results.json; the same command with --retry-failed tries them again")
+        print("the reasons are in the cells' results.json; type the same command with --retry-failed to try them again")
         return EXIT_FAILED
     print(f"tables and figures: python analyze_results.py --results-dir {output_dir}")
     return EXIT_OK
+
+
+def _cells(count: int) -> str:
+    return "1 cell" if count == 1 else f"{count} cells"
 
 
 def _estimate(task: CellTask) -> Estimate:

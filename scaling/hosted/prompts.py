@@ -84,7 +84,7 @@ def _read(prompt: Any, stages: Sequence[Stage]) -> dict[str, StagePrompt]:
     if isinstance(prompt, str):
         return _of_texts([_text(prompt)], [], stages)
     if not isinstance(prompt, dict):
-        raise PromptError(f"the prompt is neither text nor an object but {type(prompt).__name__}")
+        raise PromptError(f"the prompt must be text or an object, not {type(prompt).__name__}")
     for reader in (_from_modules, _from_payloads, _from_replacements, _from_messages):
         if (prompts := reader(prompt, stages)) is not None:
             return prompts
@@ -229,13 +229,13 @@ def _demo(shot: Json, signature: type[dspy.Signature]) -> dspy.Example:
 
 def _object(value: Any, what: str) -> Json:
     if not isinstance(value, dict):
-        raise PromptError(f"the prompt cannot be read: {what} is not an object but {type(value).__name__}")
+        raise PromptError(f"the prompt cannot be read: {what} must be an object, not {type(value).__name__}")
     return value
 
 
 def _list(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list):
-        raise PromptError(f"the prompt cannot be read: {what} is not a list but {type(value).__name__}")
+        raise PromptError(f"the prompt cannot be read: {what} must be a list, not {type(value).__name__}")
     return value
 
 
@@ -247,7 +247,7 @@ def _objects(values: Any, what: str) -> list[Json]:
 def _text(value: Any) -> str:
     """A text that can be written: half a character cannot."""
     if not isinstance(value, str):
-        raise PromptError(f"the prompt cannot be read: a text field is not text but {type(value).__name__}")
+        raise PromptError(f"the prompt cannot be read: a text must be a string, not {type(value).__name__}")
     try:
         value.encode()
     except UnicodeError:

@@ -192,7 +192,7 @@ def test_ctrl_c_ends_the_cells_and_the_workers(
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
     said, _ = process.communicate(timeout=60)
     assert process.returncode == EXIT_INTERRUPTED, said
-    assert "the same command goes on" in said and "Traceback" not in said
+    assert "the same command to continue" in said and "Traceback" not in said
     assert workers and not psutil.wait_procs(workers, timeout=10)[1]
     statuses = {read(path)["status"] for path in (tmp_path / "out").rglob("results.json")}
     assert "interrupted" in statuses and statuses <= {"ok", "interrupted"}

@@ -375,7 +375,7 @@ FAILURES = [
     ("hanging_poll", {"timeout": "0.3"}, "cannot be reached (ReadTimeout)"),
     ("never_ends", {"job_timeout": "0.4"}, "has not ended within 0.4 s and was cancelled; --job-timeout"),
     ("no_json", {}, "answered no JSON object"),
-    ("malformed", {}, "a message is no object but list"),
+    ("malformed", {}, "a message must be an object, not list"),
     ("no_prompt", {}, "holds no prompt"),
     ("lacks_stage", {"steps": "2"}, "lacks the stage 'classifier'; it has analyzer"),
     ("lacks_input", {}, "stage 'classifier' lacks the input {message}"),
@@ -552,7 +552,7 @@ def test_without_a_key_the_hosted_arm_is_skipped_and_runs_once_there_is_one(
     monkeypatch.delenv("SYNTH_BACKEND_URL", raising=False)
     assert script.main(study) == 0
     said = capsys.readouterr().out
-    assert "1 cells of synth_mipro are skipped: SYNTH_API_KEY is not set" in said
+    assert "skipped 1 cell of synth_mipro: SYNTH_API_KEY is not set" in said
     assert "3 ok, 1 skipped" in said and "skipped (SYNTH_API_KEY is not set" in said
     assert script.main(study) == 0 and "1 skipped" in capsys.readouterr().out
 

@@ -381,12 +381,12 @@ def test_every_form_of_a_candidate_is_read() -> None:
         ({"pipeline_modules": [{"name": n, "instruction_text": ""} for n in STAGES[3]]}, "'analyzer' is empty"),
         ({"messages": [{"role": r, "content": "A."} for r in ("system", "user") * 3]}, "lacks the input {message}"),
         ({"text_replacements": [{"new_text": "A."}]}, "does not say which stage"),
-        ({"text_replacements": [{"old_text": "x", "new_text": 3, "apply_to_order": 0}]}, "no text but int"),
-        ({"messages": ["A."]}, "no object but str"),
-        ({"pipeline_modules": ["A."]}, "no object but str"),
+        ({"text_replacements": [{"old_text": "x", "new_text": 3, "apply_to_order": 0}]}, "must be a string, not int"),
+        ({"messages": ["A."]}, "must be an object, not str"),
+        ({"pipeline_modules": ["A."]}, "must be an object, not str"),
         ({}, "nothing"),
-        (42, "no text and no object but int"),
-        (None, "but NoneType"),
+        (42, "must be text or an object, not int"),
+        (None, "not NoneType"),
     ],
 )
 def test_a_candidate_that_the_program_cannot_hold_is_told(prompt: Any, says: str) -> None:

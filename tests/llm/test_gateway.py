@@ -122,7 +122,7 @@ def test_ctrl_c_keeps_settled_cells_and_says_how_to_go_on(sweep_server: Scripted
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == EXIT_INTERRUPTED, said
-    assert "the same command goes on" in said and "Traceback" not in said
+    assert "the same command to continue" in said and "Traceback" not in said
     assert run(flags, tmp_path / "out")[0] == EXIT_OK
     assert {read(path)["status"] for path in (tmp_path / "out").rglob("results.json")} == {"ok"}
 
