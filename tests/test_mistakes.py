@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -14,6 +18,7 @@ import run_scaling_experiment as script
 from scaling.planning.study import load_study
 from scaling.types import UsageError
 
+ROOT = Path(script.__file__).parent
 QUICK = ["--quick", "--dry-run"]
 
 
@@ -72,3 +77,24 @@ def test_a_flag_that_no_command_has_is_one_line(
         main(flags)
     assert stopped.value.code == 2
     assert capsys.readouterr().err == f"error: unrecognized arguments: {flags[0]}. Type --help for all flags.\n"
+
+
+def test_a_plan_is_one_write_so_that_two_beside_each_other_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        writes: ClassVar[list[str]] = []
+
+        def write(self, text: str) -> int:
+            self.writes.append(text)
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stdout", Screen())
+    assert script.main(QUICK) == 0
+    (plan,) = Screen.writes
+    assert plan.startswith("study quick: 6 cells to run") and plan.endswith("\n")
+
+
+def test_what_the_commands_write_beside_the_program_is_not_for_git() -> None:
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    written = re.findall(r"summary_[a-z]+\.[a-z]+|report\.html", (ROOT / "analyze_results.py").read_text())
+    assert len(set(written)) >= 6
+    assert {f"/{name}" for name in [*written, "package.tar.gz"]} <= set(ignored)

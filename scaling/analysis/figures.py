@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from scaling.analysis import learning_figures, score_figures, turn_figures
 from scaling.analysis.figure_kind import FigureKind
 from scaling.analysis.findings import Findings
+from scaling.planning.optimizers import label_of
 from scaling.types import digest
 
 FIGURES: list[FigureKind] = [*score_figures.KINDS, *learning_figures.KINDS, *turn_figures.KINDS]
@@ -38,7 +39,7 @@ def _pictures_of_kind(kind: FigureKind, f: Findings) -> Iterator[Picture]:
     values = list(kind.each(f))
     for value, name in zip(values, file_names(values), strict=True):
         file_name = f"{kind.name}_{name}" if value else kind.name
-        yield Picture(file_name, kind.caption.format(value), partial(kind.draw, f, value))
+        yield Picture(file_name, kind.caption.format(label_of(value)), partial(kind.draw, f, value))
 
 
 def file_names(values: list[str]) -> list[str]:

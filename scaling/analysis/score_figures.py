@@ -141,13 +141,14 @@ def cost_quality(summary: pd.DataFrame) -> Figure:
     column, unit = cost_column(summary)
     figure, axes = panels(sorted(summary["benchmark"].unique()), height=2.3)
     lines = sorted(summary["line"].unique())
+    sizes = [4 + min(2 * later, 6) for later in reversed(range(len(lines)))]  # points that coincide are all seen
     for name, ax in axes.items():
         part = summary[summary["benchmark"] == name]
         for index, line in enumerate(lines):
             mine, (colour, marker, _) = part[part["line"] == line], look(index)
             ax.errorbar(
                 mine[column], POINTS * mine["final_score"], yerr=error_bars(mine), linestyle="none", capsize=2,
-                color=colour, marker=marker, label=line,
+                color=colour, marker=marker, label=line, markerfacecolor="none", markersize=sizes[index],
             )  # fmt: skip
             for _, row in mine.iterrows():
                 ax.annotate(str(row["steps"]), (row[column], POINTS * row["final_score"]), xytext=(4, 2),

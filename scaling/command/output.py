@@ -14,32 +14,35 @@ from scaling.command.prepare import Sweep
 from scaling.planning.plan import power_notes, warnings
 from scaling.planning.study import Study, phases_of
 from scaling.records.record import Record
-from scaling.run.estimate import Estimate, estimate, figures, minutes, print_estimates, seconds
+from scaling.run.estimate import Estimate, estimate, estimate_lines, figures, minutes, seconds
 from scaling.run.task import CellTask
 from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
 
 def print_plan(study: Study, sweep: Sweep, options: Options) -> dict[str, Estimate]:
     """Print the plan, a line per cell with calls and list cost (low to high); the estimates by cell."""
-    waiting = sweep.waiting
-    skipped = f", {len(sweep.settled)} settled already" if sweep.settled else ""
-    used = sorted({task.cell.model for task in waiting})
-    on = "" if not used else f" on {used[0]}" if len(used) == 1 else f" on {len(used)} models"
-    print(f"study {study.name}: {_cells(len(waiting))} to run{on}{skipped}; results in {options.output_dir}")
-    estimates: dict[str, Estimate] = {}
-    if waiting:
-        cells = [task.cell for task in waiting]
-        for note in [*warnings(cells), *_size_notes(study, waiting)]:
-            print(f"note: {note}")
-        estimates = {task.cell.cell_id: _estimate(task) for task in waiting}
-        print_estimates(cells, estimates)
-        print(_total(estimates, sweep, options))
-        for note in [*(power_notes(cells) if study.compares_mipro else []), *_data_notes(waiting)]:
-            print(f"note: {note}")
-    if sweep.skipped:
-        print(f"note: skipped {_cells(len(sweep.skipped))} of {sweep.skipped[0].cell.optimizer}: {sweep.lacks}")
+    estimates = {task.cell.cell_id: _estimate(task) for task in sweep.waiting}
+    # One write: the plans of experiments that run beside each other in one process do not mix.
+    sys.stdout.write("".join(f"{line}\n" for line in _plan_lines(study, sweep, options, estimates)))
     sys.stdout.flush()
     return estimates
+
+
+def _plan_lines(study: Study, sweep: Sweep, options: Options, estimates: dict[str, Estimate]) -> list[str]:
+    waiting = sweep.waiting
+    cells = [task.cell for task in waiting]
+    settled = f", {len(sweep.settled)} settled already" if sweep.settled else ""
+    used = sorted({cell.model for cell in cells})
+    on = "" if not used else f" on {used[0]}" if len(used) == 1 else f" on {len(used)} models"
+    lines = [f"study {study.name}: {_cells(len(waiting))} to run{on}{settled}; results in {options.output_dir}"]
+    if waiting:
+        lines += [f"note: {note}" for note in [*warnings(cells), *_size_notes(study, waiting)]]
+        lines += [*estimate_lines(cells, estimates), _total(estimates, sweep, options)]
+        notes = [*(power_notes(cells) if study.compares_mipro else []), *_data_notes(waiting)]
+        lines += [f"note: {note}" for note in notes]
+    if sweep.skipped:
+        lines.append(f"note: skipped {_cells(len(sweep.skipped))} of {sweep.skipped[0].cell.optimizer}: {sweep.lacks}")
+    return lines
 
 
 def print_end(records: Sequence[Record], output_dir: Path) -> int:

@@ -107,16 +107,18 @@ def seconds(total: Estimate, concurrency: int) -> tuple[float, float]:
     return low, high
 
 
-def print_estimates(cells: list[Cell], estimates: dict[str, Estimate]) -> None:
+def estimate_lines(cells: list[Cell], estimates: dict[str, Estimate]) -> list[str]:
     """A line per cell: calls, tokens and dollars, low to high. The model is named where there are several."""
     several = len({cell.model for cell in cells}) > 1
-    lines = []
+    rows = []
     for cell in cells:
         name = cell.label if several else cell.label.replace(f" {cell.model}", "")
-        lines.append((name, *figures(estimates[cell.cell_id])))
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    for name, *numbers in lines:
-        print(f"  {name:{widths[0]}}  " + "  ".join(f"{n:>{w}}" for n, w in zip(numbers, widths[1:], strict=True)))
+        rows.append((name, *figures(estimates[cell.cell_id])))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return [
+        f"  {name:{widths[0]}}  " + "  ".join(f"{n:>{w}}" for n, w in zip(numbers, widths[1:], strict=True))
+        for name, *numbers in rows
+    ]
 
 
 def figures(estimated: Estimate) -> tuple[str, str, str]:
