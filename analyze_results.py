@@ -139,11 +139,29 @@ def _in_two_processes(save: Callable[[Picture], None], pictures: list[Picture]) 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line's options."""
     parser = ArgumentParser(__doc__.splitlines()[0])
-    parser.add_argument("--results-dir", nargs="+", type=Path, default=[Path("results")], metavar="DIR")
-    parser.add_argument("--output-dir", type=Path, default=Path("."), metavar="DIR", help="default: here")
-    parser.add_argument("--format", nargs="+", choices=FORMATS, default=["png"], help="of the figures (png)")
     parser.add_argument(
-        "--value-per-correct", type=number, metavar="USD", help="what one more right answer is worth: when does it pay?"
+        "--results-dir",
+        nargs="+",
+        type=Path,
+        default=[Path("results")],
+        metavar="DIR",
+        help="folders with records (results)",
+    )
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        default=Path("."),
+        metavar="DIR",
+        help="where tables and figures are written (the current folder)",
+    )
+    parser.add_argument(
+        "--format", nargs="+", choices=FORMATS, default=["png"], help="file formats of the figures (png)"
+    )
+    parser.add_argument(
+        "--value-per-correct",
+        type=number,
+        metavar="USD",
+        help="what one more right answer is worth; says when an optimization has paid for itself",
     )
     parser.add_argument(
         "--per-dollar", action="store_true", help="recommend the cheapest cell that is not clearly worse than the best"

@@ -94,7 +94,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line's options."""
     parser = ArgumentParser(__doc__.splitlines()[0])
     parser.add_argument(
-        "--study", default="pipeline", metavar="NAME|FILE.toml", help="whose cells (pipeline); of phases, the first"
+        "--study",
+        default="pipeline",
+        metavar="NAME|FILE.toml",
+        help="the study whose cells are written (pipeline), or its first phase",
     )
     parser.add_argument("--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="default: benchmarks/")
     return parser.parse_args(argv)

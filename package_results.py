@@ -47,8 +47,16 @@ that were given with --models-file must be given again. `python analyze_results.
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (0 well, 2 usage)."""
     parser = ArgumentParser(__doc__.splitlines()[0])
-    parser.add_argument("--results-dir", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument("--output", type=Path, default=Path("package.tar.gz"), metavar="FILE.tar.gz")
+    parser.add_argument(
+        "--results-dir", type=Path, default=Path("results"), metavar="DIR", help="the folder with records (results)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("package.tar.gz"),
+        metavar="FILE.tar.gz",
+        help="the archive (package.tar.gz)",
+    )
     options = parser.parse_args(argv)
     try:
         count = write_package(options.results_dir, options.output)

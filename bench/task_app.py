@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from bench.gateway import CONCURRENCY, LATENCY, serving
 from bench.results import Measure, write_results
-from scaling.data import deal, load_benchmark
+from scaling.data import load_benchmark, make_splits
 from scaling.hosted.app import create_app
 from scaling.hosted.rollout import Task
 from scaling.hosted.server import serving as serving_app
@@ -37,7 +37,7 @@ def main() -> None:
 def rate(steps: int) -> Measure:
     """Rollouts a second, as a share of what the latency of the calls alone would allow."""
     bench = load_benchmark("toy", toy.config(), "sample")
-    rows = deal(bench, train=20, val=40, select=20, test=20, run=0).train
+    rows = make_splits(bench, train=20, val=40, select=20, test=20, run=0).train
     core = MultiStepClassifier(bench.signature, steps, bench.roles)
     task = Task("toy", bench, core, rows, Model(id="openai/scripted", route="openai/scripted"))
     context = multiprocessing.get_context("spawn")

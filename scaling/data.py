@@ -1,8 +1,8 @@
-"""Rows of a benchmark: loading them through its config, and dealing them into train, select, check and test.
+"""Rows of a benchmark: loading them through its config, and splitting them into train, select, check and test.
 
 The order of rows is a label-stratified shuffle from a fixed seed (`random.Random` on sorted ids, the
 same on every machine). Every prefix of it is stratified, so a larger size holds the smaller one's
-rows. Run r > 0 deals the same union of train and val rows anew; test rows never vary.
+rows. Run r > 0 splits the same union of train and val rows anew; test rows never vary.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def check_config(name: str, config: dict[str, Any]) -> None:
         raise UsageError(f"BENCHMARK_CONFIG['{name}']: train_seeds and val_seeds overlap. Give each row one use.")
 
 
-def deal(bench: Benchmark, train: int, val: int, select: int, test: int, run: int, seed: int = 0) -> Splits:
+def make_splits(bench: Benchmark, train: int, val: int, select: int, test: int, run: int, seed: int = 0) -> Splits:
     """Splits the rows of one run.
 
     train, val, select, test are sizes in rows (`select` <= `val`; the rest of val is check). With no
@@ -119,7 +119,7 @@ def deal(bench: Benchmark, train: int, val: int, select: int, test: int, run: in
 
 
 def shrink(bench: Benchmark, train: int, val: int, test: int, seed: int = 0) -> tuple[int, int, int]:
-    """Sizes as maxima: the largest (train, val, test) not above the given ones that a deal of `seed` can fill.
+    """Sizes as maxima: the largest (train, val, test) not above the given ones that the splits of `seed` can fill.
 
     Where the pool is one, test gives way first, down to a third of the rows, then train and val in proportion.
     """
@@ -205,7 +205,7 @@ def _pick(rows: list[Row], size: int, taken: list[Row]) -> list[Row]:
 def _train_pool(bench: Benchmark, test_rows: list[Row], limit: int | None, seed: int) -> tuple[list[Row], int]:
     """The first `limit` ordered rows that train and val come from, without copies and neighbours of test rows.
 
-    In a single pool test was dealt from the front of the order, so this is its reverse. Official test
+    In a single pool test was taken from the front of the order, so this is its reverse. Official test
     rows all count as test here, drawn or not, so that a larger test size changes no train row.
     """
     ordered = stratified(bench.train, _stratum(bench), seed)

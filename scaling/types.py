@@ -155,7 +155,7 @@ class Cell(FittedFields, PlannedCell):
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """A benchmark with its rows loaded, ready to be dealt. Equal to itself only."""
+    """A benchmark with its rows loaded, ready to be split. Equal to itself only."""
 
     name: str
     signature: Any  # a dspy.Signature class, labels as a Literal of the labels in the data
@@ -164,7 +164,7 @@ class Benchmark:
     roles: dict[str, str]  # what each role does, in place of the standard words
     version: str
     label_field: str | None
-    train: list[Row]  # the pool that train and val are dealt from
+    train: list[Row]  # the pool that train and val are drawn from
     test: list[Row] | None  # official test rows; None where the pool is one
     train_seeds: tuple[int, ...]  # positions in the order of rows; the splits take their rows from them first
     val_seeds: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What the deal promises, over many made-up data sets: no row in two places, nothing of test in train, equal shares."""
+"""What the splits promise, over many made-up data sets: no row twice, nothing of test in train, equal shares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from scaling.data import deal, load_benchmark, shrink, stratified
+from scaling.data import load_benchmark, make_splits, shrink, stratified
 from scaling.types import Benchmark, Row, Splits, UsageError
 from tests.support.toy import config
 
@@ -49,9 +49,9 @@ def ids(rows: list[Row]) -> list[str]:
     return [row["id"] for row in rows]
 
 
-def union(dealt: Splits) -> set[str]:
+def union(splits: Splits) -> set[str]:
     """Train and val together."""
-    return {*ids(dealt.train), *ids(dealt.select), *ids(dealt.check)}
+    return {*ids(splits.train), *ids(splits.select), *ids(splits.check)}
 
 
 labels = st.lists(st.integers(0, 3), min_size=60, max_size=120)
@@ -69,14 +69,14 @@ def test_no_row_has_two_uses(
 ) -> None:
     train, val, select, test = size
     bench = benchmark(pool(drawn), pool(drawn[:20], "t") if official else None)
-    dealt = deal(bench, train, val, select, test, run, seed)
+    splits = make_splits(bench, train, val, select, test, run, seed)
 
-    assert [len(getattr(dealt, part)) for part in PARTS] == [train, select, val - select, test]
-    every = [row["id"] for part in PARTS for row in getattr(dealt, part)]
+    assert [len(getattr(splits, part)) for part in PARTS] == [train, select, val - select, test]
+    every = [row["id"] for part in PARTS for row in getattr(splits, part)]
     assert len(set(every)) == len(every) == train + val + test
-    assert dealt.dropped == 0
-    assert dealt.split == "test"
-    assert all(row_id.startswith("t" if official else "p") for row_id in ids(dealt.test))
+    assert splits.dropped == 0
+    assert splits.split == "test"
+    assert all(row_id.startswith("t" if official else "p") for row_id in ids(splits.test))
 
 
 @given(labels, small_sizes, seeds)
@@ -84,17 +84,17 @@ def test_all_runs_share_test_and_the_union_of_train_and_val(
     drawn: list[int], size: tuple[int, int, int, int], seed: int
 ) -> None:
     bench = benchmark(pool(drawn))
-    dealt = [deal(bench, *size, run, seed) for run in range(4)]
+    splits = [make_splits(bench, *size, run, seed) for run in range(4)]
 
-    assert len({tuple(ids(one.test)) for one in dealt}) == 1
-    assert len({frozenset(union(one)) for one in dealt}) == 1
-    assert len({one.test_sha256 for one in dealt}) == 1
+    assert len({tuple(ids(one.test)) for one in splits}) == 1
+    assert len({frozenset(union(one)) for one in splits}) == 1
+    assert len({one.test_sha256 for one in splits}) == 1
 
 
 def test_runs_and_seeds_deal_anew() -> None:
     bench = benchmark(pool([0, 1, 2, 3] * 30))
-    by_run = [deal(bench, 15, 30, 10, 15, run) for run in range(3)]
-    by_seed = [deal(bench, 15, 30, 10, 15, 0, seed) for seed in range(3)]
+    by_run = [make_splits(bench, 15, 30, 10, 15, run) for run in range(3)]
+    by_seed = [make_splits(bench, 15, 30, 10, 15, 0, seed) for seed in range(3)]
 
     assert len({frozenset(ids(one.train)) for one in by_run}) == 3
     assert len({frozenset(ids(one.select)) for one in by_run}) == 3
@@ -107,7 +107,7 @@ def test_a_larger_size_holds_the_rows_of_the_smaller(
 ) -> None:
     bench = benchmark(pool(drawn), pool(drawn[:20], "t") if official else None)
     small, large = (tuple(limit(a, b) for a, b in zip(one, other, strict=True)) for limit in (min, max))
-    first, second = deal(bench, *small, 0), deal(bench, *large, 0)
+    first, second = make_splits(bench, *small, 0), make_splits(bench, *large, 0)
 
     assert set(ids(first.train)) <= set(ids(second.train))
     assert {*ids(first.select), *ids(first.check)} <= {*ids(second.select), *ids(second.check)}
@@ -122,7 +122,7 @@ def test_a_larger_size_holds_the_smaller_also_where_the_seeds_reach_beyond_the_d
     small, large = (tuple(limit(a, b) for a, b in zip(one, other, strict=True)) for limit in (min, max))
     assume(large[0] + large[1] <= 30)
     bench = benchmark(pool([0, 1, 2] * 10), pool([0, 1, 2] * 5, "t"))
-    first, second = deal(bench, *small, 0), deal(bench, *large, 0)
+    first, second = make_splits(bench, *small, 0), make_splits(bench, *large, 0)
 
     assert set(ids(first.train)) <= set(ids(second.train))
     assert {*ids(first.select), *ids(first.check)} <= {*ids(second.select), *ids(second.check)}
@@ -142,10 +142,10 @@ def test_each_prefix_of_the_order_holds_the_labels_in_proportion(drawn: list[int
 @given(st.integers(8, 20), runs, seeds)
 def test_every_part_holds_the_labels_in_proportion(each: int, run: int, seed: int) -> None:
     bench = benchmark(pool([0, 1, 2, 3] * each))
-    dealt = deal(bench, 8, 16, 8, 8, run, seed)
+    splits = make_splits(bench, 8, 16, 8, 8, run, seed)
 
     for part, size in (("train", 8), ("select", 8), ("check", 8), ("test", 8)):
-        counts = Counter(row["label"] for row in getattr(dealt, part))
+        counts = Counter(row["label"] for row in getattr(splits, part))
         assert len(counts) == 4, part
         assert max(counts.values()) <= size / 4 + 1, part
 
@@ -154,16 +154,16 @@ def test_the_order_of_the_loader_does_not_matter() -> None:
     rows = in_groups([2] * 60, NAMES["own"])
     forwards, backwards = benchmark(rows), benchmark(rows[::-1])
 
-    assert deal(forwards, 15, 30, 10, 15, 1).sha256 == deal(backwards, 15, 30, 10, 15, 1).sha256
+    assert make_splits(forwards, 15, 30, 10, 15, 1).sha256 == make_splits(backwards, 15, 30, 10, 15, 1).sha256
 
 
 def test_the_deal_is_the_same_on_every_machine() -> None:
-    dealt = deal(benchmark(pool([0, 1, 2, 3] * 30)), 3, 4, 2, 3, 1)
+    splits = make_splits(benchmark(pool([0, 1, 2, 3] * 30)), 3, 4, 2, 3, 1)
 
-    assert {part: ids(getattr(dealt, part)) for part in PARTS} == PINNED
+    assert {part: ids(getattr(splits, part)) for part in PARTS} == PINNED
 
 
-# Written down once: no platform, Python version or later change of the code may deal other rows for the same seed.
+# Written down once: no platform, Python version or later change of the code may choose other rows for the same seed.
 PINNED = {
     "train": ["p116", "p047", "p088"],
     "select": ["p013", "p092"],
@@ -185,16 +185,16 @@ def test_copies_of_test_rows_are_dropped(copied: set[int], official: bool, run: 
         bench = benchmark(pool([0, 1, 2, 3] * 15, "x") + copies, originals, train_seeds=range(60), val_seeds=[60, 61])
         # 60 rows are no copies: a copy that is let in makes room for the two that are asked for beyond them.
         with pytest.raises(UsageError, match="61 were asked for"):
-            deal(bench, 60, 1, 1, 5, run)
+            make_splits(bench, 60, 1, 1, 5, run)
     else:
         bench = benchmark(originals + copies)
-    dealt = deal(bench, 10, 20, 5, 15, run)
+    splits = make_splits(bench, 10, 20, 5, 15, run)
 
-    words = {" ".join(row["text"].lower().replace(",", " ").strip(" !?").split()) for row in dealt.test}
+    words = {" ".join(row["text"].lower().replace(",", " ").strip(" !?").split()) for row in splits.test}
     for part in ("train", "select", "check"):
-        for row in getattr(dealt, part):
+        for row in getattr(splits, part):
             assert " ".join(row["text"].lower().replace(",", " ").strip(" !?").split()) not in words
-    assert dealt.dropped <= len(copied)
+    assert splits.dropped <= len(copied)
 
 
 NEAR = "one two three four five six seven eight nine ten"
@@ -222,11 +222,11 @@ def test_near_copies_of_test_rows_are_dropped_where_the_config_says_so(
     bench = benchmark(train, test, **changes)
 
     # Official test rows count whether they are drawn or not.
-    kept = deal(bench, 20, 1 if stays else 0, 0, 1, 0)
+    kept = make_splits(bench, 20, 1 if stays else 0, 0, 1, 0)
     assert ("neighbour" in union(kept)) is stays
     if not stays:
         with pytest.raises(UsageError):
-            deal(bench, 20, 1, 0, 1, 0)
+            make_splits(bench, 20, 1, 0, 1, 0)
 
 
 def test_match_fields_say_which_text_counts_as_the_row() -> None:
@@ -241,9 +241,9 @@ def test_match_fields_say_which_text_counts_as_the_row() -> None:
     test = [row | {"id": f"t{i}", "context": f"test context {i}"} for i, row in enumerate(train[:4])]
     keys = {"signature": Question, "train_seeds": range(8), "val_seeds": range(8, 16)}
 
-    assert len(union(deal(benchmark(train, test, **keys), 8, 12, 4, 4, 0))) == 20
+    assert len(union(make_splits(benchmark(train, test, **keys), 8, 12, 4, 4, 0))) == 20
     with pytest.raises(UsageError, match="has 16 rows"):
-        deal(benchmark(train, test, match_fields=("text",), **keys), 8, 12, 4, 4, 0)
+        make_splits(benchmark(train, test, match_fields=("text",), **keys), 8, 12, 4, 4, 0)
 
 
 def test_texts_that_differ_in_their_numbers_are_copies_where_the_config_says_so() -> None:
@@ -254,10 +254,10 @@ def test_texts_that_differ_in_their_numbers_are_copies_where_the_config_says_so(
     tests = [row | {"text": f"{chr(97 + i)} {row['text']}"} for i, row in enumerate(test)]
     keys = {"train_seeds": range(8), "val_seeds": range(8, 16)}
 
-    assert len(union(deal(benchmark(named, tests, **keys), 8, 12, 4, 4, 0))) == 20
-    dealt = deal(benchmark(named, tests, mask_digits=True, **keys), 8, 8, 4, 4, 0)
-    assert union(dealt) == {row["id"] for row in named[4:]}
-    assert dealt.dropped == 4
+    assert len(union(make_splits(benchmark(named, tests, **keys), 8, 12, 4, 4, 0))) == 20
+    splits = make_splits(benchmark(named, tests, mask_digits=True, **keys), 8, 8, 4, 4, 0)
+    assert union(splits) == {row["id"] for row in named[4:]}
+    assert splits.dropped == 4
 
 
 grouped = st.lists(st.integers(1, 5), min_size=20, max_size=30)
@@ -277,9 +277,9 @@ def test_a_group_is_on_one_side_of_every_split(
     group_sizes: list[int], size: tuple[int, int, int, int], run: int
 ) -> None:
     assume(sum(group_sizes) >= 50)
-    dealt = deal(benchmark(in_groups(group_sizes, lambda group, first: f"g{group}")), *size, run)
+    splits = make_splits(benchmark(in_groups(group_sizes, lambda group, first: f"g{group}")), *size, run)
 
-    sides = {part: {row["group"] for row in getattr(dealt, part)} for part in PARTS}
+    sides = {part: {row["group"] for row in getattr(splits, part)} for part in PARTS}
     crossing = {(a, b) for a in PARTS for b in PARTS if a < b and sides[a] & sides[b]}
     assert crossing == set()
 
@@ -294,18 +294,18 @@ def test_rows_of_a_group_that_test_has_begun_are_nobodys(
 ) -> None:
     rows = in_groups(group_sizes, NAMES[named])
     bench = benchmark(rows, train_seeds=range(10), val_seeds=range(10, 200))
-    in_test = deal(bench, 10, 5, 5, test, run).test
+    in_test = make_splits(bench, 10, 5, 5, test, run).test
     begun = {row["group"] for row in in_test}
 
     left = len(rows) - test - 10
     available = shrink(bench, 10, left, test)
-    dealt = deal(bench, *available[:2], 2, available[2], run)
-    assert not begun & {row["group"] for part in ("train", "select", "check") for row in getattr(dealt, part)}
+    splits = make_splits(bench, *available[:2], 2, available[2], run)
+    assert not begun & {row["group"] for part in ("train", "select", "check") for row in getattr(splits, part)}
     rest = sum(row["group"] in begun for row in rows) - test
     assert available[0] + available[1] <= len(rows) - test - rest
     if rest:
         with pytest.raises(UsageError, match=f"{left + 10} were asked for"):
-            deal(bench, 10, left, 5, test, run)
+            make_splits(bench, 10, left, 5, test, run)
 
 
 @given(st.integers(20, 150), st.integers(1, 60), st.integers(2, 120), st.integers(1, 100), st.booleans())
@@ -314,8 +314,8 @@ def test_sizes_shrink_to_what_the_data_can_fill(have: int, train: int, val: int,
     sizes = shrink(bench, train, val, test)
 
     assert all(0 <= got <= asked for got, asked in zip(sizes, (train, val, test), strict=True))
-    dealt = deal(bench, sizes[0], sizes[1], 0, sizes[2], 0)
-    assert [len(dealt.train), len(dealt.check), len(dealt.test)][:2] == list(sizes[:2])
+    splits = make_splits(bench, sizes[0], sizes[1], 0, sizes[2], 0)
+    assert [len(splits.train), len(splits.check), len(splits.test)][:2] == list(sizes[:2])
 
 
 @given(grouped, st.integers(0, 3), runs)
@@ -323,8 +323,8 @@ def test_sizes_shrink_also_where_groups_leave_rows_out(group_sizes: list[int], s
     bench = benchmark(in_groups(group_sizes, NAMES["own"]), train_seeds=range(20), val_seeds=range(20, 100))
     train, val, test = shrink(bench, 20, 30, 100, seed)
 
-    dealt = deal(bench, train, val, val // 2, test, run, seed)
-    assert len(dealt.test) == test
+    splits = make_splits(bench, train, val, val // 2, test, run, seed)
+    assert len(splits.test) == test
 
 
 @given(st.integers(2, 9))
@@ -334,8 +334,8 @@ def test_sizes_shrink_also_where_copies_are_left_out(copies: int) -> None:
     bench = benchmark(rows + twins, train_seeds=range(20), val_seeds=range(20, 60))
     train, val, test = shrink(bench, 20, 30, 100)
 
-    dealt = deal(bench, train, val, val // 2, test, 0)
-    assert len(dealt.test) == test
+    splits = make_splits(bench, train, val, val // 2, test, 0)
+    assert len(splits.test) == test
 
 
 def test_test_gives_way_before_train_and_val_do() -> None:
@@ -350,17 +350,17 @@ def test_too_large_a_size_is_refused_by_name() -> None:
     bench = benchmark(pool([0, 1] * 30))
 
     with pytest.raises(UsageError, match="made-up.*train and val"):
-        deal(bench, 40, 40, 10, 10, 0)
+        make_splits(bench, 40, 40, 10, 10, 0)
     with pytest.raises(UsageError, match="made-up.*test"):
-        deal(bench, 5, 5, 2, 61, 0)
+        make_splits(bench, 5, 5, 2, 61, 0)
 
 
 def test_without_test_seeds_the_check_rows_take_the_place_of_test() -> None:
-    dealt = deal(benchmark(pool([0, 1] * 30), test_seeds=None), 10, 20, 5, 15, 0)
+    splits = make_splits(benchmark(pool([0, 1] * 30), test_seeds=None), 10, 20, 5, 15, 0)
 
-    assert dealt.split == "check"
-    assert dealt.test == dealt.check
-    assert len(dealt.check) == 15
+    assert splits.split == "check"
+    assert splits.test == splits.check
+    assert len(splits.check) == 15
 
 
 def test_labels_keep_whole_classes_and_narrow_the_signature() -> None:

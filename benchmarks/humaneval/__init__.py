@@ -1,7 +1,7 @@
 """HumanEval: write a Python function from its head and docstring.
 
 Data: openai/openai_humaneval (Chen et al. 2021, arXiv 2107.03374), MIT; 164 problems in one split, published as
-`test`: a single pool, dealt into train, val and test, so that sizes are maxima.
+`test`: a single pool, split into train, val and test, so that sizes are maxima.
 Sample: 30 small problems with solutions and tests, written for this project.
 Metric: pass@1 of the one answer: the hidden tests pass in the sandbox (scaling/sandbox/; 10 s, 512 MB and 16 MB of disk
 each).

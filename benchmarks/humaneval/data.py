@@ -4,7 +4,7 @@ from pathlib import Path
 
 from benchmarks.sources import read
 
-# One published split: the pool that is dealt into train, val and test.
+# One published split: the pool that is split into train, val and test.
 HUB = {"path": "openai/openai_humaneval", "train": "test"}
 
 

@@ -1,7 +1,7 @@
 """SuperGLUE: six tasks of understanding English, each asked in words and answered with one of its labels.
 
 Data: aps/super_glue (Wang et al. 2019, arXiv 1905.00537), licences by subtask: BoolQ CC-BY-SA-3.0, the
-others for research. The validation split is our test (the test labels are secret). `superglue` deals all
+others for research. The validation split is our test (the test labels are secret). `superglue` takes all
 subtasks that are there, in proportion to their rows (mostly BoolQ, from the hub); its score is the mean
 over rows, not the leaderboard's mean over subtasks. `superglue/boolq`, `superglue/cb`, `superglue/copa`,
 `superglue/rte`, `superglue/wic` and `superglue/wsc.fixed` are each subtask alone. MultiRC and ReCoRD are

@@ -2,7 +2,7 @@
 
 Data: night-chen/ToolQA (Zhuang et al. 2023, arXiv 2306.13304), Apache-2.0; 1,530 questions, easy and hard, from
 eight domains; on GitHub, not on the hub: `data/questions/{easy,hard}/*.jsonl` go together into
-DIR/toolqa/test.jsonl (qid, question, answer, domain, difficulty). One pool is dealt, so that sizes are maxima.
+DIR/toolqa/test.jsonl (qid, question, answer, domain, difficulty). One pool is split, so that sizes are maxima.
 Tables: upstream's external corpora, linked from its README, as CSV files in DIR/toolqa/corpora/. They come as CSV
 (airbnb, coffee, flight, yelp: `raw.csv` or Parquet), as JSON lines (agenda, scirex) and as a graph (dblp). Recipe for
 each: `pandas.read_csv`, `read_parquet` or `read_json(lines=True)`, then

@@ -40,7 +40,7 @@ COLUMNS = (
 )  # fmt: skip
 NOTHING = dict.fromkeys(COLUMNS, UNKNOWN)
 NOTE = (
-    "One model, one deal of rows, one budget of rollouts. 'Own score' is what the optimizer says of its program, on "
+    "One model, the same splits, one budget of rollouts. 'Own score' is what the optimizer says of its program, on "
     "the rows that it chose on, where luck helped. Rollouts, calls, tokens, USD (list prices) and seconds are those of "
     "the optimization, a run. Of a hosted job only its rollouts' calls are seen: what its proposals use and what it "
     "bills is not known, so its dollars are 'at least'."

@@ -49,5 +49,5 @@ def pickle_benchmarks(tasks: Sequence[CellTask]) -> list[bytes]:
 
 
 def _without_pool(bench: Benchmark) -> Benchmark:
-    """Without the rows that were not dealt: little is to be sent."""
+    """Without the rows that no split holds: little is to be sent."""
     return replace(bench, train=[], test=None)

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from itertools import product
 from typing import Any
 
-from scaling.data import deal, shrink
+from scaling.data import make_splits, shrink
 from scaling.models import Model, expand_names, find_model
 from scaling.pipelines import FEEDBACKS, PIPELINES
 from scaling.planning.budgets import select_size
@@ -188,6 +188,6 @@ def fit_to_data(planned: PlannedCell, bench: Benchmark, exact: frozenset[str]) -
             )
     select = min(select_size(val, planned.rollout_budget), val)
     check_cell(planned, select)
-    splits = deal(bench, train, val, select, fitting["test_size"], planned.run, planned.seed)
+    splits = make_splits(bench, train, val, select, fitting["test_size"], planned.run, planned.seed)
     fitting |= {"select_size": select, "test_size": len(splits.test)}
     return Cell(**asdict(planned) | fitting, data_sha256=splits.sha256, benchmark_version=bench.version), splits

@@ -1,4 +1,4 @@
-"""The benchmarks: their rows in clear words, their official scores, and deals that are the same everywhere."""
+"""The benchmarks: their rows in clear words, their official scores, and splits that are the same everywhere."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from benchmarks import heartdisease, hotpotqa
 from benchmarks.heartdisease.data import in_words
 from run_scaling_experiment import BENCHMARK_CONFIG
-from scaling.data import deal, load_benchmark, shrink
+from scaling.data import load_benchmark, make_splits, shrink
 from tests.support.benchmarks import REAL_ROWS, real
 
-# (source, benchmark) -> first digits of the deal of run 0, of run 1, and of the test rows; the same on every machine.
+# (source, benchmark) -> first digits of the splits of run 0, of run 1, and of the test rows; the same on every machine.
 DIGESTS = {
     ("sample", "banking77"): ("74824e79", "e09060f8", "fc567e42"),
     ("sample", "heartdisease"): ("f32ef484", "8776724d", "1c123fd1"),
@@ -61,7 +61,7 @@ def digests(source: str, name: str) -> tuple[str, str, str]:
     # The published tables of a benchmark with tools are not here.
     bench = load_benchmark(name, config, source, closed_book="tools" in config and source != "sample")
     train, val, test = shrink(bench, 50, 100, 500)
-    first, second = (deal(bench, train, val, val // 2, test, run) for run in (0, 1))
+    first, second = (make_splits(bench, train, val, val // 2, test, run) for run in (0, 1))
     assert first.test_sha256 == second.test_sha256
     return first.sha256[:8], second.sha256[:8], first.test_sha256[:8]
 
@@ -81,10 +81,10 @@ def test_samples_are_as_large_as_promised() -> None:
 @real
 def test_no_train_row_nearly_repeats_a_test_row_of_banking77() -> None:
     bench = load_benchmark("banking77", BENCHMARK_CONFIG["banking77"], str(REAL_ROWS))
-    dealt = deal(bench, 50, 100, 50, 500, 0)
-    assert dealt.dropped > 0  # the real data have such rows
+    splits = make_splits(bench, 50, 100, 50, 500, 0)
+    assert splits.dropped > 0  # the real data have such rows
     tests = [frozenset(row["text"].lower().split()) for row in bench.test]
-    for row in dealt.train + dealt.select + dealt.check:
+    for row in splits.train + splits.select + splits.check:
         tokens = frozenset(row["text"].lower().split())
         assert all(len(tokens & other) < len(tokens | other) for other in tests)
 

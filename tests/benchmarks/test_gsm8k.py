@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import answers, gsm8k
-from scaling.data import deal
+from scaling.data import make_splits
 from tests.support.benchmarks import REAL_ROWS, bench, real, sample, score
 from tests.test_cli import command, refused  # noqa: F401  (fixtures)
 
@@ -88,6 +88,6 @@ def test_no_train_row_is_a_test_row_with_other_numbers() -> None:
 
     tests = {masked(row) for row in rows.test}
     assert any(masked(row) in tests for row in rows.train)  # the real data have such rows
-    dealt = deal(rows, 50, 900, 50, 500, 0)
-    assert dealt.dropped > 0
-    assert not [row for row in dealt.train + dealt.select + dealt.check if masked(row) in tests]
+    splits = make_splits(rows, 50, 900, 50, 500, 0)
+    assert splits.dropped > 0
+    assert not [row for row in splits.train + splits.select + splits.check if masked(row) in tests]

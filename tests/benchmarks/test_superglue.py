@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import superglue
 from benchmarks.superglue.data import SUBTASKS
-from scaling.data import deal
+from scaling.data import make_splits
 from scaling.types import UsageError
 from tests.support.benchmarks import REAL_ROWS, bench, real, sample, score
 from tests.test_cli import command, refused  # noqa: F401  (fixtures)
@@ -98,9 +98,9 @@ def test_passages_and_premises_are_on_one_side_of_every_split() -> None:
     boolq = bench("superglue/boolq", str(REAL_ROWS))
     assert len(boolq.test) == 3270 and len({row["group"] for row in boolq.test}) == 2939
     rte = bench("superglue/rte", str(REAL_ROWS))
-    dealt = deal(rte, 50, 2000, 50, 277, 0)
-    premises = [{row["text"].splitlines()[0] for row in part} for part in (dealt.train, dealt.select + dealt.check)]
-    assert dealt.dropped > 0
+    splits = make_splits(rte, 50, 2000, 50, 277, 0)
+    premises = [{row["text"].splitlines()[0] for row in part} for part in (splits.train, splits.select + splits.check)]
+    assert splits.dropped > 0
     assert not premises[0] & premises[1]
     assert not (premises[0] | premises[1]) & {row["text"].splitlines()[0] for row in rte.test}
     assert {row["subtask"] for row in bench("superglue", str(REAL_ROWS)).test} == {"boolq", "rte"}

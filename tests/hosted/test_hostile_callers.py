@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from scaling.data import deal, load_benchmark
+from scaling.data import load_benchmark, make_splits
 from scaling.hosted.app import create_app
 from scaling.hosted.prompts import PromptError, read_prompt, stages_of
 from scaling.hosted.rollout import Task
@@ -33,7 +33,7 @@ AS_JSON = {"Content-Type": "application/json"}
 MODEL = Model(id="openai/scripted", route="openai/scripted")
 BENCH = load_benchmark("toy", toy.config(), "sample")
 CORE = MultiStepClassifier(BENCH.signature, 3, BENCH.roles)
-ROWS = deal(BENCH, train=10, val=12, select=5, test=20, run=0).train
+ROWS = make_splits(BENCH, train=10, val=12, select=5, test=20, run=0).train
 
 
 def new_app() -> Any:

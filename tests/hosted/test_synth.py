@@ -21,7 +21,7 @@ from statsmodels.stats.proportion import proportion_confint
 import analyze_results
 import run_scaling_experiment as script
 from scaling.analysis import mipro_table
-from scaling.data import deal, load_benchmark
+from scaling.data import load_benchmark, make_splits
 from scaling.hosted import client as synth_client
 from scaling.hosted import tunnel as tunnels
 from scaling.hosted.client import SynthError
@@ -102,12 +102,12 @@ def program_in(folder: Path) -> dict[str, Any]:
 
 
 def rows_of(record: dict[str, Any], parts: tuple[str, ...]) -> set[str]:
-    """The messages of the rows that a toy cell was dealt, found again from its record."""
+    """The messages of the rows that a toy cell was splits, found again from its record."""
     cell = Cell(**record["cell"])
     bench = load_benchmark("toy", toy_benchmark.config(), "sample")
-    dealt = deal(bench, cell.train_size, cell.val_size, cell.select_size, cell.test_size, cell.run, cell.seed)
-    assert dealt.sha256 == record["data"]["sha256"]
-    return {row["message"] for part in parts for row in getattr(dealt, part)}
+    splits = make_splits(bench, cell.train_size, cell.val_size, cell.select_size, cell.test_size, cell.run, cell.seed)
+    assert splits.sha256 == record["data"]["sha256"]
+    return {row["message"] for part in parts for row in getattr(splits, part)}
 
 
 def asked_in(bodies: list[Body]) -> set[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from scaling.data import deal, load_benchmark
+from scaling.data import load_benchmark, make_splits
 from scaling.hosted import task_app
 from scaling.hosted.app import create_app
 from scaling.hosted.inference import chat_url
@@ -43,21 +43,24 @@ STAGES = {
 
 
 @pytest.fixture(scope="module")
-def dealt() -> Splits:
-    return deal(load_benchmark("toy", toy.config(), "sample"), train=10, val=12, select=5, test=20, run=0)
+def toy_splits() -> Splits:
+    return make_splits(load_benchmark("toy", toy.config(), "sample"), train=10, val=12, select=5, test=20, run=0)
 
 
-def a_task(dealt: Splits, steps: int = 3) -> Task:
+def a_task(toy_splits: Splits, steps: int = 3) -> Task:
     bench = load_benchmark("toy", toy.config(), "sample")
     core = MultiStepClassifier(bench.signature, steps, bench.roles)
-    return Task(f"toy_{steps}step", bench, core, dealt.train + dealt.select, MODEL)
+    return Task(f"toy_{steps}step", bench, core, toy_splits.train + toy_splits.select, MODEL)
 
 
 @pytest.fixture
-def app(dealt: Splits, server: ScriptedServer) -> Iterator[httpx.Client]:
+def app(toy_splits: Splits, server: ScriptedServer) -> Iterator[httpx.Client]:
     """A client of a 3-step app of the toy benchmark, which has the key."""
     server.skill = lambda body: 1.0
-    with serving(create_app(a_task(dealt), frozenset(["app-key", "other"]))) as url, httpx.Client(base_url=url) as http:
+    with (
+        serving(create_app(a_task(toy_splits), frozenset(["app-key", "other"]))) as url,
+        httpx.Client(base_url=url) as http,
+    ):
         http.headers.update(KEY)
         yield http
 
@@ -67,7 +70,7 @@ def request(server: ScriptedServer, seed: Any = 0, **config: Any) -> dict[str, A
     return {"trace_correlation_id": "trace_1", "env": {"seed": seed}, "policy": {"config": config}}
 
 
-def test_the_endpoints_say_what_the_contract_says(app: httpx.Client, dealt: Splits) -> None:
+def test_the_endpoints_say_what_the_contract_says(app: httpx.Client, toy_splits: Splits) -> None:
     assert app.get("/").json() == {"status": "ok", "service": "toy-3step"}
     assert app.head("/").status_code == 200
     assert app.get("/health").json() == {"healthy": True, "auth": {"required": True, "expected_prefix": ""}}
@@ -99,18 +102,18 @@ def test_each_of_three_headers_opens_it_and_nothing_else_does(app: httpx.Client,
     assert refused["detail"]["error"]["code"] == "unauthorised"
 
 
-def test_an_app_without_a_key_is_closed_or_said_to_be_open(dealt: Splits) -> None:
-    with serving(create_app(a_task(dealt), frozenset())) as url:
+def test_an_app_without_a_key_is_closed_or_said_to_be_open(toy_splits: Splits) -> None:
+    with serving(create_app(a_task(toy_splits), frozenset())) as url:
         answer = httpx.get(f"{url}/health", headers=KEY)
     assert (answer.status_code, answer.json()["detail"]["error"]["code"]) == (503, "missing_environment_api_key")
-    with serving(create_app(a_task(dealt), None)) as url:
+    with serving(create_app(a_task(toy_splits), None)) as url:
         assert httpx.get(f"{url}/health").json()["auth"]["required"] is False
 
 
 def test_a_rollout_is_one_example_by_seed_with_the_reward_in_both_places(
-    app: httpx.Client, server: ScriptedServer, dealt: Splits
+    app: httpx.Client, server: ScriptedServer, toy_splits: Splits
 ) -> None:
-    rows = dealt.train + dealt.select
+    rows = toy_splits.train + toy_splits.select
     for seed in (0, 14, 15, 31):
         server._received.clear()
         said = app.post("/rollout", json=request(server, seed)).json()
@@ -124,15 +127,15 @@ def test_a_rollout_is_one_example_by_seed_with_the_reward_in_both_places(
     assert app.post("/rollout", json=request(server)).json()["reward_info"]["outcome_reward"] == 0.0
 
 
-def test_no_seed_reaches_a_test_row(app: httpx.Client, server: ScriptedServer, dealt: Splits) -> None:
+def test_no_seed_reaches_a_test_row(app: httpx.Client, server: ScriptedServer, toy_splits: Splits) -> None:
     refused = app.post("/rollout", json=request(server) | {"env": {"seed": 0, "config": {"split": "test"}}})
     assert (refused.status_code, refused.json()["detail"]["error"]["code"]) == (400, "split_not_served")
     assert not server.requests
     for seed in range(40):
         app.post("/rollout", json=request(server, seed))
     asked = "\n".join(last_user_message(body) for body in server.requests)
-    assert not [row for row in dealt.test + dealt.check if row["message"] in asked]
-    assert all(row["message"] in asked for row in dealt.train + dealt.select)
+    assert not [row for row in toy_splits.test + toy_splits.check if row["message"] in asked]
+    assert all(row["message"] in asked for row in toy_splits.train + toy_splits.select)
 
 
 def test_every_call_goes_to_the_inference_url_as_it_was_given(app: httpx.Client, server: ScriptedServer) -> None:
@@ -313,7 +316,7 @@ def test_the_named_apps_serve_the_rows_of_the_study() -> None:
     options = task_app.parse(["--train-size", "10", "--val-size", "12", "--rollout-budget", "40", "--run", "1"])
     task = task_app.load_task("toy", toy.config(), 3, options)
     bench = load_benchmark("toy", toy.config(), "sample")
-    there = deal(bench, train=10, val=12, select=5, test=98, run=1)  # test: all that is left, as in the runner
+    there = make_splits(bench, train=10, val=12, select=5, test=98, run=1)  # test: all that is left, as in the runner
     assert task.rows == there.train + there.select
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling.data import deal, load_benchmark
+from scaling.data import load_benchmark, make_splits
 from scaling.planning.budgets import plan_bootstrap, plan_mipro
 from scaling.planning.optimizers import OPTIMIZERS, hosted_names
 from scaling.run import dspy_optimizers
@@ -30,10 +30,10 @@ one_and_two_steps = pytest.mark.parametrize("steps", [1, 2])
 
 
 def dealt_in(record: dict[str, Any]) -> Splits:
-    """The rows that a toy cell was dealt, found again from its record."""
+    """The rows that a toy cell was splits, found again from its record."""
     cell = record["cell"]
     sizes = [cell[f"{part}_size"] for part in ("train", "val", "select", "test")]
-    again = deal(load_benchmark("toy", toy_benchmark.config(), "sample"), *sizes, cell["run"], cell["seed"])
+    again = make_splits(load_benchmark("toy", toy_benchmark.config(), "sample"), *sizes, cell["run"], cell["seed"])
     assert again.sha256 == record["data"]["sha256"]
     return again
 

@@ -498,7 +498,7 @@ def test_the_paths_of_a_sweep_say_what_a_cell_is(toy: Callable, server: Scripted
     together = read(out / "aggregate_results.json")
     assert together["cells"] == len(together["records"]) == 8
     assert len({record["cell_id"] for record in together["records"]}) == 8
-    # Within a run all cells are dealt the same rows; test never varies.
+    # Within a run all cells are splits the same rows; test never varies.
     for record in together["records"]:
         same = [other for other in together["records"] if other["cell"]["run"] == record["cell"]["run"]]
         assert {other["data"]["sha256"] for other in same} == {record["data"]["sha256"]}
