@@ -21,7 +21,7 @@ test: $(VENV)/ready
 chaos: $(VENV)/ready
 	CHAOS=1 $(BIN)/python -m pytest tests/llm/test_gateway.py -k "faults or killed"
 	CHAOS=1 $(BIN)/python -m pytest tests/distributed/test_engine.py tests/distributed/test_security.py
-	CHAOS=1 $(BIN)/python -m pytest tests/hosted/test_hostile_callers.py tests/hosted/test_synth.py
+	CHAOS=1 $(BIN)/python -m pytest tests/hosted/test_hostile_callers.py tests/hosted/test_synth_faults.py
 	CHAOS=1 $(BIN)/python -m pytest tests/test_sandbox.py
 	CHAOS=1 $(BIN)/python -m pytest tests/run/test_surroundings.py
 	CHAOS=1 $(BIN)/python -m pytest tests/benchmarks/test_math.py -k every_math_row

@@ -15,6 +15,8 @@ import run_scaling_experiment as script
 from scaling.llm import gateway
 from scaling.testing import ScriptedServer
 from tests.support import toy as toy_benchmark
+from tests.support.command import GOOD
+from tests.support.files import tree
 
 # The same examples each time: a test that fails for one session fails for the next.
 hypothesis.settings.register_profile("same", max_examples=50, deadline=None, derandomize=True, database=None)
@@ -79,5 +81,39 @@ def experiment(server: ScriptedServer, toy: Callable, tmp_path: Path) -> Callabl
     def run(**changes: Any) -> dict[str, Any]:
         keywords = SMALL | {"output_dir": tmp_path / "cell", "api_base": server.url} | changes
         return asyncio.run(script.run_single_experiment(**keywords))
+
+    return run
+
+
+@pytest.fixture
+def command(
+    toy: Callable, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[str]]:
+    """A command line that works, with flags changed (None leaves one out); run in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def line(**changes: str | None) -> list[str]:
+        flags = GOOD | {"--api-base": server.url}
+        flags |= {"--" + name.replace("_", "-"): value for name, value in changes.items()}
+        return [word for flag, value in flags.items() if value is not None for word in (flag, *value.split())]
+
+    return line
+
+
+@pytest.fixture
+def refused(server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture) -> Callable[[list[str]], str]:
+    """Runs a command line that must be refused, and gives its one line."""
+
+    def run(argv: list[str]) -> str:
+        asked, files = len(server.requests), tree(tmp_path)
+        capsys.readouterr()
+        code = script.main(argv)
+        said = capsys.readouterr().err
+        assert code == 2, said
+        assert len(said.strip().splitlines()) == 1, said
+        assert said.startswith("error: ")
+        assert len(server.requests) == asked
+        assert tree(tmp_path) == files
+        return said
 
     return run

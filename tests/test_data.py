@@ -4,45 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import dspy
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from scaling.data import load_benchmark, make_splits, shrink, stratified
-from scaling.types import Benchmark, Row, Splits, UsageError
-from tests.support.toy import config
+from scaling.data import make_splits, shrink, stratified
+from scaling.types import Row, Splits, UsageError
+from tests.support.pools import benchmark, pool
 
 PARTS = ("train", "select", "check", "test")
-
-
-class Task(dspy.Signature):
-    """Name the label of a text."""
-
-    text: str = dspy.InputField()
-    label: str = dspy.OutputField()
-
-
-def pool(labels: list[int], part: str = "p") -> list[Row]:
-    """A row for each label, each with words of its own, sorted by label as published data are."""
-    return [
-        {"id": f"{part}{i:03d}", "text": f"{part} text {i} of its own {i * i + 7}", "label": f"label{label}"}
-        for i, label in enumerate(sorted(labels))
-    ]
-
-
-def benchmark(train: list[Row], test: list[Row] | None = None, **changes: Any) -> Benchmark:
-    """The rows as a loaded benchmark; seeds as the built-in ones have them, scaled to small data."""
-    keys = {
-        "signature": Task,
-        "loader": lambda: {"train": train, "test": test} if test else train,
-        "train_seeds": range(15),
-        "val_seeds": range(15, 45),
-        "test_seeds": range(40),
-    }
-    return load_benchmark("made-up", config(**keys | changes), "sample")
 
 
 def ids(rows: list[Row]) -> list[str]:
@@ -361,55 +333,3 @@ def test_without_test_seeds_the_check_rows_take_the_place_of_test() -> None:
     assert splits.split == "check"
     assert splits.test == splits.check
     assert len(splits.check) == 15
-
-
-def test_labels_keep_whole_classes_and_narrow_the_signature() -> None:
-    rows = pool([0, 1, 2, 3] * 20)
-    entry = config(signature=Task, loader=lambda: rows)
-    narrow = load_benchmark("made-up", entry, "sample", labels=2)
-
-    assert {row["label"] for row in narrow.train} == {"label0", "label1"}
-    assert len(narrow.train) == 40
-    assert narrow.signature.output_fields["label"].annotation.__args__ == ("label0", "label1")
-    for labels in (1, 5):
-        with pytest.raises(UsageError, match="give 2 to 4"):
-            load_benchmark("made-up", entry, "sample", labels=labels)
-
-
-@pytest.mark.parametrize(
-    ("loaded", "complaint"),
-    [
-        ([{"text": "a"}], "row 0 of 'made-up' .* lacks label"),
-        ([], "no rows"),
-        ([{"id": 1, "text": "a", "label": "x"}, {"id": 1, "text": "b", "label": "y"}], "not unique"),
-        ({"rows": []}, "returned keys"),
-    ],
-)
-def test_rows_that_cannot_be_used_are_refused(loaded: Any, complaint: str) -> None:
-    with pytest.raises(UsageError, match=complaint):
-        load_benchmark("made-up", config(signature=Task, loader=lambda: loaded), "sample")
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ({"metric": None}, "lacks metric"),
-        ({"test_seed": range(3)}, "unknown keys test_seed"),
-        ({"val_seeds": range(10, 30)}, "overlap"),
-    ],
-)
-def test_an_entry_that_cannot_be_meant_is_refused(change: dict[str, Any], complaint: str) -> None:
-    entry = config(signature=Task, loader=lambda: pool([0, 1] * 30), **change)
-    with pytest.raises(UsageError, match=complaint):
-        load_benchmark("made-up", entry, "sample")
-
-
-def test_a_loader_is_called_with_the_source_where_it_takes_one() -> None:
-    asked = []
-
-    def loader(source: str) -> list[Row]:
-        asked.append(source)
-        return pool([0, 1] * 30)
-
-    load_benchmark("made-up", config(signature=Task, loader=loader), "somewhere")
-    assert asked == ["somewhere"]

@@ -18,7 +18,6 @@ from dspy.primitives.python_interpreter import PythonInterpreter
 
 import run_scaling_experiment as script
 from benchmarks import humaneval
-from benchmarks.humaneval.program import examples, program_of
 from scaling.sandbox import bridge as sandbox_bridge
 from scaling.sandbox import programs as sandbox
 from scaling.sandbox.programs import Verdict, run_checks
@@ -346,43 +345,6 @@ def test_feedback_names_the_kind_and_shows_no_hidden_test() -> None:
     said = humaneval.execution_feedback(gold, wrong)
     assert "ferry_trips(10, 4) gave 2, the docstring says 3" in said and "101" not in said
     assert "come out right" in humaneval.execution_feedback(gold, dspy.Prediction(code=row["code"]))
-
-
-def test_an_answer_without_the_function_scores_nothing_with_feedback() -> None:
-    gold = dspy.Example(**humaneval.load("sample")["train"][0])
-    for answer in ("I cannot do that.", "def other(): return 1", "", None):
-        assert humaneval.metric(gold, dspy.Prediction(code=answer)) == 0.0
-        assert "no function of that name" in humaneval.feedback(gold, dspy.Prediction(code=answer))
-
-
-HEAD = 'import math\n\n\ndef area(r: float) -> float:\n    """Area.\n    >>> area(0)\n    0.0\n    """\n'
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "def area(r):\n    return math.pi * r * r",
-        "```python\nimport math\n\ndef area(r):\n    return math.pi * r * r\n```",
-        "Here it is:\n\n```\ndef area(r):\n    return math.pi * r * r\n```\nIt squares r.",
-        "Sure, the function is\n\ndef area(r):\n    return math.pi * r * r\n\nI hope that helps!",
-        "    return math.pi * r * r",
-        "return math.pi * r * r",
-        "square = r * r\nreturn math.pi * square",
-        "First helper:\n```python\ndef square(x):\n    return x * x\n```\nthen\n"
-        "```python\ndef area(r):\n    return math.pi * square(r)\n```\nTry it:\n```\n$ python area.py\n```",
-    ],
-)
-def test_the_function_is_found_in_an_answer(answer: str) -> None:
-    code = program_of(answer, HEAD, "area")
-    names: dict = {}
-    exec(code, names)
-    assert names["area"](2) == pytest.approx(12.566, abs=0.001)
-    assert examples(HEAD, "area") == [("area(0)", "0.0")]
-
-
-@pytest.mark.parametrize("answer", ["Sorry.", "sorry", "area", "def circle(r):\n    return r", "```\n\n```", ""])
-def test_no_function_is_found_where_there_is_none(answer: str) -> None:
-    assert program_of(answer, HEAD, "area") is None
 
 
 def test_without_a_sandbox_the_error_says_what_to_type(

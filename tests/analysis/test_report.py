@@ -23,6 +23,7 @@ from scaling.testing import ScriptedServer
 from tests.conftest import SMALL
 from tests.support import toy
 from tests.support.files import lines, read
+from tests.support.formats import ends, points
 from tests.support.sweeps import MODELS
 
 CELLS = [("none", 1), ("gepa", 1), ("gepa", 2), ("mipro", 1), ("mipro", 2)]
@@ -81,14 +82,6 @@ def records(folder: Path) -> Iterator[tuple[dict, dict[str, list[dict]]]]:
 
 SPLIT = {"prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "list_cost_usd"}
 NAMES = {"none": "no optimizer", "gepa": "GEPA", "mipro": "MIPROv2"}
-
-
-def points(value: float, sign: bool = False) -> str:
-    return f"{100 * value:+.1f}" if sign else f"{100 * value:.1f}"
-
-
-def ends(pair: tuple[float, float], sign: bool = False) -> str:
-    return f"[{points(pair[0], sign)}, {points(pair[1], sign)}]"
 
 
 def right(lines_of_one: list[dict]) -> np.ndarray:

@@ -11,7 +11,6 @@ import pytest
 from benchmarks import answers, gsm8k
 from scaling.data import make_splits
 from tests.support.benchmarks import REAL_ROWS, bench, real, sample, score
-from tests.test_cli import command, refused  # noqa: F401  (fixtures)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from benchmarks import math as math_benchmark
 from scaling.data import load_benchmark
 from scaling.types import CellStopped
 from tests.support.benchmarks import REAL_ROWS, bench, real, sample, score
-from tests.test_cli import command, refused  # noqa: F401  (fixtures)
 
 
 @pytest.mark.parametrize(

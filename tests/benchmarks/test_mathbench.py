@@ -12,7 +12,6 @@ import run_scaling_experiment as script
 from benchmarks import mathbench
 from scaling.types import UsageError
 from tests.support.benchmarks import bench, score
-from tests.test_cli import command, refused  # noqa: F401  (fixtures)
 
 
 @pytest.mark.parametrize(

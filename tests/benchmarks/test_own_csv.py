@@ -13,7 +13,6 @@ from scaling.data import load_benchmark, shrink
 from scaling.testing import ScriptedServer
 from tests.support.benchmarks import score
 from tests.support.files import read
-from tests.test_cli import command, refused  # noqa: F401  (fixtures)
 
 
 def write_csv(path: Path, count: int = 60, header: str = "ID,Question,ANSWER") -> Path:
@@ -50,7 +49,7 @@ def test_seeds_come_from_the_number_of_rows(tmp_path: Path, count: int, sizes: t
 
 
 def test_a_csv_is_a_benchmark_by_its_path(
-    command: Callable[..., list[str]],  # noqa: F811
+    command: Callable[..., list[str]],
     server: ScriptedServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -85,8 +84,8 @@ BAD_FILES = [
 
 @pytest.mark.parametrize(("content", "says"), BAD_FILES, ids=[says for _, says in BAD_FILES])
 def test_a_csv_that_cannot_be_used_is_refused(
-    command: Callable[..., list[str]],  # noqa: F811
-    refused: Callable[[list[str]], str],  # noqa: F811
+    command: Callable[..., list[str]],
+    refused: Callable[[list[str]], str],
     tmp_path: Path,
     content: bytes | None,
     says: str,
@@ -99,8 +98,8 @@ def test_a_csv_that_cannot_be_used_is_refused(
 
 @pytest.mark.parametrize("names", ["banking77.csv", "a/mine.csv b/mine.csv"])
 def test_a_csv_with_the_name_of_another_benchmark_is_refused(
-    command: Callable[..., list[str]],  # noqa: F811
-    refused: Callable[[list[str]], str],  # noqa: F811
+    command: Callable[..., list[str]],
+    refused: Callable[[list[str]], str],
     tmp_path: Path,
     names: str,
 ) -> None:

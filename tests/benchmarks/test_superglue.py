@@ -14,7 +14,6 @@ from benchmarks.superglue.data import SUBTASKS
 from scaling.data import make_splits
 from scaling.types import UsageError
 from tests.support.benchmarks import REAL_ROWS, bench, real, sample, score
-from tests.test_cli import command, refused  # noqa: F401  (fixtures)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from scaling.llm import gateway
 from scaling.testing import ScriptedServer
 from scaling.types import UsageError
 from tests.support.benchmarks import TEXT_BENCHMARKS, bench, sample
-from tests.test_cli import command, refused  # noqa: F401  (fixtures)
 
 
 @pytest.mark.parametrize("name", TEXT_BENCHMARKS)

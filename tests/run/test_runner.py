@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +14,11 @@ import pytest
 import run_scaling_experiment as script
 from run_scaling_experiment import MultiStepClassifier
 from scaling.data import load_benchmark
-from scaling.testing import Body, ScriptedServer, last_user_message
+from scaling.testing import ScriptedServer
 from scaling.types import UsageError
 from tests.support.files import lines, read, tree
-from tests.support.toy import rows, truth
+from tests.support.small import records_in, sweep
+from tests.support.toy import rows
 
 FIELDS = [
     "schema_version", "status", "cell_id", "cell", "split", "n", "level", "unchanged", "proposals", "baseline_score",
@@ -44,36 +44,6 @@ CALL_FIELDS = [
     "phase", "role", "prompt_tokens", "completion_tokens", "list_cost_usd", "billed_cost_usd", "latency_seconds",
     "attempts", "cache_hit", "error",
 ]  # fmt: skip
-
-PRICES = (3.0, 11.0)
-
-
-@pytest.fixture
-def priced(server: ScriptedServer, tmp_path: Path) -> dict[str, Any]:
-    """Keywords of an experiment on a model with prices of its own."""
-    models = tmp_path / "models.toml"
-    models.write_text(
-        f'[models."toy/priced"]\nroute = "openai/scripted"\napi_base = "{server.url}"\nmax_output_tokens = 100\n'
-        f"input_usd_per_million = {PRICES[0]}\noutput_usd_per_million = {PRICES[1]}\n"
-    )
-    return {"model": "toy/priced", "models_file": models, "api_base": None}
-
-
-def price(prompt_tokens: int, completion_tokens: int) -> float:
-    return (prompt_tokens * PRICES[0] + completion_tokens * PRICES[1]) / 1e6
-
-
-def sweep(server: ScriptedServer, output: Path, *flags: str) -> list[str]:
-    """The command line of a small sweep against the server."""
-    sizes = ["--train-size", "10", "--val-size", "20", "--test-size", "20", "--rollout-budget", "40"]
-    where = ["--api-base", server.url, "--output-dir", str(output)]
-    one = ["--models", "openai/scripted", "--steps", "1", "--optimizers", "none", "--runs", "1", "--data", "sample"]
-    return [*sizes, *where, *one, *flags]
-
-
-def records_in(folder: Path) -> dict[str, dict[str, Any]]:
-    """benchmark -> record, of a folder with one cell a benchmark."""
-    return {record["cell"]["benchmark"]: record for record in map(read, folder.rglob("results.json"))}
 
 
 def test_the_record_and_the_files_beside_it_have_every_field(experiment: Callable, tmp_path: Path) -> None:
@@ -234,66 +204,6 @@ def test_baseline_and_final_are_scored_on_the_same_rows(
         assert record[f"{name}_score"] == pytest.approx(sum(scores) / 20)
 
 
-@pytest.mark.parametrize("optimizer", ["none", "gepa", "mipro", "bootstrap"])
-def test_usage_is_what_the_server_counted(
-    experiment: Callable, server: ScriptedServer, tmp_path: Path, optimizer: str
-) -> None:
-    record = experiment(optimizer=optimizer, num_steps=2)
-
-    calls = lines(tmp_path / "cell/calls.jsonl")
-    for phase, usage in record["usage"].items():
-        of_phase = [call for call in calls if call["phase"] == phase]
-        assert usage["calls"] == len(of_phase)
-        assert usage["cache_hits"] == sum(call["cache_hit"] for call in of_phase)
-        assert usage["prompt_tokens"] == sum(call["prompt_tokens"] for call in of_phase)
-        assert usage["completion_tokens"] == sum(call["completion_tokens"] for call in of_phase)
-    sent = [call for call in calls if not call["cache_hit"]]
-    assert len(sent) == server.calls == len(server.requests)
-    assert sum(call["prompt_tokens"] for call in sent) == server.prompt_tokens
-    assert sum(call["completion_tokens"] for call in sent) == server.completion_tokens
-
-
-def test_a_cost_is_tokens_times_price_and_is_billed_once(
-    experiment: Callable, server: ScriptedServer, tmp_path: Path, priced: dict[str, Any]
-) -> None:
-    record = experiment(optimizer="gepa", **priced)
-    (tmp_path / "cell/results.json").unlink()
-    again = experiment(optimizer="gepa", **priced)
-
-    for usage in (*record["usage"].values(), *again["usage"].values()):
-        cost = price(usage["prompt_tokens"], usage["completion_tokens"])
-        assert usage["list_cost_usd"] == pytest.approx(cost)
-    billed = [sum(usage["billed_cost_usd"] for usage in one["usage"].values()) for one in (record, again)]
-    assert billed[0] == pytest.approx(price(server.prompt_tokens, server.completion_tokens))
-    assert billed[1] == 0.0
-
-
-def test_a_cost_that_is_not_known_is_null(experiment: Callable) -> None:
-    usage = experiment(test_size=3)["usage"]["evaluate"]
-
-    assert usage["list_cost_usd"] is None
-    assert usage["billed_cost_usd"] is None
-
-
-def test_the_cap_stops_before_it_is_passed_and_a_higher_one_goes_on(
-    toy: Callable, server: ScriptedServer, tmp_path: Path, priced: dict[str, Any]
-) -> None:
-    flags = ["--models", "toy/priced", "--models-file", str(priced["models_file"]), "--benchmarks", "toy"]
-    command = [flag for flag in sweep(server, tmp_path / "out", *flags) if flag not in ("--api-base", server.url)]
-
-    assert script.main([*command, "--max-cost", "0.01"]) == 3
-    spent = price(server.prompt_tokens, server.completion_tokens)
-    first = server.calls
-    assert 0 < first < 35
-    assert spent <= 0.01
-    assert records_in(tmp_path / "out")["toy"]["status"] == "budget"
-    assert records_in(tmp_path / "out")["toy"]["final_score"] is None
-
-    assert script.main([*command, "--max-cost", "1"]) == 0
-    assert server.calls == 35  # 20 test rows and 15 check rows
-    assert records_in(tmp_path / "out")["toy"]["status"] == "ok"
-
-
 @pytest.mark.parametrize("optimizer", ["gepa", "bootstrap"])
 def test_the_program_loads_and_answers_as_it_did(
     experiment: Callable, server: ScriptedServer, tmp_path: Path, optimizer: str
@@ -390,81 +300,6 @@ def test_a_model_that_is_held_to_a_schema_answers_in_it(
     forms = Counter((body.get("response_format") or {}).get("type") for body in server.requests)
     assert set(forms) == {"json_schema"}
     assert all(isinstance(body["seed"], int) for body in server.requests)
-
-
-def test_a_busy_server_is_asked_again(experiment: Callable, server: ScriptedServer, tmp_path: Path) -> None:
-    server.fault = lambda n, body: ("status", 429, {"Retry-After": "0"}) if n % 3 == 0 else None
-    record = experiment()
-
-    assert record["status"] == "ok"
-    assert record["error_rates"]["infrastructure"] == 0.0
-    assert record["usage"]["evaluate"]["calls"] == server.calls == 35
-    attempts = sum(call["attempts"] for call in lines(tmp_path / "cell/calls.jsonl"))
-    assert attempts == len(server.requests) > 35
-
-
-def refuse_some(share: int) -> Callable[[int, Body], Any]:
-    """Refuses, for good, every request about one message in `share`."""
-    refused = set(list(truth())[::share])
-
-    def fault(n: int, body: Body) -> Any:
-        return ("status", 400) if any(message in last_user_message(body) for message in refused) else None
-
-    return fault
-
-
-def test_too_many_failed_calls_make_a_cell_invalid_without_a_score(
-    experiment: Callable, server: ScriptedServer, tmp_path: Path
-) -> None:
-    server.fault = refuse_some(4)
-    record = experiment(test_size=40)
-
-    failed = [line for line in lines(tmp_path / "cell/predictions.jsonl") if line["error"] == "infrastructure"]
-    failed = [line for line in failed if line["program"] == "final"]
-    assert len(failed) > 1
-    assert all(line["score"] is None for line in failed)
-    assert record["status"] == "invalid"
-    assert record["final_score"] is None
-    assert record["error_rates"]["infrastructure"] == len(failed) / 40
-    assert record["error_rates"]["parse"] == 0.0
-
-
-def test_a_failed_call_is_missing_from_the_score_and_no_zero(
-    toy: Callable, server: ScriptedServer, tmp_path: Path
-) -> None:
-    server.fault, server.skill = refuse_some(4), lambda body: 1.0
-    command = sweep(server, tmp_path / "out", "--benchmarks", "toy", "--test-size", "40", "--max-error-rate", "0.5")
-
-    assert script.main(command) == 0
-    record = records_in(tmp_path / "out")["toy"]
-    assert record["status"] == "ok"
-    assert record["n"] == 40 * (1 - record["error_rates"]["infrastructure"]) < 40
-    assert record["final_score"] == 1.0
-
-
-def test_a_wrong_key_ends_the_model_at_once(experiment: Callable, server: ScriptedServer) -> None:
-    server.fault = lambda n, body: ("status", 401)
-    record = experiment(max_concurrency=1)
-
-    assert record["status"] == "error"
-    assert "openai/scripted" in record["error"]["message"]
-    assert len(server.requests) == 1
-
-
-def test_calls_of_all_cells_go_out_together_up_to_the_limit(
-    toy: Callable, server: ScriptedServer, tmp_path: Path
-) -> None:
-    first_three = threading.Barrier(3, timeout=20)
-
-    def hold(n: int, body: Body) -> None:
-        if n < 3:
-            first_three.wait()  # none of them is answered before all three are there
-
-    server.fault, server.latency = hold, 0.005
-    command = sweep(server, tmp_path / "out", "--benchmarks", "toy", "--steps", "1", "2", "--max-concurrency", "3")
-
-    assert script.main(command) == 0
-    assert server.max_in_flight == 3
 
 
 def test_no_key_and_no_prompt_is_written(
