@@ -70,6 +70,7 @@ class Coordinator:
         self._tasks = {task.cell.cell_id: (rank, task) for rank, task in enumerate(tasks)}
         self._losses: Counter[str] = Counter()
         self._attempts: dict[str, _Attempt] = {}
+        self._settled: set[str] = set()
         self._changed = threading.Condition()
         self._open, self._closed = True, threading.Event()
         self._strangers = _Strangers()
@@ -132,7 +133,7 @@ class Coordinator:
                 # A lone process outlives the worker that started it, and only that worker is lost then.
                 self._end(older, is_alive=older.alone and not request.lone_process_died)
             losses = self._losses[cell_id]
-            action = self._action(losses, request.alone)
+            action = self._action(losses, request)
             if action == Action.RUN:
                 attempt = self._attempts[cell_id] = _Attempt(self, self._tasks[cell_id][1].cell, channel, request.alone)
         if action != Action.RUN:
@@ -145,12 +146,20 @@ class Coordinator:
             raise
         return attempt
 
-    def _action(self, losses: int, alone: bool) -> Action:
+    def settle(self, attempt: _Attempt) -> None:
+        """Note that a cell has its record: whoever asks for it from now on, late or again, writes nothing."""
+        with self._changed:
+            if not attempt.is_over.is_set():
+                self._settled.add(attempt.cell.cell_id)
+
+    def _action(self, losses: int, request: AttemptRequest) -> Action:
+        if request.cell_id in self._settled:
+            return Action.SETTLED
         if not self._open:
             return Action.CLOSED
         if losses >= LOSSES_ALLOWED:
             return Action.GIVE_UP
-        return Action.RUN if alone or losses < LOSSES_ALLOWED - 1 else Action.RUN_ALONE
+        return Action.RUN if request.alone or losses < LOSSES_ALLOWED - 1 else Action.RUN_ALONE
 
     def _end(self, attempt: _Attempt, is_alive: bool = False) -> None:
         """End an attempt. is_alive: its process has not died, so the attempt does not count as a loss."""
@@ -203,7 +212,7 @@ class _Attempt:
     def __init__(self, coordinator: Coordinator, cell: Cell, channel: Channel, alone: bool):
         self.cell, self.channel, self.alone = cell, channel, alone
         self.is_over, self.has_finished, self.new_answers = threading.Event(), False, 0
-        self._gateway, self._reporter = coordinator.gateway, coordinator.reporter
+        self._coordinator, self._gateway, self._reporter = coordinator, coordinator.gateway, coordinator.reporter
         self._meter = Meter(cell.cell_id)
         self._outcomes: dict[int, SimpleQueue[Any]] = {}
 
@@ -245,6 +254,9 @@ class _Attempt:
                 return self._gateway.check(model)
             case ShowProgress("start", _):
                 return self._reporter.start(self.cell, self._meter)
+            case ShowProgress("end", arguments):  # the worker waits for the reply, and has written the record
+                self._coordinator.settle(self)
+                return self._reporter.end(self.cell, *arguments)
             case ShowProgress(method, arguments):
                 return getattr(self._reporter, method)(self.cell, *arguments)
 

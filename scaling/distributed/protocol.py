@@ -33,6 +33,7 @@ class Action(StrEnum):
     RUN_ALONE = "run alone"
     GIVE_UP = "give up"
     CLOSED = "closed"
+    SETTLED = "settled"
 
 
 @dataclass(frozen=True)

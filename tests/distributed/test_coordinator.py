@@ -177,6 +177,17 @@ def test_a_lone_process_that_died_is_one_loss_whether_or_not_its_end_was_noticed
         assert len(dead) == 1
 
 
+def test_a_cell_that_has_its_record_is_not_run_again(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    model = a_model(sweep_server)
+    with a_coordinator(tmp_path / "c.sqlite") as coordinator:
+        played = PlayedWorker(coordinator, model)
+        worker.RemoteReporter(played.gateway).end(None, "ok", "its record is written")
+        late = PlayedWorker(coordinator, model, alone=True)  # whose worker was killed while this process started
+        assert late.action == Action.SETTLED
+        played.die()  # before Dask heard of the cell's end
+        assert worker.run_attempt(coordinator.address, coordinator.key, AttemptRequest("a")) is True
+
+
 def test_nobody_without_the_key_is_heard(sweep_server: ScriptedServer, tmp_path: Path) -> None:
     with a_coordinator(tmp_path / "c.sqlite") as coordinator:
         with pytest.raises(Unreachable), connected(coordinator.address, b"guessed"):

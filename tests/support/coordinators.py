@@ -38,6 +38,9 @@ class KeptProgress:
     def phase(self, cell: Any, phase: str) -> None:
         pass
 
+    def end(self, cell: Any, status: str, text: str) -> None:
+        self.say(f"{status} {text}")
+
 
 class PlayedWorker:
     """A worker's end of an attempt, in this process: its LM calls go to the coordinator over a real socket."""
