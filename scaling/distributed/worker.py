@@ -46,6 +46,8 @@ from scaling.types import Cell
 
 # How the process of a single cell exits; any other code means that it died. FAILED: its error is on standard output.
 ENDED, REVOKED, FAILED = 0, 42, 43
+# So many processes are started to run a cell alone before it is given up.
+STARTS_ALLOWED = 3
 
 
 class Revoked(BaseException):
@@ -59,9 +61,11 @@ class WorkerDied(Exception):
     """The processes that ran a cell died so often that it is not tried again."""
 
 
-def run_attempt(address: Address, key: bytes, request: AttemptRequest) -> bool:
+def run_attempt(address: Address, key: bytes, request: AttemptRequest, deaths: int = 0) -> bool:
     """On a worker: run one cell as the coordinator says, its files written here; whether it came to its end.
 
+    deaths: lone processes of this cell that have died here. One that dies before it reaches the coordinator is no
+    loss that the coordinator could count.
     Raises WorkerDied for a cell that is not to be tried again, Unreachable, and OSError where files cannot be written.
     """
     with connected(address, key) as channel:
@@ -77,11 +81,13 @@ def run_attempt(address: Address, key: bytes, request: AttemptRequest) -> bool:
     if order.action == Action.GIVE_UP:
         raise WorkerDied(f"{order.losses} processes in a row died while they ran this cell; the last ran nothing else")
     if order.action == Action.RUN_ALONE:
+        if deaths >= STARTS_ALLOWED:
+            raise WorkerDied(f"the process that was to run this cell alone died {deaths} times before it could begin")
         with _ONE_ALONE:
             exit_code = _run_in_subprocess(address, key, request.cell_id)
         if exit_code in (ENDED, REVOKED):
             return exit_code == ENDED
-        return run_attempt(address, key, AttemptRequest(request.cell_id, lone_process_died=True))
+        return run_attempt(address, key, AttemptRequest(request.cell_id, lone_process_died=True), deaths + 1)
     return False
 
 

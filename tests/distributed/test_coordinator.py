@@ -177,6 +177,17 @@ def test_a_lone_process_that_died_is_one_loss_whether_or_not_its_end_was_noticed
         assert len(dead) == 1
 
 
+def test_a_lone_process_that_never_begins_is_not_started_without_end(
+    sweep_server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.sys, "executable", "/bin/false")
+    with a_coordinator(tmp_path / "c.sqlite") as coordinator:
+        for _ in range(2):
+            lose(coordinator, PlayedWorker(coordinator, a_model(sweep_server)))
+        with pytest.raises(worker.WorkerDied, match="3 times before it could begin"):
+            worker.run_attempt(coordinator.address, coordinator.key, AttemptRequest("a"))
+
+
 def test_a_cell_that_has_its_record_is_not_run_again(sweep_server: ScriptedServer, tmp_path: Path) -> None:
     model = a_model(sweep_server)
     with a_coordinator(tmp_path / "c.sqlite") as coordinator:
