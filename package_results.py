@@ -59,12 +59,22 @@ def main(argv: list[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     try:
+        check_output(options.output)
         count = write_package(options.results_dir, options.output)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
     print(f"wrote {options.output}: {count} cells")
     return EXIT_OK
+
+
+def check_output(output: Path) -> None:
+    """Raise UsageError, before anything is gathered, for an archive that cannot be written."""
+    parents = [output.parent, *output.parent.parents]
+    if output.is_dir() or any(parent.is_file() for parent in parents):
+        raise UsageError(
+            f"--output {output} cannot be a file: a folder or a file is in its place. Type --output NAME.tar.gz"
+        )
 
 
 def write_package(results: Path, output: Path) -> int:

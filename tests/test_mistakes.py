@@ -98,3 +98,13 @@ def test_what_the_commands_write_beside_the_program_is_not_for_git() -> None:
     written = re.findall(r"summary_[a-z]+\.[a-z]+|report\.html", (ROOT / "analyze_results.py").read_text())
     assert len(set(written)) >= 6
     assert {f"/{name}" for name in [*written, "package.tar.gz"]} <= set(ignored)
+
+
+@pytest.mark.parametrize("output", ["folder", "file/package.tar.gz"])
+def test_an_archive_that_cannot_be_written_is_refused_before_it_is_made(
+    output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    assert package_results.main(["--results-dir", str(tmp_path), "--output", str(tmp_path / output)]) == 2
+    assert "error: --output" in capsys.readouterr().err

@@ -13,8 +13,10 @@ read by all cores, as each barrier then follows much more work.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib
 import importlib.util
+import json
 import os
 import tempfile
 import threading
@@ -64,10 +66,26 @@ def serve(port: int = 0) -> Iterator[str]:
     params.port = port
     params.verbosity = 0  # its log goes to the screen from C otherwise
     server = xllamacpp.Server(params)
+    address = server.listening_address
     try:
-        yield server.listening_address + "/v1"
+        yield address + "/v1"
     finally:
+        if not _is_idle(address):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(server))  # it then lives until the process ends
         del server  # its destructor stops the threads
+
+
+def _is_idle(address: str) -> bool:
+    """Whether the server answers nothing now.
+
+    Its destructor waits for the request under way and holds the interpreter's lock, so whoever made the request could
+    never read the answer. The server is asked in short: while it works, it does not reply to this.
+    """
+    try:
+        with urllib.request.urlopen(f"{address}/slots", timeout=1.0) as reply:
+            return not any(slot["is_processing"] for slot in json.load(reply))
+    except (OSError, ValueError):
+        return False
 
 
 def usable_cores() -> int:

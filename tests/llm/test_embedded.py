@@ -100,3 +100,31 @@ def serves(process: subprocess.Popen, address: str) -> bool:
 
     port = int(address.removesuffix("/v1\n").rsplit(":", 1)[1])
     return port in {at.laddr.port for at in psutil.Process(process.pid).net_connections() if at.status == "LISTEN"}
+
+
+LEFT_WHILE_IT_ANSWERS = """
+import json, threading, time, urllib.request
+from scaling.llm.local_server import serve
+
+def ask(url):
+    body = json.dumps({"messages": [{"role": "user", "content": "Tell a long story."}], "max_tokens": 200}).encode()
+    request = urllib.request.Request(url + "/chat/completions", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        print("answered", json.load(reply)["usage"]["completion_tokens"] > 0)
+
+with serve() as url:
+    asking = threading.Thread(target=ask, args=(url,))
+    asking.start()
+    slots = url.removesuffix("v1") + "slots"
+    while not any(slot["is_processing"] for slot in json.load(urllib.request.urlopen(slots))):
+        time.sleep(0.01)
+asking.join()
+"""
+
+
+def test_a_server_that_is_left_while_it_answers_does_not_hang() -> None:
+    """As after a second Ctrl-C: its destructor would wait, with the interpreter's lock, for whoever asked."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LEFT_WHILE_IT_ANSWERS], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "answered True" in ended.stdout
