@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -370,3 +372,19 @@ def judges() -> set[int]:
     """Sandboxes that wait for the next problem's checks."""
     kept = [thing for thing in gc.get_objects() if isinstance(thing, PythonInterpreter) and "_ask" in thing.tools]
     return {interpreter.deno_process.pid for interpreter in kept if interpreter.deno_process is not None}
+
+
+@boxed
+def test_a_judge_that_is_being_killed_judges_no_other_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a killed process takes a while to end: the next program was called a crash."""
+    kill, delays = subprocess.Popen.kill, iter([0.0, 0.7])  # of the program, and of its judge
+
+    def kill_later(process: subprocess.Popen) -> None:
+        threading.Timer(next(delays, 0.0), kill, [process]).start()
+
+    with ThreadPoolExecutor(1) as one_thread:  # which has one judge
+        monkeypatch.setattr(sandbox, "_threads", one_thread)
+        monkeypatch.setattr(subprocess.Popen, "kill", kill_later)
+        assert judged("def add_one(x):\n    while True: pass", seconds=1.5).kind == "time"
+        verdict = judged("def add_one(x):\n    return x + 1 + 0", seconds=20)
+        assert verdict.passed, verdict

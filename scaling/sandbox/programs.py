@@ -202,12 +202,15 @@ def _run(code: str, checks: str, entry_point: str, prelude: str, seconds: float,
         with _watched([program, judge], seconds, megabytes) as broken:
             verdict = _loaded(program, code, entry_point) or _judged(judge, checks, entry_point, prelude, replies)
         if broken:
+            judge.end()  # it is being killed, and must not be given to the next program
             limits = {"time": f"{seconds:g} seconds", "memory": f"{megabytes:g} MB of memory"}
             limit = limits.get(broken[0], f"{DISK_MEGABYTES:g} MB of disk")
             return Verdict(False, broken[0], f"the program needed more than {limit}")
         # The judge can also die of an answer. That is the program's failure, unless a signal ended it.
         if not verdict.passed and judge.was_interrupted():
             raise CellStopped("interrupted", "the sandboxes were ended from outside")
+        if verdict.kind == "crash":
+            judge.end()  # it may be ending
         return verdict
     finally:
         program.end()
