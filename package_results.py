@@ -23,7 +23,7 @@ from typing import Any
 from dotenv import dotenv_values
 
 import analyze_results
-from scaling.arguments import ArgumentParser
+from scaling.arguments import ArgumentParser, check_output_folder
 from scaling.planning.study import choices_of, toml_of
 from scaling.records.codec import RecordError, as_plain
 from scaling.records.record import Record
@@ -70,11 +70,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def check_output(output: Path) -> None:
     """Raise UsageError, before anything is gathered, for an archive that cannot be written."""
-    parents = [output.parent, *output.parent.parents]
-    if output.is_dir() or any(parent.is_file() for parent in parents):
-        raise UsageError(
-            f"--output {output} cannot be a file: a folder or a file is in its place. Type --output NAME.tar.gz"
-        )
+    check_output_folder(output.parent, "--output")
+    if output.is_dir():
+        raise UsageError(f"--output: {output} is a folder. Type --output NAME.tar.gz")
 
 
 def write_package(results: Path, output: Path) -> int:

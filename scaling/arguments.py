@@ -41,11 +41,11 @@ def number(text: str) -> float:
     return float(text)
 
 
-def check_output_folder(folder: Path) -> None:
-    """Raise UsageError where `folder` cannot be made because it, or a folder above it, is a file."""
+def check_output_folder(folder: Path, flag: str = "--output-dir") -> None:
+    """Raise UsageError, naming the flag, where `folder` cannot be made because it, or one above it, is a file."""
     existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
     if existing is not None and not existing.is_dir():
-        raise UsageError(f"--output-dir: {existing} is a file. Give a folder.")
+        raise UsageError(f"{flag}: {existing} is a file. Give a folder.")
 
 
 def _one_line(message: str) -> str:

@@ -97,11 +97,6 @@ def write_html(path: Path, report: Report, f: Findings, pictures: dict[Path, str
     path.write_text(text, encoding="utf-8")
 
 
-def _embedded(picture: Path, caption: str) -> tuple[str, str, str]:
-    """(media type, base64 of the file, caption)."""
-    return MEDIA_TYPES[picture.suffix], base64.b64encode(picture.read_bytes()).decode(), caption
-
-
 def _bullets(title: str, sentences: list[str]) -> list[str]:
     return [f"## {title}", "\n".join(f"- {markdown(sentence)}" for sentence in sentences)] if sentences else []
 

@@ -7,8 +7,6 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msgspec import structs
-
 from scaling.records.codec import encode
 from scaling.records.record import CallRecord, HostedJob, Usage
 from scaling.types import CellStopped
@@ -145,8 +143,3 @@ def add_to(usage: Usage, call: CallRecord) -> None:
 def add_usd(total: float | None, amount: float | None) -> float | None:
     """Dollars added to 12 digits, so that the order in which threads end does not show in the sum."""
     return None if total is None or amount is None else round(total + amount, 12)
-
-
-def copy_of(usage: Usage) -> Usage:
-    """The sums as they are now."""
-    return structs.replace(usage)
