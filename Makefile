@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := requirements.txt requirements-dev.txt pyproject.toml
 
-.PHONY: demo test bench simulate chaos package humaneval architecture schema lint clean
+.PHONY: demo demo-real test bench simulate chaos package humaneval architecture schema lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/python run_scaling_experiment.py --quick
@@ -12,6 +12,12 @@ demo: $(VENV)/ready
 	@echo
 	@echo "The table: summary_results.md    The report: report.html    The pictures:"
 	@ls visualizations/*.png
+
+# The same on a larger model, which is fetched from the Hugging Face hub (about 0.4 GB) or found in MODELS=DIR.
+demo-real: $(VENV)/ready
+	$(BIN)/python run_scaling_experiment.py --quick --models local/qwen2.5-0.5b --output-dir results-real \
+		$(if $(MODELS),--models-dir $(MODELS))
+	$(BIN)/python analyze_results.py --results-dir results-real --output-dir results-real/analysis
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not model"

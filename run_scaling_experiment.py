@@ -34,14 +34,17 @@ from benchmarks import (
 from scaling.command.backends import engine_of
 from scaling.command.beside import in_thread, one_at_a_time
 from scaling.command.fresh import forget, remember
+from scaling.command.local_models import at_address, models_here, serving, task_at_address, time_lines, turns
 from scaling.command.options import LIBRARY, Caller, Options, checked_options, parse, study_of
+from scaling.command.order import in_order
 from scaling.command.output import print_end, print_plan
-from scaling.command.prepare import Sweep, at_address, prepare_sweep, serving, task_at_address
+from scaling.command.prepare import Sweep, prepare_sweep, registry_of
 from scaling.dotenv import load_dotenv_file
 from scaling.llm.cache import Cache
 from scaling.llm.check import print_check
 from scaling.llm.gateway import Gateway
-from scaling.models import find_model, load_registry
+from scaling.llm.weights import fetched, located
+from scaling.models import find_model
 from scaling.planning.plan import check_count, expand
 from scaling.planning.study import SIZE_FIELDS, Study, load_study, narrow
 from scaling.records.codec import as_plain
@@ -129,6 +132,7 @@ def run_sweep(study: Study, options: Options, caller: Caller = LIBRARY) -> list[
     for task in sweep.skipped:
         skip_cell(task, sweep.lacks or "")
     if sweep.waiting:
+        sweep = replace(sweep, models={name: fetched(model) for name, model in sweep.models.items()})
         run_waiting(sweep, estimates, run_together, options, caller)
     else:
         write_aggregate(options.output_dir)
@@ -151,17 +155,13 @@ def run_waiting(
     if sweep.fresh:
         remember(results, sweep.fresh)
         since = sweep.fresh.since
-    # A worker of Dask finds the embedded model on its own host.
-    with serving(sweep.models.values() if options.engine == "local" else []) as address, ExitStack() as stack:
+    with ExitStack() as stack:
         cache = Cache(results / CACHE, since)
         stack.callback(cache.close)
         gateway = Gateway(cache, options.max_cost, options.max_concurrency)
         caller.on_start(gateway)
-        tasks = [task_at_address(task, address) for task in sweep.waiting]
-        # At one call at a time no order is faster: the shortest cells go first, for something to read soon.
-        shortest_first = all(task.model.concurrency(options.max_concurrency) == 1 for task in tasks)
-        direction = 1 if shortest_first else -1
-        tasks.sort(key=lambda task: (task.phase, direction * estimates[task.cell.cell_id].chain[1]))
+        one_at_a_time = all(task.model.concurrency(options.max_concurrency) == 1 for task in sweep.waiting)
+        tasks = in_order(sweep.waiting, estimates, one_at_a_time)
         cells = [task.cell for task in tasks]
         write_plan(results, {c.cell_id: estimates[c.cell_id].plan_of(c) for c in cells})
         screen = stack.enter_context(quiet(log)) if caller.owns_process else sys.stdout
@@ -170,7 +170,11 @@ def run_waiting(
         settings = Settings(
             timeout=options.timeout, max_error_rate=options.max_error_rate, log=log, hosted=sweep.hosted
         )
-        run_together(tasks, gateway, settings, reporter, results)
+        for group in turns(tasks, sweep.models):
+            with serving(models_here(group, sweep.models, options)) as addresses:
+                for line in time_lines(group, estimates, addresses):
+                    reporter.say(line)
+                run_together([task_at_address(t, addresses) for t in group], gateway, settings, reporter, results)
 
 
 def records_of(tasks: Sequence[CellTask]) -> list[Record]:
@@ -229,13 +233,13 @@ def main(argv: list[str] | None = None) -> int:
 def check_models(study: Study, options: Options) -> bool:
     """Ask each model of the study one small question and print how it went; whether all are ready."""
     options, study = checked_options(options), with_own_files(study)
-    registry = load_registry(options.models_file)
+    registry = registry_of(study, options)
     check_count(study, registry, options.many_cells)
     cells = expand(study, list(BENCHMARK_CONFIG), registry, options.api_base)
     names = sorted({name for cell in cells for name in (cell.model, cell.optimizer_model)})
-    models = [find_model(name, registry, options.api_base) for name in names]
-    with serving(models) as address:
-        return print_check([at_address(model, address) for model in models], options.timeout)
+    models = [located(find_model(name, registry, options.api_base), options.models_dir) for name in names]
+    with serving(models) as addresses:
+        return print_check([at_address(model, addresses) for model in models], options.timeout)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from scaling.schema import ADDRESS, SAFE_MODEL, VARIABLE, read_toml, refuse_twice, shown, validated
+from scaling.schema import ADDRESS, SAFE_MODEL, SHA256, VARIABLE, read_toml, refuse_twice, shown, validated
 from scaling.types import UsageError, unknown_name
 
 REGISTRY_FILE = Path(__file__).parent / "models.toml"
@@ -22,7 +22,7 @@ REGISTRY_FILE = Path(__file__).parent / "models.toml"
 SIZES = {"small": (0.0, 10.0), "medium": (10.0, 100.0), "large": (100.0, math.inf)}
 
 
-# The id of the one entry that may be `embedded`: the program has these weights and no others.
+# The id of the one entry that may be `embedded`: its weights come with the install.
 EMBEDDED = "local/smollm2-135m"
 
 Price = Annotated[float, pydantic.Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
@@ -36,6 +36,25 @@ Flag = Annotated[bool, pydantic.Strict()]
 
 
 @dataclass(frozen=True)
+class Weights:
+    """The GGUF file of a model that this program serves itself: where it is had from, and how it is recognized.
+
+    repository, revision: on the Hugging Face hub; without them the file is the user's own, at `path`.
+    sha256: of the whole file; None where the publisher's is not known. path: where the file is on this machine.
+    """
+
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+
+    file: Text
+    repository: ModelName | None = None
+    revision: Text = "main"
+    sha256: Annotated[str, pydantic.Field(strict=True, pattern=SHA256)] | None = None
+    size_bytes: Annotated[int, pydantic.Field(strict=True, ge=1)] | None = None
+    license: Text | None = None
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
 class Model:
     """One entry of the registry. Prices in USD per million tokens; None is unknown, never free."""
 
@@ -44,6 +63,7 @@ class Model:
     api_base: Address | None = None
     key_env: Variable | None = None
     embedded: Flag = False
+    weights: Weights | None = None
     parameters_billions: Billions | None = None
     parameters_source: Text | None = None
     parameters_status: Literal["published", "assumed", "unknown"] = "unknown"
@@ -69,6 +89,11 @@ class Model:
         return self.api_base or self.route.split("/")[0]
 
     @property
+    def is_local(self) -> bool:
+        """Whether this program serves the model itself, on this machine."""
+        return self.embedded or self.weights is not None
+
+    @property
     def has_price(self) -> bool:
         return self.input_usd_per_million is not None and self.output_usd_per_million is not None
 
@@ -77,8 +102,8 @@ class Model:
         return self.key_env is None or bool(os.environ.get(self.key_env))
 
     def concurrency(self, limit: int | None) -> int:
-        """Calls at a time: the user's limit or the entry's own; the embedded model answers one by one."""
-        return 1 if self.embedded else limit or self.max_concurrency
+        """Calls at a time: the user's limit or the entry's own; a model served here answers one by one."""
+        return 1 if self.is_local else limit or self.max_concurrency
 
     def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float | None:
         """List cost in USD of one call; None when the price is not known."""
@@ -109,7 +134,8 @@ def load_registry(models_file: Path | None = None) -> dict[str, Model]:
     for model in own.values():
         if model.embedded and model.id != EMBEDDED:
             raise UsageError(
-                f"{models_file}: model '{model.id}': embedded is for {EMBEDDED} only. Give the api_base of its server."
+                f"{models_file}: model '{model.id}': embedded is for {EMBEDDED} only. "
+                f"Give its GGUF file as weights, or the api_base of its server."
             )
     names = ((name, model.id) for model in registry.values() for name in (model.id, *model.aliases))
     refuse_twice(names, str(models_file))
@@ -129,7 +155,7 @@ def find_model(name: str, registry: dict[str, Model], api_base: str | None = Non
     successor).
     """
     model = _entry(name, registry)
-    if api_base is not None and (model is None or not model.embedded):
+    if api_base is not None and (model is None or not model.is_local):
         if model is None and ("/" not in name or not re.search(SAFE_MODEL, name)):
             raise UsageError(
                 f"--api-base needs a model as openai/NAME, not '{shown(name)}'. "

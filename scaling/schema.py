@@ -18,9 +18,11 @@ SAFE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,119}$"
 # Names of models are also divided by "/" and ":".
 SAFE_MODEL = r"^[A-Za-z0-9_@][A-Za-z0-9_.+@:-]*(/[A-Za-z0-9_@~][A-Za-z0-9_.+@:-]*)*$"
 ADDRESS = r"^https?://\S+$"
+SHA256 = r"^[0-9a-f]{64}$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _PATTERNS = {
     SAFE_NAME: "give letters and digits, with . _ + - and spaces inside",
+    SHA256: "give the 64 digits of the file's SHA-256, in small letters",
     SAFE_MODEL: "give letters and digits, with . _ + - : / inside",
     ADDRESS: "give an address that begins with http:// or https://",
     VARIABLE: "give the name of an environment variable",

@@ -39,6 +39,7 @@ class Options:
 
     output_dir: Path = _option(Path("results"), "where results are written (results)", "DIR")
     models_file: Path | None = _option(None, "more models, in the format of models.toml", "FILE.toml")
+    models_dir: Path | None = _option(None, "where the files of local models are, before the hub's cache", "DIR")
     api_base: Url | None = _option(None, "an OpenAI-compatible server, with --models openai/NAME", "URL")
     max_cost: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] | None = _option(
         None, "the most that the sweep may cost", "USD"

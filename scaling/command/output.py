@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from scaling.command.local_models import fetch_lines
 from scaling.command.options import Options
 from scaling.command.prepare import Sweep
 from scaling.planning.plan import power_notes, warnings
@@ -39,6 +40,7 @@ def _plan_lines(study: Study, sweep: Sweep, options: Options, estimates: dict[st
         lines += [f"note: {note}" for note in [*warnings(cells), *_size_notes(study, waiting)]]
         lines += [*estimate_lines(cells, estimates), _total(estimates, sweep, options)]
         notes = [*(power_notes(cells) if study.compares_mipro else []), *_data_notes(waiting)]
+        notes += fetch_lines(sweep.models.values())
         lines += [f"note: {note}" for note in notes]
     if sweep.skipped:
         lines.append(f"note: skipped {_cells(len(sweep.skipped))} of {sweep.skipped[0].cell.optimizer}: {sweep.lacks}")
@@ -74,6 +76,8 @@ def _total(estimates: Mapping[str, Estimate], sweep: Sweep, options: Options) ->
     total = functools.reduce(operator.add, estimates.values())
     limit = min(model.concurrency(options.max_concurrency) for model in sweep.models.values())
     low, high = seconds(total, limit)
+    if all(task.model.is_local and task.optimizer_model.is_local for task in sweep.waiting):
+        return f"in total {', '.join(figures(total))}, one call at a time; the time is told when the model has started"
     at_a_time = "one call" if limit == 1 else f"{limit} calls"
     return (
         f"in total {', '.join(figures(total))}; {minutes(low, high)} with {at_a_time} at a time and one second per call"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scaling.command.backends import check_hosted, hosted_of
 from scaling.command.fresh import FreshStart, fresh_start
+from scaling.command.local_models import check_local_models
 from scaling.command.options import Caller, Options
 from scaling.data import check_config, load_benchmark
-from scaling.llm import local_server
+from scaling.llm.weights import located, with_named_files
 from scaling.models import Model, find_model, load_registry, require_key
 from scaling.planning.optimizers import is_hosted
 from scaling.planning.plan import FITTED_FIELDS, check_cell, check_count, expand, fit_to_data
@@ -41,7 +41,7 @@ class Sweep:
 def prepare_sweep(study: Study, options: Options, caller: Caller, benchmarks: Benchmarks) -> Sweep:
     """Check everything and load the data. Raises UsageError for whatever would stop the sweep, before it spends."""
     read_records([options.output_dir])  # one that cannot be read is told before anything is spent
-    registry = load_registry(options.models_file)
+    registry = registry_of(study, options)
     check_count(study, registry, options.many_cells)
     phases = [expand(part, list(benchmarks), registry, options.api_base) for part in phases_of(study)]
     cells = [cell for part in phases for cell in part]
@@ -62,6 +62,12 @@ def prepare_sweep(study: Study, options: Options, caller: Caller, benchmarks: Be
     return sweep
 
 
+def registry_of(study: Study, options: Options) -> dict[str, Model]:
+    """All models that can be called by name, with the files that the study names as gguf:PATH."""
+    names = [name for part in phases_of(study) for name in (*part.models, part.optimizer_model)]
+    return with_named_files(load_registry(options.models_file), names)
+
+
 def models_of(
     cells: Sequence[PlannedCell], registry: dict[str, Model], options: Options, benchmarks: Benchmarks
 ) -> dict[str, Model]:
@@ -69,7 +75,7 @@ def models_of(
     for name in dict.fromkeys(cell.benchmark for cell in cells):
         check_config(name, benchmarks[name])
     names = sorted({name for cell in cells for name in (cell.model, cell.optimizer_model)})
-    models = {name: find_model(name, registry, options.api_base) for name in names}
+    models = {name: located(find_model(name, registry, options.api_base), options.models_dir) for name in names}
     for model in models.values():
         if options.max_cost is not None and not model.has_price:
             raise UsageError(
@@ -81,8 +87,7 @@ def models_of(
             benchmarks[name].get("needs", lambda: None)()
         for model in models.values():
             require_key(model)
-            if model.embedded:
-                local_server.weights_path()
+        check_local_models(cells, models, options)
     return models
 
 
@@ -116,28 +121,6 @@ def make_tasks(
         task = CellTask(cell, bench, splits, models[cell.model], models[cell.optimizer_model], files, phase)
         tasks[cell.cell_id] = task
     return list(tasks.values())
-
-
-@contextmanager
-def serving(models: Iterable[Model]) -> Iterator[str | None]:
-    """The embedded model's server while the block runs, if one of the models is embedded; gives its address."""
-    if not any(model.embedded for model in models):
-        yield None
-        return
-    with local_server.serve() as address:
-        yield address
-
-
-def at_address(model: Model, address: str | None) -> Model:
-    """The model, with the address it is served at now if it is the embedded one."""
-    return replace(model, api_base=address) if model.embedded else model
-
-
-def task_at_address(task: CellTask, address: str | None) -> CellTask:
-    """The task with the embedded model at the address it is served at now."""
-    return replace(
-        task, model=at_address(task.model, address), optimizer_model=at_address(task.optimizer_model, address)
-    )
 
 
 class _Data:

@@ -164,12 +164,12 @@ def check_workers(
     """Raise UsageError when a worker that is there could not run the cells."""
     models = {model.id: model for task in tasks for model in (task.model, task.optimizer_model)}
     keys = sorted({model.key_env for model in models.values() if model.key_env and model.has_key})
-    embedded = any(model.embedded for model in models.values())
+    local = [model for model in models.values() if model.is_local]
     mark = (results / CACHE).absolute().with_name(f"seen-{secrets.token_hex(8)}")
     mark.touch()
     place = (coordinator.address, coordinator.key)
     try:
-        reasons = client.run(worker.why_unfit, benches, keys, embedded, mark, *place, on_error="return")
+        reasons = client.run(worker.why_unfit, benches, keys, local, mark, *place, on_error="return")
     finally:
         mark.unlink()
     for address, reason in reasons.items():

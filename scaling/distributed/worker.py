@@ -37,6 +37,7 @@ from scaling.llm import local_server
 from scaling.llm.client import ModelClients
 from scaling.llm.gateway import Call
 from scaling.llm.meter import Meter
+from scaling.llm.weights import check_memory, file_of
 from scaling.models import Model
 from scaling.run import dspy_optimizers
 from scaling.run.progress import quiet
@@ -100,11 +101,12 @@ def prepared(log: Path) -> Iterator[None]:
 
 
 def why_unfit(
-    benches: list[bytes], keys: list[str], embedded: bool, mark: Path, address: Address, key: bytes
+    benches: list[bytes], keys: list[str], local: list[Model], mark: Path, address: Address, key: bytes
 ) -> str | None:
     """On a worker: why it cannot run cells; None if it can.
 
-    benches: pickled benchmarks; keys: environment variables that must be set; mark: a file in the results folder.
+    benches: pickled benchmarks; keys: environment variables that must be set; local: models that it serves itself;
+    mark: a file in the results folder.
     """
     if missing := [name for name in keys if not os.environ.get(name)]:
         return f"{', '.join(missing)} is not set there"
@@ -116,8 +118,7 @@ def why_unfit(
             needs = pickle.loads(bench).needs
             if needs is not None:
                 needs()
-        if embedded:
-            local_server.weights_path()
+        check_memory(local)
     except Exception as error:  # whatever a benchmark's code raises when it is read
         return f"{type(error).__name__}: {error}"
     return None
@@ -237,13 +238,12 @@ def _run(channel: Channel, pickled: bytes) -> bool:
 
 
 def _with_local_models(task: CellTask) -> CellTask:
-    """The task with an embedded model at the server of this host."""
-    models = (task.model, task.optimizer_model)
-    if not any(model.embedded for model in models):
-        return task
-    address = local_server.shared()
-    model, optimizer_model = (replace(m, api_base=address) if m.embedded else m for m in models)
-    return replace(task, model=model, optimizer_model=optimizer_model)
+    """The task with a local model at the server of this host."""
+
+    def served(model: Model) -> Model:
+        return replace(model, api_base=local_server.shared(file_of(model))) if model.is_local else model
+
+    return replace(task, model=served(task.model), optimizer_model=served(task.optimizer_model))
 
 
 def _run_in_subprocess(address: Address, key: bytes, cell_id: str) -> int:

