@@ -26,7 +26,7 @@ QUICK = ["--quick", "--dry-run"]
     ("flags", "nearest"),
     [
         (["--benchmarks", "bankng77"], "banking77"),
-        (["--models", "local/smollm2"], "local/smollm2-135m"),
+        (["--models", "local/smollm2-135"], "local/smollm2-135m"),
         (["--optimizers", "gepaa"], "gepa"),
         (["--study", "pipelin"], "pipeline"),
     ],

@@ -53,7 +53,7 @@ def turns(tasks: Sequence[CellTask], models: Mapping[str, Model]) -> list[list[C
     is that of the tasks.
     """
     groups: dict[frozenset[str], list[CellTask]] = {}
-    remote = []
+    remote: list[CellTask] = []
     for task in tasks:
         needed = local_of(task.cell, models)
         (groups.setdefault(needed, []) if needed else remote).append(task)

@@ -72,7 +72,7 @@ def _text(file: BinaryIO) -> str:
 
 
 def _length(file: BinaryIO) -> int:
-    return _number(file, "Q")
+    return int(_number(file, "Q"))
 
 
 def _number(file: BinaryIO, kind: str) -> Any:

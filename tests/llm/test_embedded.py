@@ -147,8 +147,7 @@ def test_two_model_files_take_turns_in_one_sweep(tmp_path: Path, capsys: pytest.
     command = [word for flag, values in arguments.items() for word in (flag, *values)]
     assert script.main(command) == 0
     printed = capsys.readouterr().out
-    records = {path.parent: read(path) for path in (tmp_path / "out").rglob("results.json")}
-    models = {record["model"] for record in records.values()}
+    models = {read(path)["cell"]["model"] for path in (tmp_path / "out").rglob("results.json")}
     assert len(models) == 2 and any(name.startswith("gguf/small@") for name in models)
     assert printed.count("tokens a second here: about") == 2
     written = "".join(path.read_text(errors="replace") for path in (tmp_path / "out").rglob("*.json*"))
