@@ -37,7 +37,7 @@ def fetch_lines(models: Iterable[Model]) -> list[str]:
     for model in filter(_must_be_fetched, models):
         weights = model.weights
         assert weights is not None
-        size = f"{weights.size_bytes / 1e6:,.0f} MB" if weights.size_bytes else "size not known"
+        size = f"about {weights.size_bytes / 1e6:,.0f} MB" if weights.size_bytes else "size not known"
         licence = f", licence {weights.license}" if weights.license else ""
         lines.append(
             f"{model.id} is not on this machine: {weights.file} ({size}{licence}) will be fetched from "

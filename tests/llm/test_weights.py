@@ -200,7 +200,7 @@ def test_the_plan_says_what_will_be_fetched(tmp_path: Path, toy, monkeypatch, ca
     changed = GOOD | {"--models": "local/qwen2.5-coder-0.5b"}
     assert script.main([*(word for pair in changed.items() for word in pair), "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf (491 MB, licence Apache-2.0) will be fetched from" in printed
+    assert "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf (about 491 MB, licence Apache-2.0) will be fetched from" in printed
 
 
 def test_two_local_models_under_dask_are_refused(tmp_path: Path, toy, monkeypatch, capsys) -> None:
