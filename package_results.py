@@ -35,7 +35,7 @@ from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
 ROOT = Path(__file__).parent
 PROGRAM = ("*.py", "*.txt", "*.md", "LICENSE", "Makefile", "pyproject.toml", "scaling/**/*", "benchmarks/**/*")
 LEFT_OUT = {Path(CACHE).parts[0], Path(LOG).name, Path(SWEEP).name, Path(AGGREGATE).name, "cell.json"}
-HOW_TO = """To run any of these cells again: Python 3.11 to 3.13, `pip install -r requirements.lock`, then
+HOW_TO = """To run any of these cells again: Python 3.11 to 3.14, `pip install -r requirements.lock`, then
 
     python run_scaling_experiment.py --config configs/<cell_id>.toml --data hub
 
@@ -166,7 +166,7 @@ def lock() -> str:
 def program_files() -> list[Path]:
     """The program's own files: scripts, library, benchmarks, plan; nothing generated."""
     found = {path for pattern in PROGRAM for path in ROOT.glob(pattern) if path.is_file()}
-    generated = ("summary_results", "summary_tests", "summary_fits")
+    generated = ("summary_results", "summary_runs", "summary_tests", "summary_fits", "summary_breakdowns")
     return sorted(p for p in found if "__pycache__" not in p.parts and not p.name.startswith(generated))
 
 

@@ -46,7 +46,7 @@ from scaling.llm.gateway import Gateway
 from scaling.llm.weights import fetched, located
 from scaling.models import find_model
 from scaling.planning.plan import check_count, expand
-from scaling.planning.study import SIZE_FIELDS, Study, load_study, narrow
+from scaling.planning.study import SIZE_FIELDS, Study, load_study, narrow, phases_of
 from scaling.records.codec import as_plain
 from scaling.records.record import Record
 from scaling.records.store import CACHE, LOG, is_settled, write_aggregate, write_plan
@@ -61,8 +61,8 @@ from scaling.types import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Sw
 
 __all__ = ["BENCHMARK_CONFIG", "MultiStepClassifier", "Options", "main", "run_single_experiment", "run_sweep"]
 
-# To add a benchmark, add an entry: signature, loader, metric, train_seeds and val_seeds are enough.
-BENCHMARK_CONFIG: dict[str, dict[str, Any]] = {
+# The benchmarks that come with the program.
+SHIPPED: dict[str, dict[str, Any]] = {
     "banking77": banking77.CONFIG,
     "heartdisease": heartdisease.CONFIG,
     "hotpotqa": hotpotqa.CONFIG,
@@ -74,6 +74,8 @@ BENCHMARK_CONFIG: dict[str, dict[str, Any]] = {
     "humaneval": humaneval.CONFIG,
     "toolqa": toolqa.CONFIG,
 }
+# To add a benchmark, add an entry: signature, loader, metric, train_seeds and val_seeds are enough.
+BENCHMARK_CONFIG: dict[str, dict[str, Any]] = dict(SHIPPED)
 
 
 async def run_single_experiment(
@@ -202,7 +204,9 @@ def main(argv: list[str] | None = None) -> int:
     results = command.options.output_dir
     try:
         load_dotenv_file()
-        study = study_of(command)
+        study = study_of(command, BENCHMARK_CONFIG)
+        if note := added_note(study):
+            print(note)
         if command.check:
             return EXIT_OK if check_models(study, command.options) else EXIT_USAGE
         records = run_sweep(study, command.options, Caller(owns_process=True))
@@ -230,12 +234,25 @@ def main(argv: list[str] | None = None) -> int:
     return EXIT_OK if command.options.dry_run else print_end(records, results)
 
 
+def added_note(study: Study) -> str:
+    """A line on how to run benchmarks that somebody has added and that the study does not name; "" without any."""
+    named = dict.fromkeys(name for part in phases_of(study) for name in part.benchmarks)
+    missing = [
+        name for name, config in BENCHMARK_CONFIG.items()
+        if name not in SHIPPED and name not in named and config.get("metric") is not own_csv.metric
+    ]  # fmt: skip
+    if not missing:
+        return ""
+    every = " ".join([*named, *missing])
+    return f"note: the study {study.name} does not name {', '.join(missing)}. To add, type --benchmarks {every}"
+
+
 def check_models(study: Study, options: Options) -> bool:
     """Ask each model of the study one small question and print how it went; whether all are ready."""
     options, study = checked_options(options), with_own_files(study)
     registry = registry_of(study, options)
     check_count(study, registry, options.many_cells)
-    cells = expand(study, list(BENCHMARK_CONFIG), registry, options.api_base)
+    cells = expand(study, BENCHMARK_CONFIG, registry, options.api_base)
     names = sorted({name for cell in cells for name in (cell.model, cell.optimizer_model)})
     models = [located(find_model(name, registry, options.api_base), options.models_dir) for name in names]
     with serving(models) as addresses:

@@ -218,7 +218,9 @@ def settle_all(results: Path) -> None:
 def planned(argv: list[str]) -> list[CellTask]:
     """The work of a command line."""
     command = parse(argv, "", list(script.BENCHMARK_CONFIG))
-    return prepare_sweep(study_of(command), command.options, LIBRARY, script.BENCHMARK_CONFIG).tasks
+    return prepare_sweep(
+        study_of(command, script.BENCHMARK_CONFIG), command.options, LIBRARY, script.BENCHMARK_CONFIG
+    ).tasks
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ def read_folder(folder: Path, name: str) -> dict[str, Any]:
             f"--data {folder}: {rows_folder} holds no .jsonl file. Put the rows there, or use --data sample."
         )
     train = [row for f in files if "train" in f.stem for row in read_jsonl(f)]
-    test = [row for f in files if "train" not in f.stem and _is_test(f.stem) for row in read_jsonl(f)]
-    pool = [row for f in files if "train" not in f.stem and not _is_test(f.stem) for row in read_jsonl(f)]
+    test = [row for f in files if "train" not in f.stem and is_test(f.stem) for row in read_jsonl(f)]
+    pool = [row for f in files if "train" not in f.stem and not is_test(f.stem) for row in read_jsonl(f)]
     names_file = rows_folder / "label_names.json"
     label_names = json.loads(names_file.read_text(encoding="utf-8")) if names_file.exists() else None
     if not train:
@@ -73,7 +73,8 @@ def read_folder(folder: Path, name: str) -> dict[str, Any]:
     return {"train": train, "test": test or None, "revision": None, "label_names": label_names}
 
 
-def _is_test(stem: str) -> bool:
+def is_test(stem: str) -> bool:
+    """Whether a file of this name holds test rows."""
     return any(word in stem for word in TEST_WORDS)
 
 

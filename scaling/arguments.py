@@ -41,6 +41,16 @@ def number(text: str) -> float:
     return float(text)
 
 
+def name_and_value(text: str) -> tuple[str, bool | int | str]:
+    """'name=value' as a pair, where the value is true, false, a whole number or a text."""
+    name, sign, value = text.partition("=")
+    if not (name and sign and value):
+        raise argparse.ArgumentTypeError(f"'{shown(text)}' is not NAME=VALUE")
+    if value in ("true", "false"):
+        return name, value == "true"
+    return name, whole_number(value) if re.fullmatch(r"-?[0-9]+", value) else value
+
+
 def check_output_folder(folder: Path, flag: str = "--output-dir") -> None:
     """Raise UsageError, naming the flag, where `folder` cannot be made because it, or one above it, is a file."""
     existing = next((path for path in (folder, *folder.parents) if path.exists()), None)

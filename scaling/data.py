@@ -11,7 +11,7 @@ import inspect
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal, get_args, get_origin
 
@@ -89,6 +89,9 @@ def check_config(name: str, config: dict[str, Any]) -> None:
             f"BENCHMARK_CONFIG['{name}'] has unknown keys {', '.join(extra)}; "
             f"possible: {', '.join(REQUIRED_KEYS + OPTIONAL_KEYS)}. Remove or rename {extra[0]}."
         )
+    for key in ("train_seeds", "val_seeds"):
+        if not isinstance(config[key], Sequence) or not len(config[key]):
+            raise UsageError(f"BENCHMARK_CONFIG['{name}']: {key} holds no row numbers. Give range(50), for example.")
     if set(config["train_seeds"]) & set(config["val_seeds"]):
         raise UsageError(f"BENCHMARK_CONFIG['{name}']: train_seeds and val_seeds overlap. Give each row one use.")
 

@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,8 @@ CELL_VERSION = 1
 SYNTH_MODES = ("offline", "online")
 TASK_APP_PORT = 8015  # unless somebody says otherwise
 STEPS = (1, 2, 3, 4, 5)
+# Fields of a row that its prediction line keeps and that scores are broken down by.
+BREAKDOWNS = ("subtask", "level", "domain", "difficulty")
 # Settled cells are not run again by the same command; budget and interrupted go on where they were.
 SETTLED = ("ok", "error", "invalid", "skipped")
 
@@ -67,6 +69,8 @@ Size = Annotated[int, pydantic.Field(strict=True, ge=1, le=10**7)]
 Count = Annotated[int, pydantic.Field(strict=True, ge=0, le=10**7)]
 Temperature = Annotated[float, pydantic.Field(strict=True, ge=0, le=2, allow_inf_nan=False)]
 Flag = Annotated[bool, pydantic.Strict()]
+OptionName = Annotated[str, pydantic.Field(strict=True, max_length=100)]
+OptionValue = bool | int | str
 
 
 @dataclass(frozen=True)
@@ -86,18 +90,33 @@ class CellAxes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CellSizes:
+    """Rows of a cell. A study sets them for all of its cells, or leaves them to each benchmark's seeds."""
+
+    train_size: Size = _chosen(50, flags=("--train-size",), metavar="N",
+                               help="rows that optimizers learn from (where the study names none: the benchmark's "
+                                    "train_seeds)")  # fmt: skip
+    val_size: Size = _chosen(100, flags=("--val-size",), metavar="N",
+                             help="rows for select and check (the benchmark's val_seeds)")  # fmt: skip
+    test_size: Count = _chosen(0, flags=("--test-size",), metavar="N",
+                               help="rows of the final score (the benchmark's test_seeds)")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class CellSettings:
     """What a study sets once for all of its cells. A field here is a field everywhere."""
 
-    seed: Seed = 0
-    temperature: Temperature = 0.7
-    train_size: Size = _chosen(50, flags=("--train-size",), metavar="N", help="rows that optimizers learn from")
-    val_size: Size = _chosen(100, flags=("--val-size",), metavar="N", help="rows for select and check")
-    test_size: Count = _chosen(0, flags=("--test-size",), metavar="N", help="rows of the final score")
+    seed: Seed = _chosen(0, flags=("--seed",), metavar="N", help="of the rows and the optimizers (0)")
+    temperature: Temperature = _chosen(0.7, flags=("--temperature",), metavar="T", help="of the task model (0.7)")
     rollout_budget: Count = _chosen(200, flags=("--rollout-budget",), metavar="N",
                                    help="rollouts that an optimizer may make in a cell")  # fmt: skip
     data: str = _chosen("hub", flags=("--data",), metavar="hub|sample|DIR",
                         help="Hugging Face hub, shipped samples, or a folder")  # fmt: skip
+    # Those of the cell's optimizer that differ from its defaults.
+    optimizer_options: dict[OptionName, OptionValue] = field(
+        default_factory=dict, hash=False,
+        metadata={"flags": ("--optimizer-option",), "metavar": "NAME=VALUE", "left_out_of_id": True},
+    )  # fmt: skip
     labels: Size | None = _chosen(None, flags=("--labels",), metavar="N", help="only the first N classes")
     feedback: str = _chosen("none", flags=("--feedback",), metavar="NAME",
                             help="what self_correct hears of its answers: none, oracle (cheating), "
@@ -122,7 +141,7 @@ class FittedFields:
 
 
 @dataclass(frozen=True)
-class PlannedCell(CellSettings, CellAxes):
+class PlannedCell(CellSettings, CellSizes, CellAxes):
     """One point of the grid as it was asked for. Its sizes are not yet those of its data, so it has no id."""
 
     @property
@@ -131,7 +150,8 @@ class PlannedCell(CellSettings, CellAxes):
         step = step_name(self.pipeline, self.steps)
         closed = " closed-book" if self.closed_book else ""
         online = " online" if self.synth_mode == "online" else ""
-        return f"{self.benchmark}{closed} {step} {self.optimizer}{online} {self.model} run{self.run}"
+        options = f" ({options_text(self.optimizer_options)})" if self.optimizer_options else ""
+        return f"{self.benchmark}{closed} {step} {self.optimizer}{online}{options} {self.model} run{self.run}"
 
 
 @dataclass(frozen=True)
@@ -148,7 +168,7 @@ class Cell(FittedFields, PlannedCell):
         """
         values = {k: v for k, v in asdict(self).items() if k != "data"} | {"cell_version": CELL_VERSION}
         for added in fields(self):
-            if added.metadata.get("left_out_of_id") and values[added.name] == added.default:
+            if added.metadata.get("left_out_of_id") and values[added.name] == default_of(added):
                 del values[added.name]
         return digest(values)[:16]
 
@@ -212,10 +232,22 @@ class Splits:
         return digest(self.test)
 
 
+def default_of(of: Field[Any]) -> Any:
+    """The default of a dataclass' field, made anew where each object has its own."""
+    return of.default if of.default_factory is MISSING else of.default_factory()
+
+
 def digest(value: Any) -> str:
     """SHA-256 of a value's canonical JSON, the same on every machine."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def options_text(options: Mapping[str, OptionValue]) -> str:
+    """Options as a user types them: 'num_candidates=12 use_merge=false'."""
+    return " ".join(
+        f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in options.items()
+    )
 
 
 def unknown_name(what: str, name: str, possible: list[str], fix: str) -> UsageError:

@@ -19,7 +19,7 @@ from scaling.models import load_registry
 from scaling.planning import plan, study
 from scaling.types import Cell, PlannedCell, UsageError
 
-BENCHMARKS = list(script.BENCHMARK_CONFIG)
+BENCHMARKS = script.BENCHMARK_CONFIG
 
 
 def cells(name: str, **changes) -> list:
@@ -191,6 +191,7 @@ CHANGES: list[dict[str, Any]] = [
     {"val_size": 41}, {"test_size": 77}, {"rollout_budget": 300}, {"data": 'a "folder"\\é'}, {"labels": 5},
     {"pipeline": "self_correct", "feedback": "oracle"}, {"closed_book": True},
     {"optimizer": "synth_mipro", "synth_mode": "online"}, {"optimizer": "synth_mipro", "synth_rollouts": 9},
+    {"optimizer_options": {"reflection_minibatch_size": 5, "use_merge": False}},
 ]  # fmt: skip
 NOT_CHOSEN = {"max_output_tokens"}  # the model's
 
@@ -241,9 +242,11 @@ def test_a_planned_cell_has_no_id_before_its_data_are_known() -> None:
 
 
 def test_the_flags_are_the_fields() -> None:
-    given = [f for kind in (types.CellAxes, types.CellSettings) for f in fields(kind) if f.metadata.get("flags")]
+    kinds = (types.CellAxes, types.CellSizes, types.CellSettings)
+    given = [f for kind in kinds for f in fields(kind) if f.metadata.get("flags")]
     names = {f.metadata.get("axis") or f.name: f.metadata["flags"][0] for f in given}
-    words = [word for flag in names.values() for word in ([flag] if flag == "--closed-book" else [flag, "1"])]
-    command = options.parse(words, "", BENCHMARKS)
+    typed = {"--closed-book": [], "--optimizer-option": ["use_merge=false"]}
+    words = [word for flag in names.values() for word in (flag, *typed.get(flag, ["1"]))]
+    command = options.parse(words, "", list(BENCHMARKS))
     assert {name for name, value in command.choices.items() if value is not None} == set(names)
     assert {f.name for f in fields(options.Options)} == set(vars(command.options))

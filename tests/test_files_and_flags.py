@@ -196,7 +196,11 @@ def test_any_value_of_any_field_of_a_study_is_read_or_refused(tmp_path: Path, na
     except UsageError as error:
         assert len(str(error).splitlines()) == 1
     else:
-        assert study.train_size >= 1 and 0 <= study.temperature <= 2 and ".." not in study.name
+        assert (
+            (study.train_size is None or study.train_size >= 1)
+            and 0 <= study.temperature <= 2
+            and ".." not in study.name
+        )
 
 
 def test_configs_are_written_for_plain_names_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,6 +124,7 @@ CHANGES = [
     {"pipeline": "self_correct", "feedback": "oracle"},
     {"closed_book": True}, {"optimizer": "synth_mipro", "synth_mode": "online"},
     {"optimizer": "synth_mipro", "synth_rollouts": 7},
+    {"optimizer_options": {"num_candidates": 5, "minibatch_size": 2}},
 ]  # fmt: skip
 # What the data and the model's entry say of a cell, and no study.
 NOT_CHOSEN = {"select_size", "max_output_tokens", "data_sha256", "benchmark_version", "data"}
@@ -138,7 +139,7 @@ def test_each_choice_of_a_cell_goes_through_its_record_into_its_config_and_back(
     ((_, text),) = package_results.configs(tmp_path)
     (tmp_path / "cell.toml").write_text(text)
     study = load_study(str(tmp_path / "cell.toml"))
-    (again,) = expand(study, ["toy", "other"], {}, "http://127.0.0.1:1/v1")
+    (again,) = expand(study, {"toy": toy.config(), "other": toy.config()}, {}, "http://127.0.0.1:1/v1")
     for name in set(Cell.__dataclass_fields__) - NOT_CHOSEN:
         assert getattr(again, name) == getattr(cell, name), name
 

@@ -55,9 +55,11 @@ def test_records_of_an_earlier_version_are_analysed_whole(old: Path, tmp_path: P
         assert all(keeps(*pair) for pair in zip(again, lines(predictions), strict=True))
 
 
-def keeps(now: dict[str, Any], then: dict[str, Any]) -> bool:
+def keeps(now: Any, then: Any) -> bool:
     """Whether everything that was written before is still there."""
-    return {name: now[name] for name in then} == then
+    if isinstance(then, dict):
+        return all(name in now and keeps(now[name], value) for name, value in then.items())
+    return bool(now == then)
 
 
 def test_a_sweep_of_an_earlier_version_goes_on_without_a_call(

@@ -1,8 +1,9 @@
 """MathBench: mathematics from primary school to college, half with four options, half open.
 
 Data: open-compass/MathBench (Liu et al. 2024, arXiv 2405.12209), Apache-2.0. Its questions are on no hub
-in a form that `datasets` reads: unpack its release and give the folder, DIR/mathbench/*.jsonl with
-question, options (four texts), answer (a letter), or question and answer for an open question.
+in a form that `datasets` reads: unpack its release, and `python -m benchmarks.prepare mathbench --from FOLDER
+--out DIR` makes DIR/mathbench/test.jsonl with question, options (four texts), answer (a letter), or question
+and answer for an open question, and the level (arithmetic, primary, middle, high, college).
 Each question is asked once. MathBench's own circular evaluation asks a choice four times with the
 options turned and counts it when all four are right: that is not done here (`note`), so scores are
 higher than those it publishes.

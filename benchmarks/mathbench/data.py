@@ -11,7 +11,10 @@ LETTERS = ("A", "B", "C", "D")
 
 
 def load(source: str = "hub") -> dict:
-    """Rows {"question", "options", "answer", "kind", "choices", "group"}; UsageError when they cannot be read."""
+    """Rows {"question", "options", "answer", "kind", "choices", "group"}, and "level" where the source has it.
+
+    Raises UsageError when they cannot be read.
+    """
     if source == "hub":
         raise UsageError(
             "mathbench is not on the Hugging Face hub. Use --data sample, or --data DIR with DIR/mathbench/*.jsonl."
@@ -36,4 +39,4 @@ def _row(raw: dict[str, Any]) -> dict[str, Any]:
         "kind": "choice" if choices else "open",
         "choices": choices,
         "group": " ".join(question.split()),
-    }
+    } | ({"level": str(raw["level"])} if raw.get("level") else {})

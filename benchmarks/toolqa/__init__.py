@@ -1,16 +1,15 @@
 """ToolQA: questions that only tables (and some arithmetic) answer, asked with two tools.
 
 Data: night-chen/ToolQA (Zhuang et al. 2023, arXiv 2306.13304), Apache-2.0; 1,530 questions, easy and hard, from
-eight domains; on GitHub, not on the hub: `data/questions/{easy,hard}/*.jsonl` go together into
+eight domains; on GitHub, not on the hub. `python -m benchmarks.prepare toolqa --from FOLDER --out DIR` makes
 DIR/toolqa/test.jsonl (qid, question, answer, domain, difficulty). One pool is split, so that sizes are maxima.
-Tables: upstream's external corpora, linked from its README, as CSV files in DIR/toolqa/corpora/. They come as CSV
-(airbnb, coffee, flight, yelp: `raw.csv` or Parquet), as JSON lines (agenda, scirex) and as a graph (dblp). Recipe for
-each: `pandas.read_csv`, `read_parquet` or `read_json(lines=True)`, then
-`.to_csv("DIR/toolqa/corpora/<domain>.csv", index=False)`; of the graph, one table of nodes and one of edges. The
-file's name is the table's name, its first row the columns. Without tables: `--closed-book`, and every output says so.
+Tables: upstream's external corpora, which its README links to, as CSV files in DIR/toolqa/corpora/ and together in
+tables.duckdb (release.py, tables.py). A file's name is the table's name, its first row the columns; the graph of papers
+is four tables (graph.py). Without tables: `--closed-book`, and every output says so.
 Sample: five tables of an invented archipelago (sample_corpora/) and 93 questions of 16 templates, written for this
 project, so that no model can know the answers.
-Tools: a calculator, and one read-only look-up in a table (tools.py). Group: the question's template.
+Tools: a calculator, and one read-only look-up in a table (tools.py); with tables.duckdb also a search by words and SQL
+(prepared_tools.py). Group: the question's template.
 Metric: exact match after normalising; numbers are compared as numbers ("$ 3,848.0" is 3848).
 """
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.sources import read
+from benchmarks.toolqa.tables import open_tables
 from benchmarks.toolqa.tools import corpora_of
 from scaling.types import UsageError
 
@@ -31,14 +31,12 @@ def load(source: str = "hub") -> dict:
 
 
 def corpora_digest(source: str) -> str:
-    """Twelve digits over all tables of a source, so that other tables make another cell; '' without tables."""
+    """Digits over all tables of a source, so that other tables make another cell; '' without tables."""
     folder = corpora_of(source)
-    whole = hashlib.sha256()
-    paths = sorted(folder.glob("*.csv")) if folder else []
-    for path in paths:
-        with path.open("rb") as file:
-            whole.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()[:12] if paths else ""
+    tables = open_tables(folder) if folder else None
+    if tables is None:
+        return ""
+    return f"{tables.digest}-prepared" if tables.prepared else tables.digest
 
 
 def _rows(raw: list[dict[str, Any]], corpora: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The two tools of ToolQA: a calculator, and one read-only look-up in tables (CSV files of a folder).
+"""The tools of ToolQA: a calculator, and one read-only look-up in tables (tables.py).
 
 Both answer in words, errors included, and keep nothing between calls, so examples cannot disturb one another.
 """
@@ -6,15 +6,19 @@ Both answer in words, errors included, and keep nothing between calls, so exampl
 from __future__ import annotations
 
 import ast
-import functools
+import csv
+import io
 import math
 import operator
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dspy
 
+from benchmarks.toolqa.prepared_tools import make_prepared_tools
+from benchmarks.toolqa.tables import NUMBER, Column, Tables, open_tables
 from scaling.types import UsageError
 
 SAMPLE = Path(__file__).parent / "sample_corpora"
@@ -26,19 +30,22 @@ OPERATIONS = {
     ast.UAdd: operator.pos, ast.USub: operator.neg,
 }  # fmt: skip
 FUNCTIONS = {"abs": abs, "round": round, "min": min, "max": max, "sqrt": math.sqrt}
+AGGREGATES = {"sum": "sum", "mean": "avg", "min": "min", "max": "max"}
+SIGNS = {"=": "IS NOT DISTINCT FROM", "!=": "IS DISTINCT FROM"}  # others are SQL's own; empty is not equal to a number
 CONDITION = re.compile(r"\s*(.+?)\s*(!=|<=|>=|=|<|>|~)\s*(.*?)\s*")
 
 
 def make_tools(source: str) -> list[dspy.Tool]:
     """The tools over the tables of a source. Raises UsageError when it has none."""
     folder = corpora_of(source)
-    paths = {path.stem: path for path in sorted(folder.glob("*.csv"))} if folder else {}
-    if not paths:
+    tables = open_tables(folder) if folder else None
+    if folder is None or tables is None:
         raise UsageError(
             f"toolqa asks about tables, and there is no .csv file in {folder or 'DIR/toolqa/corpora'}. "
             f"Put them there, use --data sample, or type --closed-book to ask without tables."
         )
-    return [_calculator(), _table(paths)]
+    tools = [_calculator(), _table(folder)]
+    return tools + make_prepared_tools(folder) if tables.prepared else tools
 
 
 def corpora_of(source: str) -> Path | None:
@@ -59,24 +66,29 @@ def calculate(expression: str) -> str:
         return f"error: {type(error).__name__}: {error}"
 
 
-def look_up(paths: dict[str, Path], table: str, where: str = "", columns: str = "", answer: str = "rows") -> str:
+def look_up(tables: Tables, table: str, where: str = "", columns: str = "", answer: str = "rows") -> str:
     """Rows of a table that meet the conditions, or their count, sum, mean, min or max; in words what is wrong."""
-    if table not in paths:
-        return f"error: no table '{table}'; there are: {', '.join(paths)}"
-    frame = _read(paths[table])
+    if table not in tables.columns:
+        return f"error: no table '{table}'; there are: {', '.join(tables.columns)}"
+    mine = tables.columns[table]
     try:
-        for condition in filter(str.strip, where.split(";")):
-            frame = frame[_mask(frame, condition)]
-        wanted = [_column(frame, name) for name in columns.split(",") if name.strip()] or list(frame.columns)
+        conditions = [_condition(mine, condition) for condition in where.split(";") if condition.strip()]
+        wanted = [_column(mine, name) for name in columns.split(",") if name.strip()] or mine
     except ValueError as error:
         return f"error: {error}"
+    meets = " AND ".join(f"({sql})" for sql, _ in conditions) or "true"
+    found = f"FROM {tables.inside[table]} WHERE {meets}", [value for _, value in conditions]
+    if answer in AGGREGATES:
+        return _aggregate(tables, found, wanted, answer)
+    ((count,),) = tables.rows(f"SELECT count(*) {found[0]}", found[1])
     if answer == "count":
-        return str(len(frame))
-    if answer in ("sum", "mean", "min", "max"):
-        return _aggregate(frame, wanted, answer)
-    shown = frame[wanted].head(MOST_ROWS).to_csv(index=False).strip()
-    more = f"\n({len(frame)} rows in all, {MOST_ROWS} shown)" if len(frame) > MOST_ROWS else ""
-    return f"no row meets the conditions; columns: {', '.join(frame.columns)}" if frame.empty else shown + more
+        return str(count)
+    if not count:
+        return f"no row meets the conditions; columns: {', '.join(column.name for column in mine)}"
+    shown = ", ".join(column.text for column in wanted)
+    rows = tables.rows(f"SELECT {shown} {found[0]} ORDER BY rowid LIMIT {MOST_ROWS}", found[1])
+    more = f"\n({count} rows in all, {MOST_ROWS} shown)" if count > MOST_ROWS else ""
+    return _as_csv([column.name for column in wanted], rows) + more
 
 
 def _calculator() -> dspy.Tool:
@@ -87,11 +99,12 @@ def _calculator() -> dspy.Tool:
     return dspy.Tool(calculator, desc=f"The value of an arithmetic expression: + - * / // % ** and {names}.")
 
 
-def _table(paths: dict[str, Path]) -> dspy.Tool:
+def _table(folder: Path) -> dspy.Tool:
     def table(table: str, where: str = "", columns: str = "", answer: str = "rows") -> str:
-        return look_up(paths, table, where, columns, answer)[:LONGEST_RESULT]
+        return look_up(_of(folder), table, where, columns, answer)[:LONGEST_RESULT]
 
-    tables = "; ".join(f"{name}({', '.join(_read(path).columns)})" for name, path in paths.items())
+    listed = _of(folder).columns
+    tables = "; ".join(f"{name}({', '.join(column.name for column in own)})" for name, own in listed.items())
     text = (
         "Look rows up in a table. where: conditions joined by ';', each a column, one of = != < <= > >= ~ "
         "(~: the text is in it) and a value, such as 'day >= 2031-03-01; name = Ann'. columns: those to show, "
@@ -101,53 +114,59 @@ def _table(paths: dict[str, Path]) -> dspy.Tool:
     return dspy.Tool(table, desc=text)
 
 
-@functools.lru_cache(maxsize=64)
-def _read(path: Path) -> Any:
-    """A table with its cells as text, read once."""
-    import pandas  # only where tables are read: it takes half a second
-
-    return pandas.read_csv(path, dtype=str, keep_default_na=False)
-
-
-def _column(frame: Any, name: str) -> str:
-    columns = [column for column in frame.columns if column.casefold() == name.strip().casefold()]
-    if not columns:
-        raise ValueError(f"no column '{name.strip()}'; there are: {', '.join(frame.columns)}")
-    return columns[0]
+def _of(folder: Path) -> Tables:
+    """The tables of a folder, which is known to have some."""
+    tables = open_tables(folder)
+    if tables is None:
+        raise FileNotFoundError("the tables are gone")
+    return tables
 
 
-def _mask(frame: Any, condition: str) -> Any:
-    """Which rows meet one condition: as numbers where both sides are, else as text without case."""
+def _as_csv(header: list[str], rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue().strip()
+
+
+def _column(columns: Sequence[Column], name: str) -> Column:
+    for column in columns:
+        if column.name.casefold() == name.strip().casefold():
+            return column
+    listed = ", ".join(column.name for column in columns)
+    raise ValueError(f"no column '{name.strip()}'; there are: {listed}")
+
+
+def _condition(columns: Sequence[Column], condition: str) -> tuple[str, object]:
+    """SQL of one condition, and its value: as numbers where both sides are, else as text without case."""
     parts = CONDITION.fullmatch(condition)
     if parts is None:
         raise ValueError(f"'{condition.strip()}' is no condition; write column = value")
     name, sign, value = parts.groups()
     value = value.strip("'\"")
-    cells = frame[_column(frame, name)]
-    texts = cells.str.strip().str.casefold()
+    column = _column(columns, name)
+    text = f"lower(trim({column.text}))"
     if sign == "~":
-        return texts.str.contains(value.casefold(), regex=False)
-    numbers, number = _numbers(cells), _number(value)
-    left, right = (numbers, number) if number is not None and numbers.notna().all() else (texts, value.casefold())
-    signs = {"=": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
-    return getattr(left, signs[sign])(right)
+        return f"contains({text}, ?)", value.lower()
+    compared = SIGNS.get(sign, sign)
+    number = _number(value)
+    if number is not None and column.number is not None:
+        return f"{column.number} {compared} ?", number
+    return f"{text} {compared} ?", value.lower()
 
 
-def _aggregate(frame: Any, wanted: list[str], answer: str) -> str:
+def _aggregate(tables: Tables, found: tuple[str, list[object]], wanted: Sequence[Column], answer: str) -> str:
+    """One number of the rows that were found, or the first or last text of a column that is none of numbers."""
     if len(wanted) != 1:
         return f"error: {answer} needs one column"
-    numbers = _numbers(frame[wanted[0]])
-    if frame.empty:
+    (column,) = wanted
+    if column.number is None and answer in ("min", "max"):
+        ((value,),) = tables.rows(f"SELECT {AGGREGATES[answer]}({column.text}) {found[0]}", found[1])
+        return "error: no row meets the conditions" if value is None else str(value)
+    of = column.number or NUMBER.format(column.text)
+    ((count, value),) = tables.rows(f"SELECT count(*), {AGGREGATES[answer]}({of}) {found[0]}", found[1])
+    if not count:
         return "error: no row meets the conditions"
-    if answer in ("min", "max") and numbers.isna().any():
-        return str(getattr(frame[wanted[0]], answer)())
-    return f"{getattr(numbers, answer)():.12g}"
-
-
-def _numbers(cells: Any) -> Any:
-    import pandas
-
-    return pandas.to_numeric(cells.str.replace(",", ""), errors="coerce")
+    return f"error: no row has a number in '{column.name}'" if value is None else f"{value:.12g}"
 
 
 def _number(text: str) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -100,9 +101,15 @@ def told_apart(entries: list[Entry]) -> list[Entry]:
     }
     named = []
     for entry in entries:
-        texts = [f"{field} {str(getattr(entry.series, field))[:12]}" for field in varied[entry.name]]
+        texts = [f"{field} {_value_text(getattr(entry.series, field))}" for field in varied[entry.name]]
         named.append(replace(entry, terms=f" ({', '.join(texts)})") if texts else entry)
     return named
+
+
+def _value_text(value: object) -> str:
+    """A field's value in a name; of a digest, its first digits."""
+    text = str(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
 def _model_size(results: Results, key: str) -> tuple[float | None, str]:
@@ -138,7 +145,11 @@ def grid_of(results: Results, entries: list[Entry]) -> tuple[Grid, list[str]]:
         mine = [entry for entry in chain if entry.series.benchmark == benchmark]
         mine, refused = _largest(mine, SHARED_IN_BENCHMARK, f" of {benchmark}")
         notes += refused
-        kept += mine
+        for optimizer in sorted({entry.series.optimizer for entry in mine}):
+            same = [entry for entry in mine if entry.series.optimizer == optimizer]
+            same, refused = _largest(same, ("optimizer_options",), f" of {benchmark} with {optimizer}")
+            notes += refused
+            kept += same
     ok = results.cells
     return Grid(
         arms=_by_key(kept, lambda entry: entry.final),
@@ -258,7 +269,8 @@ FAMILIES: dict[str, Callable[[list[Entry]], Iterable[Comparison]]] = {
 
 def _optimizer_name(entry: Entry) -> str:
     online = " online" if entry.series.synth_mode == "online" else ""
-    return f"{entry.series.optimizer}{online}"
+    options = f" ({entry.series.optimizer_options})" if entry.series.optimizer_options else ""
+    return f"{entry.series.optimizer}{online}{options}"
 
 
 def _family(family: str, comparisons: list[Comparison], pooled: Mapping[str, RunVariance]) -> list[TestRow]:
@@ -297,8 +309,12 @@ def _by_key(entries: list[Entry], arm_of: Callable[[Entry], Arm | None]) -> dict
 
 def _on_terms_of(kept: list[Entry], entries: list[Entry], pipeline: str) -> list[Entry]:
     """Entries of another pipeline on the terms of those that are compared."""
-    terms = {entry.series.equal_terms for entry in kept}
-    return [e for e in entries if e.series.pipeline == pipeline and e.series.equal_terms in terms]
+
+    def terms_of(entry: Entry) -> Terms:
+        return entry.series.equal_terms + entry.series.terms("optimizer", "optimizer_options")
+
+    terms = {terms_of(entry) for entry in kept}
+    return [entry for entry in entries if entry.series.pipeline == pipeline and terms_of(entry) in terms]
 
 
 def _largest(entries: list[Entry], terms: Sequence[str], where: str) -> tuple[list[Entry], list[str]]:

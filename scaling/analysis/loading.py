@@ -19,7 +19,7 @@ from scaling.analysis.series import SERIES
 from scaling.records.codec import RecordError
 from scaling.records.record import CellClaim, CellPlan, Failure, Record, Usage
 from scaling.records.store import CLAIM, RECORD, plan_paths, read_checked, read_record, record_paths
-from scaling.types import SCHEMA_VERSION, Cell, UsageError
+from scaling.types import SCHEMA_VERSION, Cell, UsageError, options_text
 
 LOWEST_USED_SHARE = 0.80
 # The outcome that is used where a cell has several, best first.
@@ -65,6 +65,7 @@ def load(folders: Iterable[Path]) -> Results:
 def cell_row(record: Record) -> dict[str, Any]:
     """A record as one flat row; absent fields are null."""
     row = asdict(record.cell) | {name: getattr(record, name) for name in COPIED}
+    row["optimizer_options"] = options_text(record.cell.optimizer_options)
     row["sample"] = bool(record.sample)
     row["unchanged"] = bool(record.unchanged) if record.status == "ok" else record.unchanged
     row["own_score"] = _own_score(record)

@@ -24,6 +24,7 @@ from scaling.records.record import (
     Record,
 )
 from scaling.records.store import CURVE, PREDICTIONS, PROGRAM, read_checked, read_objects
+from scaling.types import BREAKDOWNS
 
 PAIR = ("baseline", "final")  # the programs that a cell cannot do without
 SCORE_TOLERANCE = 1e-6  # between a score in the record and the mean of its predictions
@@ -47,7 +48,8 @@ class Answers:
     extra: scores by other metrics, (n,) each. turns: scores of each turn or draw, (n, turns), NaN in rows without;
     None where no row has any. calls and tokens are means: of an answered example, and of an example. usd and
     tokens_by_kind are means of an example that the infrastructure did not lose, NaN where a row does not say: list
-    cost with every kind of token at its own price, and tokens by TOKEN_KINDS.
+    cost with every kind of token at its own price, and tokens by TOKEN_KINDS. categories: by property of the rows, the
+    value of each, (n,) each, "" for a row without.
     """
 
     items: np.ndarray
@@ -59,6 +61,7 @@ class Answers:
     tokens: float
     usd: float
     tokens_by_kind: dict[str, float]
+    categories: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class CellReader:
             tokens=sum(line.tokens or 0 for line in lines) / len(lines),
             usd=_mean([line.list_cost_usd for line in reached]),
             tokens_by_kind={kind: _mean([getattr(line, kind) for line in reached]) for kind in TOKEN_KINDS},
+            categories=_categories(lines),
         )
 
     def _array(self, lines: list[PredictionLine]) -> tuple[np.ndarray, str | None]:
@@ -151,6 +155,13 @@ def _by_program(lines: list[PredictionLine]) -> dict[str, list[PredictionLine]]:
     for line in lines:
         by_program.setdefault(line.program, []).append(line)
     return by_program
+
+
+def _categories(lines: list[PredictionLine]) -> dict[str, np.ndarray]:
+    """By property of the rows, the value of each row; only properties that some row has."""
+    said = [line.categories or {} for line in lines]
+    names = [name for name in BREAKDOWNS if any(name in categories for categories in said)]
+    return {name: np.array([categories.get(name, "") for categories in said]) for name in names}
 
 
 def _turn_table(lines: list[PredictionLine]) -> np.ndarray | None:

@@ -14,6 +14,8 @@ SHARED_IN_BENCHMARK = (
     "train_size", "val_size", "select_size", "test_sha256", "closed_book", "benchmark_version", "labels",
 )  # fmt: skip
 OF_HOSTED_JOBS = ("synth_mode", "synth_rollouts")
+# What comes with an optimizer: its own options, and how its hosted job runs.
+OF_OPTIMIZER = ("optimizer_options", *OF_HOSTED_JOBS)
 Terms = tuple[object, ...]
 
 
@@ -40,6 +42,7 @@ class SeriesKey:
     labels: int | None
     synth_mode: str
     synth_rollouts: int | None
+    optimizer_options: str = ""
 
     @classmethod
     def of(cls, row: Mapping[str, Any] | pd.Series[Any]) -> SeriesKey:
@@ -61,8 +64,8 @@ class SeriesKey:
 
     @property
     def across_optimizers(self) -> Terms:
-        """Shared by series that differ in the optimizer, or in how its hosted job ran."""
-        return self.all_but("optimizer", *OF_HOSTED_JOBS)
+        """Shared by series that differ in the optimizer, in its options, or in how its hosted job ran."""
+        return self.all_but("optimizer", *OF_OPTIMIZER)
 
     @property
     def across_models(self) -> Terms:
@@ -82,7 +85,7 @@ class SeriesKey:
     @property
     def across_programs(self) -> Terms:
         """Shared by a program and one unoptimized call on the same rows."""
-        return self.all_but("pipeline", "optimizer")
+        return self.all_but("pipeline", "optimizer", "optimizer_options")
 
     @property
     def across_controls(self) -> Terms:

@@ -31,7 +31,12 @@ ADOPTION_LEVEL = 0.05
 NORMAL = 1.96  # 97.5 % point of the normal distribution
 NO_INTERVAL = (math.nan, math.nan)
 # Terms of a series that are named in a line where they differ; others are named by their field.
-TERM_FORMS = {"optimizer_model": "proposer {}", "train_size": "train {}", "select_size": "select {}"}
+TERM_FORMS = {
+    "optimizer_options": "{}",
+    "optimizer_model": "proposer {}",
+    "train_size": "train {}",
+    "select_size": "select {}",
+}
 _NAMED_APART = ("model", "rollout_budget", "test_sha256")  # terms that names already tell, or that are too long
 
 
@@ -236,7 +241,7 @@ def _optimism(entry: Entry, means: Means, test: Estimate) -> tuple[float, float,
 def _differing_terms(summary: pd.DataFrame) -> pd.Series:
     """The terms of a series that are not the same for all rows of a benchmark, model, pipeline and optimizer."""
     text = pd.Series("", index=summary.index)
-    for column in [name for name in (*SHARED, *SHARED_IN_BENCHMARK) if name not in _NAMED_APART]:
+    for column in [name for name in ("optimizer_options", *SHARED, *SHARED_IN_BENCHMARK) if name not in _NAMED_APART]:
         if summary.groupby(["benchmark", "model", "pipeline", "optimizer"])[column].nunique(dropna=False).max() > 1:
             form = TERM_FORMS.get(column, column.replace("_", " ") + " {}")
             text = text + " " + summary[column].map(form.format)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from scaling.analysis import cell_tables, mipro_table
+from scaling.analysis import breakdowns, cell_tables, mipro_table
 from scaling.analysis.comparisons import FAMILIES
 from scaling.analysis.findings import Findings
 from scaling.analysis.hypotheses import HYPOTHESES
@@ -22,13 +22,14 @@ def tables_of(f: Findings) -> list[Table]:
     """All tables of the report in their order; empty ones are left out, but never the verdicts."""
     about_scores = [] if f.summary.empty else [build(f) for build in OF_SCORES]
     families = [] if f.summary.empty else [_family(f, name) for name in FAMILIES]
+    parts = [] if f.summary.empty else breakdowns.tables(f)
     last = [
         _fits(f),
         cell_tables.left_out(f.results),
         cell_tables.missing(f.results),
         cell_tables.against_estimate(f.results),
     ]
-    return [verdicts(f), *(table for table in (*about_scores, *families, *last) if table.rows)]
+    return [verdicts(f), *(table for table in (*about_scores, *parts, *families, *last) if table.rows)]
 
 
 def verdicts(f: Findings) -> Table:

@@ -47,7 +47,7 @@ def hosted_of(
     try:
         from scaling.hosted import app, settings  # noqa: F401  (app: FastAPI, which nothing else here needs)
     except ImportError as error:
-        raise UsageError(f"{HOSTED} needs {error.name}. Type: pip install -r requirements-dev.txt") from None
+        raise UsageError(f"{HOSTED} needs {error.name}. Type: pip install -r requirements.txt") from None
     if options.task_app_port and not options.task_app_url:
         raise UsageError("--task-app-port says where --task-app-url leads to. Give both, or neither.")
     port, backend = options.task_app_port or TASK_APP_PORT, settings.backend_of(options.local)

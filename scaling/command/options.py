@@ -14,14 +14,15 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pydantic
 
-from scaling.arguments import ArgumentParser, check_output_folder, number, whole_number
+from scaling.arguments import ArgumentParser, check_output_folder, name_and_value, number, whole_number
 from scaling.llm.gateway import Gateway
 from scaling.pipelines import PIPELINES
 from scaling.planning.budgets import budget_of_trials
-from scaling.planning.optimizers import OPTIMIZERS
+from scaling.planning.optimizers import OPTIMIZERS, options_in_words
+from scaling.planning.plan import Benchmarks, sizes_of
 from scaling.planning.study import SIZE_FIELDS, Study, load_study, narrow, study_names
 from scaling.schema import ADDRESS, validated_flags
-from scaling.types import CellAxes, CellSettings, UsageError
+from scaling.types import CellAxes, CellSettings, CellSizes, UsageError
 
 MOST_TRIALS = 10_000
 
@@ -104,8 +105,8 @@ def checked_options(options: Options) -> Options:
     return options
 
 
-def study_of(command: Command) -> Study:
-    """The study with the user's choices; UsageError for what cannot be."""
+def study_of(command: Command, benchmarks: Benchmarks) -> Study:
+    """The study with the user's choices; UsageError for what cannot be. benchmarks: those that are known, by name."""
     study, choices = load_study(command.study), dict(command.choices)
     trials = choices.pop("trials", None)
     if trials is not None:
@@ -113,8 +114,10 @@ def study_of(command: Command) -> Study:
             raise UsageError("--trials and --rollout-budget both set the budget. Give one of them.")
         if trials > MOST_TRIALS:
             raise UsageError(f"--trials {trials} is not possible: give {MOST_TRIALS} or less.")
-        val_size = choices.get("val_size") or study.val_size
-        choices["rollout_budget"] = budget_of_trials(trials, val_size)
+        narrowed = narrow(study, **choices)
+        configs = [benchmarks[name] for name in narrowed.benchmarks if name in benchmarks]
+        val_sizes = [sizes_of(narrowed, config)["val_size"] for config in configs]
+        choices["rollout_budget"] = budget_of_trials(trials, max(val_sizes, default=CellSizes.val_size))
     exact = frozenset(name for name in SIZE_FIELDS if choices.get(name) is not None)
     return narrow(study, **choices, exact_sizes=exact)
 
@@ -143,7 +146,7 @@ def parse(argv: Sequence[str] | None, description: str, benchmarks: Sequence[str
 def _add_axes(group: argparse._ArgumentGroup, benchmarks: Sequence[str]) -> None:
     """The flags that narrow or override a study; None where they are not given."""
     names = {"benchmark": [*benchmarks, "FILE.csv"], "pipeline": PIPELINES, "optimizer": OPTIMIZERS}
-    hints = get_type_hints(CellAxes) | get_type_hints(CellSettings)
+    hints = get_type_hints(CellAxes) | get_type_hints(CellSizes) | get_type_hints(CellSettings)
     for axis in fields(CellAxes):
         if axis.metadata.get("flags"):
             listed = ", ".join(names.get(axis.name, ()))
@@ -154,9 +157,10 @@ def _add_axes(group: argparse._ArgumentGroup, benchmarks: Sequence[str]) -> None
         help="the model that reflects and proposes (default: the study's, else the model itself)",
     )
     group.add_argument("--runs", type=whole_number, metavar="N", help="independent repeats")
-    for setting in fields(CellSettings):
+    for setting in (*fields(CellSizes), *fields(CellSettings)):
         if setting.metadata.get("flags"):
-            _add(group, setting, hints[setting.name], dest=setting.name, default=None)
+            listed = options_in_words() if setting.name == "optimizer_options" else ""
+            _add(group, setting, hints[setting.name], dest=setting.name, default=None, listed=listed)
     group.add_argument(
         "--trials", type=whole_number, metavar="N", help="the budget as trials of MIPROv2, for all optimizers"
     )
@@ -168,11 +172,22 @@ def _add(group: argparse._ArgumentGroup, of: Field[Any], hint: Any, listed: str 
     help_text = of.metadata.get("help") or listed or None
     if hint is bool:
         group.add_argument(*_flags(of), action="store_true", help=help_text, **settings)
+    elif get_origin(hint) is dict:
+        metavar = of.metadata.get("metavar")
+        group.add_argument(*_flags(of), nargs="+", action=_Pairs, type=name_and_value, metavar=metavar, help=help_text,
+                           **settings)  # fmt: skip
     elif get_origin(hint) is Literal:
         group.add_argument(*_flags(of), choices=get_args(hint), help=help_text, **settings)
     else:
         read = {int: whole_number, float: number}.get(kind, kind)
         group.add_argument(*_flags(of), type=read, metavar=of.metadata.get("metavar"), help=help_text, **settings)
+
+
+class _Pairs(argparse.Action):
+    """Collects the names and values of a flag that may be given several times."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        setattr(namespace, self.dest, (getattr(namespace, self.dest) or {}) | dict(values))
 
 
 def _flags(of: Field[Any]) -> tuple[str, ...]:

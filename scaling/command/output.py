@@ -12,12 +12,12 @@ from pathlib import Path
 from scaling.command.local_models import fetch_lines
 from scaling.command.options import Options
 from scaling.command.prepare import Sweep
-from scaling.planning.plan import power_notes, warnings
-from scaling.planning.study import Study, phases_of
+from scaling.planning.plan import power_notes, sizes_of, warnings
+from scaling.planning.study import SEEDS_OF, Study, phases_of
 from scaling.records.record import Record
 from scaling.run.estimate import Estimate, estimate, estimate_lines, figures, minutes, seconds
 from scaling.run.task import CellTask
-from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Benchmark, Cell
 
 
 def print_plan(study: Study, sweep: Sweep, options: Options) -> dict[str, Estimate]:
@@ -37,6 +37,7 @@ def _plan_lines(study: Study, sweep: Sweep, options: Options, estimates: dict[st
     on = "" if not used else f" on {used[0]}" if len(used) == 1 else f" on {len(used)} models"
     lines = [f"study {study.name}: {_cells(len(waiting))} to run{on}{settled}; results in {options.output_dir}"]
     if waiting:
+        lines.append(_rows_line(waiting))
         lines += [f"note: {note}" for note in [*warnings(cells), *_size_notes(study, waiting)]]
         lines += [*estimate_lines(cells, estimates), _total(estimates, sweep, options)]
         notes = [*(power_notes(cells) if study.compares_mipro else []), *_data_notes(waiting)]
@@ -84,22 +85,37 @@ def _total(estimates: Mapping[str, Estimate], sweep: Sweep, options: Options) ->
     )
 
 
+def _rows_line(waiting: Sequence[CellTask]) -> str:
+    """How many rows each benchmark's cells have."""
+    sizes = dict.fromkeys((task.cell.benchmark, _sizes_text(task.cell)) for task in waiting)
+    return "rows: " + "; ".join(f"{benchmark} {text}" for benchmark, text in sizes)
+
+
+def _sizes_text(cell: Cell) -> str:
+    return f"{cell.train_size} train, {cell.val_size} val, {cell.test_size} test"
+
+
 def _size_notes(study: Study, waiting: Sequence[CellTask]) -> list[str]:
-    """Where a benchmark has fewer rows than the study asks for."""
+    """Where a benchmark has fewer rows than are asked for, and where its score is on check."""
     notes = {}
-    asked = [(part.train_size, part.val_size, part.test_size) for part in phases_of(study)]
     for task in waiting:
-        cell = task.cell
+        cell, asked = task.cell, [_asked(part, task.bench) for part in phases_of(study)]
         if task.splits.split == "check":
             notes[cell.benchmark] = (
                 f"{cell.benchmark} has no test_seeds: the final score is on its {cell.test_size} check rows"
             )
         elif (cell.train_size, cell.val_size, cell.test_size) not in asked:
+            wanted = ", ".join(map(str, max(asked)))
             notes[cell.benchmark] = (
-                f"{cell.benchmark} has fewer rows than asked for: "
-                f"{cell.train_size} train, {cell.val_size} val, {cell.test_size} test"
+                f"{cell.benchmark} has fewer rows than asked for: {_sizes_text(cell)} (asked: {wanted})"
             )
     return list(notes.values())
+
+
+def _asked(study: Study, bench: Benchmark) -> tuple[int, ...]:
+    """Train, val and test rows that a study without phases asks for."""
+    seeds = {name: getattr(bench, name) for name in SEEDS_OF.values()}
+    return tuple(sizes_of(study, seeds).values())
 
 
 def _data_notes(waiting: Sequence[CellTask]) -> list[str]:

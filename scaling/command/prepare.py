@@ -11,17 +11,15 @@ from scaling.command.backends import check_hosted, hosted_of
 from scaling.command.fresh import FreshStart, fresh_start
 from scaling.command.local_models import check_local_models
 from scaling.command.options import Caller, Options
-from scaling.data import check_config, load_benchmark
+from scaling.data import load_benchmark
 from scaling.llm.weights import located, with_named_files
 from scaling.models import Model, find_model, load_registry, require_key
 from scaling.planning.optimizers import is_hosted
-from scaling.planning.plan import FITTED_FIELDS, check_cell, check_count, expand, fit_to_data
+from scaling.planning.plan import FITTED_FIELDS, Benchmarks, check_cell, check_count, expand, fit_to_data
 from scaling.planning.study import SIZE_FIELDS, Study, phases_of
 from scaling.records.store import CellFiles, files_of, is_settled, read_records
 from scaling.run.task import CellTask
 from scaling.types import Benchmark, Cell, HostedSettings, PlannedCell, Splits, UsageError
-
-Benchmarks = Mapping[str, dict[str, Any]]  # BENCHMARK_CONFIG
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def prepare_sweep(study: Study, options: Options, caller: Caller, benchmarks: Be
     read_records([options.output_dir])  # one that cannot be read is told before anything is spent
     registry = registry_of(study, options)
     check_count(study, registry, options.many_cells)
-    phases = [expand(part, list(benchmarks), registry, options.api_base) for part in phases_of(study)]
+    phases = [expand(part, benchmarks, registry, options.api_base) for part in phases_of(study)]
     cells = [cell for part in phases for cell in part]
     models = models_of(cells, registry, options, benchmarks)
     hosted, lacks = hosted_of(cells, study.synth_mode, study.synth_rollouts, options)
@@ -72,8 +70,6 @@ def models_of(
     cells: Sequence[PlannedCell], registry: dict[str, Model], options: Options, benchmarks: Benchmarks
 ) -> dict[str, Model]:
     """The models of a sweep by id, with prices (under a cap), what benchmarks need, and then keys checked."""
-    for name in dict.fromkeys(cell.benchmark for cell in cells):
-        check_config(name, benchmarks[name])
     names = sorted({name for cell in cells for name in (cell.model, cell.optimizer_model)})
     models = {name: located(find_model(name, registry, options.api_base), options.models_dir) for name in names}
     for model in models.values():

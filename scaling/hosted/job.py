@@ -6,6 +6,7 @@ from scaling.hosted.client import provider_of
 from scaling.hosted.prompts import Json, Stage, initial_prompt
 from scaling.models import Model
 from scaling.planning.budgets import plan_mipro
+from scaling.planning.optimizer_options import MiproInstructOptions
 from scaling.run.context import OptimizerContext
 from scaling.types import HostedSettings
 
@@ -16,7 +17,7 @@ def job_body(
     context: OptimizerContext, settings: HostedSettings, stages: list[Stage], url: str, max_cost_usd: float | None
 ) -> Json:
     """The body of a submission. url: of the task app; max_cost_usd None: no limit."""
-    trials, *_ = plan_mipro(context.budget, len(context.select), len(context.train), 0)
+    trials, *_ = plan_mipro(context.budget, len(context.select), len(context.train), MiproInstructOptions())
     limits = {"max_rollouts": context.budget, "max_trials": trials, "max_seconds": int(settings.job_timeout)}
     cell, name = context.cell, task_name(context)
     learning = {

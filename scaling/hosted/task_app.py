@@ -13,7 +13,7 @@ from scaling.hosted.app import create_app
 from scaling.hosted.rollout import Task
 from scaling.hosted.server import listen, serve_until_stopped
 from scaling.hosted.settings import LOOPBACK, app_keys
-from scaling.planning.plan import fit_to_data
+from scaling.planning.plan import fit_to_data, sizes_of
 from scaling.planning.study import load_study
 from scaling.run.pipelines import make_core
 from scaling.types import EXIT_OK, EXIT_USAGE, TASK_APP_PORT, PlannedCell, UsageError
@@ -54,8 +54,8 @@ def load_task(name: str, config: dict[str, Any], steps: int, options: argparse.N
     study = replace(study, **sizes)
     planned = PlannedCell(
         benchmark=name, pipeline="chain", steps=steps, optimizer="synth_mipro", model="", optimizer_model="",
-        run=options.run, seed=study.seed, train_size=study.train_size, val_size=study.val_size,
-        test_size=study.test_size, rollout_budget=study.rollout_budget, data=options.data, labels=options.labels,
+        run=options.run, seed=study.seed, rollout_budget=study.rollout_budget, data=options.data, labels=options.labels,
+        **sizes_of(study, config),
     )  # fmt: skip
     bench = load_benchmark(name, config, options.data, options.labels)
     cell, splits = fit_to_data(planned, bench, frozenset(sizes))

@@ -9,12 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from scaling.planning.optimizer_options import (
+    BootstrapOptions,
+    GepaOptions,
+    MiproInstructOptions,
+    MiproOptions,
+    OptimizerOptions,
+)
 from scaling.types import UsageError
 
 SMALLEST_SELECT = 5
-GEPA_MINIBATCH = 3
-MAX_DEMOS = 4
+LEFT_FOR_DEMOS = 3  # rollouts, of any budget
+# MIPROv2 scores the best candidate by minibatches on all rows after so many trials, and after the last one.
+FULL_PASS_AFTER = 5
 # With tools: turns a step may take before it must answer.
 MAX_TOOL_TURNS = 6
 # Share of the budget that planned selection passes take. What is left bounds bootstrapping (below 30 %).
@@ -35,6 +44,7 @@ class Budget:
     answer_tokens: float  # of the program's last answer
     note_tokens: float  # of an answer of another role
     improves: bool  # the high end of an estimate: the optimizer finds another program
+    options: Any = OptimizerOptions()  # the optimizer's, an object of its `OptimizerSpec.options`
 
 
 @dataclass(frozen=True)
@@ -67,28 +77,53 @@ def budget_of_trials(trials: int, val_size: int) -> int:
     budget = 1
     while True:
         select = min(select_size(val_size, budget), val_size)
-        if budget >= 4 * max(SMALLEST_SELECT, select) and plan_mipro(budget, select, 1)[0] >= trials:
+        if budget >= 4 * max(SMALLEST_SELECT, select) and plan_mipro(budget, select, 1, MiproOptions())[0] >= trials:
             return budget
         budget += 1
 
 
-def plan_mipro(budget: int, select: int, train: int, demos: int = MAX_DEMOS) -> tuple[int, int, int]:
+def plan_mipro(budget: int, select: int, train: int, options: MiproInstructOptions) -> tuple[int, int, int]:
     """(trials, candidates, train rows) that cannot exceed the budget.
 
-    The default program and each trial take one pass over `select` rows. Each bootstrapped demo set runs at most
-    `train rows` rollouts. One of the candidates' sets is empty and, with demos, one is labelled rows. Without demos
-    MIPROv2 bootstraps that one too, for its proposer.
+    The default program and each trial take one pass over `select` rows, or a minibatch. Each bootstrapped demo set
+    runs at most `train rows` rollouts. One of the candidates' sets is empty and, with labelled demos, one is labelled
+    rows. Without demos MIPROv2 bootstraps that one too, for its proposer. Raises UsageError where the candidates that
+    are asked for leave no trial.
     """
-    passes = _passes(budget, select)
-    left = budget - passes * select
-    not_bootstrapped = 2 if demos else 1
-    candidates = max(3, min(10, passes, not_bootstrapped + left // 3))
+    if options.minibatch_size > select:
+        raise UsageError(
+            f"--optimizer-option minibatch_size={options.minibatch_size} is more than the {select} rows that "
+            f"candidates are selected on. Give {select} or less."
+        )
+    not_bootstrapped = 2 if options.demo_limits[1] else 1
+    asked = options.num_candidates
+    needed = 0 if asked is None else asked - not_bootstrapped
+    trials = _trials(budget, select, needed, options.minibatch_size)
+    left = budget - select - _trial_rollouts(trials, select, options.minibatch_size)
+    candidates = asked or max(3, min(10, trials + 1, not_bootstrapped + left // 3))
+    chosen = asked is not None or options.minibatch_size > 0
+    if left < candidates - not_bootstrapped or (chosen and trials < 1):
+        raise UsageError(
+            f"MIPROv2 with {candidates} candidates has no trial in a budget of {budget} rollouts. "
+            f"Give a larger --rollout-budget, or a smaller num_candidates or minibatch_size."
+        )
     rows = max(1, min(train, left // (candidates - not_bootstrapped)))
-    return passes - 1, candidates, rows
+    return trials, candidates, rows
 
 
-def plan_bootstrap(budget: int, select: int, train: int) -> tuple[int, int, int]:
-    """(passes, shuffled candidates, train rows): zero-shot, labelled, unshuffled and shuffled sets, a pass each."""
+def plan_bootstrap(budget: int, select: int, train: int, asked: int | None = None) -> tuple[int, int, int]:
+    """(passes, shuffled candidates, train rows): zero-shot, labelled, unshuffled and shuffled sets, a pass each.
+
+    asked: the shuffled candidates that a user wants. Raises UsageError where the budget is too small for them.
+    """
+    if asked is not None:
+        left = budget - (3 + asked) * select
+        if left < asked + 1:
+            raise UsageError(
+                f"--optimizer-option num_candidate_programs={asked} is more than a budget of {budget} rollouts pays "
+                f"for. Give fewer, or --rollout-budget {(3 + asked) * select + asked + 1}."
+            )
+        return 3 + asked, asked, max(1, min(train, left // (asked + 1)))
     passes = max(3, _passes(budget, select))
     candidates = passes - 3
     left = budget - passes * select
@@ -104,33 +139,45 @@ def no_work(budget: Budget) -> Workload:
 
 def gepa_work(budget: Budget) -> Workload:
     """A reflection each two minibatches; one that helps is followed by a pass over select."""
-    used = budget.rollouts if budget.improves else gepa_limit(budget.rollouts, budget.select)
-    iterations = (used - budget.select) / (2 * GEPA_MINIBATCH + (0 if budget.improves else budget.select / 2))
-    shown = REFLECTION_TEXT + GEPA_MINIBATCH * (budget.row_tokens + budget.answer_tokens + budget.note_tokens)
-    return Workload(used, 0, iterations, shown, 1 + 2 * iterations)
+    options: GepaOptions = budget.options
+    rows = options.reflection_minibatch_size
+    used = budget.rollouts if budget.improves else gepa_limit(budget.rollouts, budget.select, rows)
+    iterations = (used - budget.select) / (2 * rows + (0 if budget.improves else budget.select / 2))
+    shown = REFLECTION_TEXT + rows * (budget.row_tokens + budget.answer_tokens + budget.note_tokens)
+    revised = budget.predictors if options.component_selector == "all" else 1
+    return Workload(used, 0, revised * iterations, shown, 1 + 2 * iterations)
 
 
-def gepa_limit(budget: int, select: int) -> int:
+def gepa_limit(budget: int, select: int, minibatch: int) -> int:
     """GEPA's `max_metric_calls`. It looks at its limit between steps, and one step may still run a pass over select
-    and two minibatches."""
-    return budget - select - 2 * GEPA_MINIBATCH + 1
+    and two minibatches. Raises UsageError where no reflection is left."""
+    limit = budget - select - 2 * minibatch + 1
+    if limit <= select:
+        raise UsageError(
+            f"--optimizer-option reflection_minibatch_size={minibatch} leaves no reflection in a budget of {budget} "
+            f"rollouts. Give a smaller one, or --rollout-budget {2 * select + 2 * minibatch} or more."
+        )
+    return limit
 
 
 def mipro_work(budget: Budget) -> Workload:
     """MIPROv2 with demos."""
-    bootstrapped, passes, work = _mipro_work(budget, MAX_DEMOS)
+    bootstrapped, passes, work = _mipro_work(budget)
     return Workload(budget.select, bootstrapped + passes, work.proposals, work.proposal_prompt, work.rounds)
 
 
 def mipro_instruct_work(budget: Budget) -> Workload:
     """MIPROv2 without demos."""
-    bootstrapped, passes, work = _mipro_work(budget, 0)
+    bootstrapped, passes, work = _mipro_work(budget)
     return Workload(bootstrapped + budget.select + passes, 0, work.proposals, work.proposal_prompt, work.rounds)
 
 
 def bootstrap_work(budget: Budget) -> Workload:
     """Demo sets only: nothing is proposed."""
-    passes, shuffled, rows = plan_bootstrap(budget.rollouts, budget.select, budget.train)
+    options: BootstrapOptions = budget.options
+    passes, shuffled, rows = plan_bootstrap(
+        budget.rollouts, budget.select, budget.train, options.num_candidate_programs
+    )
     bootstrapped = (shuffled + 1) * (rows if budget.improves else min(rows, 2))
     return Workload(budget.select, bootstrapped + (passes - 1) * budget.select, rounds=bootstrapped + passes)
 
@@ -141,19 +188,36 @@ def hosted_work(budget: Budget) -> Workload:
     return Workload(rollouts, rounds=math.ceil(budget.rollouts / budget.select))
 
 
-def _mipro_work(budget: Budget, demos: int) -> tuple[int, int, Workload]:
+def _mipro_work(budget: Budget) -> tuple[int, int, Workload]:
     """(bootstrapped rollouts, rollouts of trials, proposals and rounds)."""
-    trials, candidates, rows = plan_mipro(budget.rollouts, budget.select, budget.train, demos)
-    sets = candidates - (2 if demos else 1)
+    options: MiproInstructOptions = budget.options
+    trials, candidates, rows = plan_mipro(budget.rollouts, budget.select, budget.train, options)
+    sets = candidates - (2 if options.demo_limits[1] else 1)
     bootstrapped = sets * rows if budget.improves else sets * min(rows, 2)
     # Three calls a predictor and candidate, and a look at the train rows, ten at a time.
     looks = math.ceil(rows / 10)
     proposals = 3 * candidates * budget.predictors + 1 + looks
     shown = PROPOSER_TEXT + looks * 10 * budget.row_tokens / proposals
     rounds = Workload(proposals=proposals, proposal_prompt=shown, rounds=bootstrapped + 1 + trials)
-    return bootstrapped, trials * budget.select, rounds
+    return bootstrapped, _trial_rollouts(trials, budget.select, options.minibatch_size), rounds
+
+
+def _trials(budget: int, select: int, needed: int, minibatch: int) -> int:
+    """MIPROv2's trials that a budget pays for, where `needed` rollouts stay for demos; 0 where it pays for none."""
+    most = min(_passes(budget, select) * select, budget - max(LEFT_FOR_DEMOS, needed)) - select
+    if not minibatch:
+        return max(0, most // select)
+    trials = 0
+    while _trial_rollouts(trials + 1, select, minibatch) <= most:
+        trials += 1
+    return trials
+
+
+def _trial_rollouts(trials: int, select: int, minibatch: int) -> int:
+    """The most rollouts of MIPROv2's trials, without the pass of the default program."""
+    return trials * minibatch + (trials // FULL_PASS_AFTER + 1) * select if minibatch else trials * select
 
 
 def _passes(budget: int, select: int) -> int:
     """Selection passes that a budget pays for."""
-    return min(math.ceil(PASSES_SHARE * budget / select), (budget - GEPA_MINIBATCH) // select)
+    return min(math.ceil(PASSES_SHARE * budget / select), (budget - LEFT_FOR_DEMOS) // select)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from itertools import product
 from typing import Any
 
-from scaling.data import make_splits, shrink
+from scaling.data import check_config, make_splits, shrink
 from scaling.models import Model, expand_names, find_model
 from scaling.pipelines import FEEDBACKS, PIPELINES
 from scaling.planning.budgets import select_size
-from scaling.planning.optimizers import NONE, OPTIMIZERS, is_hosted
-from scaling.planning.study import SIZE_FIELDS, Study, checked, phases_of
+from scaling.planning.optimizers import NONE, OPTIMIZERS, check_options, is_hosted, own_options
+from scaling.planning.study import SEEDS_OF, SIZE_FIELDS, Study, checked, phases_of
 from scaling.types import (
     STEPS,
     SYNTH_MODES,
@@ -26,23 +27,26 @@ from scaling.types import (
     unknown_name,
 )
 
+Benchmarks = Mapping[str, dict[str, Any]]  # BENCHMARK_CONFIG
 MANY_CELLS = 100_000
 # What only the data can tell of a cell; the same for all cells with the same rows, sizes, budget and run.
 FITTED_FIELDS = (*SIZE_FIELDS, *(field.name for field in fields(FittedFields)))
 
 
 def expand(
-    study: Study, benchmarks: list[str], registry: dict[str, Model], api_base: str | None = None
+    study: Study, benchmarks: Benchmarks, registry: dict[str, Model], api_base: str | None = None
 ) -> list[PlannedCell]:
     """All cells of a study, as they are asked for. Raises UsageError for what cannot be.
 
-    benchmarks: the names that are known. api_base: the server of all models that are not embedded.
+    benchmarks: those that are known, by name. api_base: the server of all models that are not embedded.
     """
     parts = phases_of(study)
     if len(parts) > 1:
         return [cell for part in parts for cell in expand(part, benchmarks, registry, api_base)]
     (study,) = parts
-    check_names(study, benchmarks)
+    check_names(study, list(benchmarks))
+    for name in study.benchmarks:
+        check_config(name, benchmarks[name])
     cells = []
     for benchmark, pipeline, optimizer in product(study.benchmarks, study.pipelines, study.optimizers):
         steps = study.steps_by_benchmark.get(benchmark, study.steps)
@@ -59,6 +63,7 @@ def expand(
                     optimizer_model=proposer.id,
                     run=run,
                     max_output_tokens=model.max_output_tokens,
+                    **sizes_of(study, benchmarks[benchmark]),
                     **settings_of(study, benchmark, pipeline, optimizer),
                 )
             )
@@ -101,9 +106,18 @@ def settings_of(study: Study, benchmark: str, pipeline: str, optimizer: str) -> 
     settings["labels"] = study.labels_by_benchmark.get(benchmark, study.labels)
     if not PIPELINES[pipeline].takes_feedback:
         settings["feedback"] = "none"
+    settings["optimizer_options"] = own_options(optimizer, study.optimizer_options)
     if not is_hosted(optimizer):
         settings |= {"synth_mode": "offline", "synth_rollouts": None}
     return settings
+
+
+def sizes_of(study: Study, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes of a benchmark's cells in rows: the study's, and where it sets none, as many as there are seeds."""
+    return {
+        size: len(config.get(seeds) or ()) if getattr(study, size) is None else getattr(study, size)
+        for size, seeds in SEEDS_OF.items()
+    }
 
 
 def check_names(study: Study, benchmarks: list[str]) -> None:
@@ -123,6 +137,7 @@ def check_names(study: Study, benchmarks: list[str]) -> None:
                 raise UsageError(f"steps {step} is not possible; possible: 1 to 5. Type --steps 1 3 5, for example.")
     if not study.models:
         raise UsageError("no model is given. Type --models local/smollm2-135m, for example.")
+    check_options(study.optimizers, study.optimizer_options)
     if study.feedback not in FEEDBACKS:
         raise unknown_name("feedback", study.feedback, list(FEEDBACKS), "Type --feedback none.")
     if study.synth_mode not in SYNTH_MODES:

@@ -11,11 +11,24 @@ from typing import Annotated, Any
 import pydantic
 
 from scaling.schema import SAFE_NAME, read_toml, shown, validated, validated_flags
-from scaling.types import CellAxes, CellSettings, Count, PlannedCell, Seed, Size, UsageError, unknown_name
+from scaling.types import (
+    CellAxes,
+    CellSettings,
+    CellSizes,
+    Count,
+    PlannedCell,
+    Seed,
+    Size,
+    UsageError,
+    default_of,
+    unknown_name,
+)
 
 STUDIES = Path(__file__).parents[1] / "studies"
-SIZE_FIELDS = ("train_size", "val_size", "test_size")
-_SETTINGS = {setting.name: setting.metadata for setting in fields(CellSettings)}
+# Size of a cell -> the key of its benchmark whose number of seeds is the size where the study sets none.
+SEEDS_OF = {"train_size": "train_seeds", "val_size": "val_seeds", "test_size": "test_seeds"}
+SIZE_FIELDS = tuple(SEEDS_OF)
+_METADATA = {setting.name: setting.metadata for kind in (CellSettings, CellSizes) for setting in fields(kind)}
 
 Name = Annotated[str, pydantic.Field(strict=True, max_length=500)]
 Whole = Annotated[int, pydantic.Strict()]
@@ -24,7 +37,7 @@ Runs = Annotated[int, pydantic.Field(strict=True, ge=1, le=1_000_000)]
 
 @dataclass(frozen=True, kw_only=True)
 class Study(CellSettings):
-    """A named set of axes. Sizes are rows and maxima, shrunk where the data are smaller."""
+    """A named set of axes. Sizes are rows and maxima, shrunk where the data are smaller; None: each benchmark's own."""
 
     name: Annotated[str, pydantic.Field(strict=True, pattern=SAFE_NAME)] = "study"
     description: Annotated[str, pydantic.Field(strict=True, max_length=1000)] = ""
@@ -36,8 +49,10 @@ class Study(CellSettings):
     optimizer_model: Name | None = None
     run_list: list[Seed] | None = None  # these runs and no others; a cell's own file has one
     runs: Runs = 1
-    rollout_budget: Count = field(default=1000, metadata=_SETTINGS["rollout_budget"])
-    test_size: Count = field(default=500, metadata=_SETTINGS["test_size"])
+    rollout_budget: Count = field(default=1000, metadata=_METADATA["rollout_budget"])
+    train_size: Size | None = field(default=None, metadata=_METADATA["train_size"])
+    val_size: Size | None = field(default=None, metadata=_METADATA["val_size"])
+    test_size: Count | None = field(default=None, metadata=_METADATA["test_size"])
     compares_mipro: Annotated[bool, pydantic.Strict()] = False  # print and write the comparison of MIPROs at the end
     steps_by_benchmark: dict[Name, list[Whole]] = field(default_factory=dict)
     labels_by_benchmark: dict[Name, Size] = field(default_factory=dict)
@@ -50,7 +65,7 @@ class Study(CellSettings):
 
 def flags_of_study() -> dict[str, str]:
     """Field of a study -> the flag that sets it; what has no flag is absent."""
-    given = [f for kind in (CellAxes, CellSettings) for f in fields(kind) if f.metadata.get("flags")]
+    given = [f for kind in (CellAxes, CellSizes, CellSettings) for f in fields(kind) if f.metadata.get("flags")]
     flags: dict[str, str] = {f.metadata.get("axis", f.name): f.metadata["flags"][0] for f in given}
     return flags | {"runs": "--runs", "optimizer_model": "--optimizer-model", "phase": "--phase"}
 
@@ -105,6 +120,8 @@ def narrow(study: Study, **overrides: Any) -> Study:
     overrides: fields of a study; None is not given. Raises UsageError for a value that no study can have.
     """
     given = checked({name: value for name, value in overrides.items() if value is not None})
+    if "optimizer_options" in given:
+        given["optimizer_options"] = study.optimizer_options | given["optimizer_options"]
     given |= {name: list(dict.fromkeys(value)) for name, value in given.items() if isinstance(value, list)}
     if "steps" in given:
         given["steps_by_benchmark"] = {}
@@ -130,13 +147,14 @@ def choices_of(cell: PlannedCell) -> dict[str, Any]:
         if name is not None:
             value = getattr(cell, axis.name)
             choices[name] = value if name == axis.name and name != "steps" else [value]
-    return choices | as_written({setting.name: getattr(cell, setting.name) for setting in fields(CellSettings)})
+    settings = [setting.name for kind in (CellSizes, CellSettings) for setting in fields(kind)]
+    return choices | as_written({name: getattr(cell, name) for name in settings})
 
 
 def as_written(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a cell that its file holds: neither None, as TOML has no null, nor an addition at its default."""
     added = {
-        setting.name: setting.default for setting in fields(CellSettings) if setting.metadata.get("left_out_of_id")
+        setting.name: default_of(setting) for setting in fields(CellSettings) if setting.metadata.get("left_out_of_id")
     }
     return {
         name: value
@@ -147,5 +165,10 @@ def as_written(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def toml_of(choices: Mapping[str, Any]) -> str:
     """TOML text of a study's fields: JSON's texts, numbers, booleans and lists are TOML's."""
-    lines = (f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in choices.items())
-    return "".join(lines).replace("\x7f", "\\u007f")
+    return "".join(f"{name} = {_toml_value(value)}\n" for name, value in choices.items()).replace("\x7f", "\\u007f")
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml_value(part)}" for key, part in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)

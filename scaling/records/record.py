@@ -195,12 +195,14 @@ class PredictionLine(Struct, kw_only=True, gc=False):
 
     A score is null only where the infrastructure failed; an answer without a usable form scores 0 with its kind in
     `error`. turn_scores has the score of each turn or draw. `group` (default: the id) is what intervals resample.
+    categories: what the row says of its subtask, level, domain or difficulty.
     Tokens and dollars are sums over the example's calls, null where a call does not say; `tokens` counts what is said.
     """
 
     program: str
     id: str | int
     group: str | int | None = None
+    categories: dict[str, str] | None = None
     draw: Count = 0
     gold: Any = None
     prediction: Any = None

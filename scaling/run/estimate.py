@@ -15,8 +15,8 @@ import dspy
 from scaling.llm.adapters import make_adapter
 from scaling.models import Model
 from scaling.pipelines import PIPELINES
-from scaling.planning.budgets import MAX_DEMOS, MAX_TOOL_TURNS, Budget
-from scaling.planning.optimizers import NONE, OPTIMIZERS
+from scaling.planning.budgets import MAX_TOOL_TURNS, Budget
+from scaling.planning.optimizers import NONE, OPTIMIZERS, options_of
 from scaling.records.record import CellPlan
 from scaling.run.pipelines import make_core
 from scaling.run.scoring import as_example
@@ -202,6 +202,7 @@ def _budget(cell: Cell, splits: Splits, sizes: list[Size], guess: Guess, bytes_p
         answer_tokens=sizes[-1].answer,
         note_tokens=guess.note_tokens,
         improves=guess.improves,
+        options=options_of(cell),
     )
 
 
@@ -211,6 +212,7 @@ def _sizes(cell: Cell, bench: Benchmark, splits: Splits, model: Model, guess: Gu
     adapter = make_adapter(model)
     note = "x" * round(model.bytes_per_token * min(guess.note_tokens, model.max_output_tokens))
     first = splits.train[0]
+    most_demos = max(options_of(cell).demo_limits)
     extra = mean(_length(r, bench.inputs) for r in splits.test or splits.train) - _length(first, bench.inputs)
     sizes = []
     for name, predictor in core.named_predictors():
@@ -226,7 +228,7 @@ def _sizes(cell: Cell, bench: Benchmark, splits: Splits, model: Model, guess: Gu
         sizes.append(
             Size(
                 prompt=(bare + extra) / model.bytes_per_token,
-                demos=filled * MAX_DEMOS * demo / model.bytes_per_token,
+                demos=filled * most_demos * demo / model.bytes_per_token,
                 answer=min(answer, model.max_output_tokens),
                 times=(guess.tool_turns if name.endswith(".react") else 1)
                 * PIPELINES[cell.pipeline].calls(name, cell.steps),

@@ -12,7 +12,9 @@ from typing import Any
 
 import dspy
 
-from scaling.planning.budgets import GEPA_MINIBATCH, MAX_DEMOS, gepa_limit, plan_bootstrap, plan_mipro
+from scaling.planning.budgets import FULL_PASS_AFTER, gepa_limit, plan_bootstrap, plan_mipro
+from scaling.planning.optimizer_options import BootstrapOptions, GepaOptions, MiproInstructOptions
+from scaling.planning.optimizers import options_of
 from scaling.records.record import Proposals
 from scaling.run import dspy_optimizers
 from scaling.run.context import OptimizerContext
@@ -32,10 +34,14 @@ def none(context: OptimizerContext) -> dspy.Module:
 def gepa(context: OptimizerContext) -> dspy.Module:
     """GEPA (Agrawal et al. 2025, arXiv 2507.19457): reflects on feedback, keeps a Pareto front of prompts."""
     counter = _GepaCounter()
+    options: GepaOptions = options_of(context.cell)
     optimizer = dspy_optimizers.gepa()(
         metric=_metric_with_feedback(context),
-        max_metric_calls=gepa_limit(context.budget, len(context.select)),
-        reflection_minibatch_size=GEPA_MINIBATCH,
+        max_metric_calls=gepa_limit(context.budget, len(context.select), options.reflection_minibatch_size),
+        reflection_minibatch_size=options.reflection_minibatch_size,
+        candidate_selection_strategy=options.candidate_selection_strategy,
+        component_selector=options.component_selector,
+        use_merge=options.use_merge,
         reflection_lm=context.optimizer_lm.copy(role="reflection"),
         add_format_failure_as_feedback=True,
         num_threads=context.threads,
@@ -47,25 +53,18 @@ def gepa(context: OptimizerContext) -> dspy.Module:
     return program
 
 
-def mipro(context: OptimizerContext) -> dspy.Module:
-    """MIPROv2 (Opsahl-Ong et al. 2024, arXiv 2406.11695): instructions and demos by Bayesian search."""
-    return _mipro(context, MAX_DEMOS)
-
-
-def mipro_instruct(context: OptimizerContext) -> dspy.Module:
-    """MIPROv2 without demos: the same kind of change as GEPA makes."""
-    return _mipro(context, 0)
-
-
 def bootstrap(context: OptimizerContext) -> dspy.Module:
     """BootstrapFewShot with random search over demo sets: demos only, instructions stay."""
-    passes, candidates, rows = plan_bootstrap(context.budget, len(context.select), len(context.train))
+    options: BootstrapOptions = options_of(context.cell)
+    passes, candidates, rows = plan_bootstrap(
+        context.budget, len(context.select), len(context.train), options.num_candidate_programs
+    )
     context.proposals.tried = passes - 1
     optimizer = dspy_optimizers.bootstrap_random_search()(
         metric=context.metric,
         metric_threshold=DEMO_THRESHOLD,
-        max_bootstrapped_demos=MAX_DEMOS,
-        max_labeled_demos=MAX_DEMOS,
+        max_bootstrapped_demos=options.max_bootstrapped_demos,
+        max_labeled_demos=options.max_labeled_demos,
         num_candidate_programs=candidates,
         num_threads=context.threads,
         max_errors=NO_ERROR_LIMIT,
@@ -74,8 +73,14 @@ def bootstrap(context: OptimizerContext) -> dspy.Module:
     return program
 
 
-def _mipro(context: OptimizerContext, demos: int) -> dspy.Module:
-    trials, candidates, rows = plan_mipro(context.budget, len(context.select), len(context.train), demos)
+def mipro(context: OptimizerContext) -> dspy.Module:
+    """MIPROv2 (Opsahl-Ong et al. 2024, arXiv 2406.11695): instructions by Bayesian search, and demos.
+
+    Without demos (mipro_instruct) it makes the same kind of change as GEPA.
+    """
+    options: MiproInstructOptions = options_of(context.cell)
+    trials, candidates, rows = plan_mipro(context.budget, len(context.select), len(context.train), options)
+    bootstrapped, labeled = options.demo_limits
     context.proposals.tried = trials
     optimizer = dspy_optimizers.mipro_v2()(
         metric=context.metric,
@@ -83,15 +88,21 @@ def _mipro(context: OptimizerContext, demos: int) -> dspy.Module:
         prompt_model=context.optimizer_lm.copy(role="proposer"),
         auto=None,
         num_candidates=candidates,
-        max_bootstrapped_demos=demos,
-        max_labeled_demos=demos,
+        max_bootstrapped_demos=bootstrapped,
+        max_labeled_demos=labeled,
         num_threads=context.threads,
         max_errors=NO_ERROR_LIMIT,
         seed=context.seed,
     )
     rows_for_demos = context.train[:rows]
     program: dspy.Module = optimizer.compile(
-        context.core, trainset=rows_for_demos, valset=context.select, num_trials=trials, minibatch=False
+        context.core,
+        trainset=rows_for_demos,
+        valset=context.select,
+        num_trials=trials,
+        minibatch=bool(options.minibatch_size),
+        minibatch_size=options.minibatch_size,
+        minibatch_full_eval_steps=FULL_PASS_AFTER,
     )
     context.proposals.unparsed = context.optimizer_lm.meter.unparsed_proposals
     return program

@@ -12,7 +12,7 @@ import dspy
 from scaling.llm.errors import CallFailed
 from scaling.llm.lm import variant
 from scaling.records.record import TOKEN_KINDS, CallRecord, PredictionLine
-from scaling.types import Benchmark, CellStopped, Metric, Row
+from scaling.types import BREAKDOWNS, Benchmark, CellStopped, Metric, Row
 
 TOLERANCE = 1e-9  # beyond 0 and 1, where a metric's sums were rounded
 
@@ -68,6 +68,7 @@ def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench
     calls: list[CallRecord] = []
     line = PredictionLine(
         program=name, id=example["id"], group=example["group"], gold=_outputs(example, bench), notes={},
+        categories={field: str(example[field]) for field in BREAKDOWNS if example.get(field) is not None} or None,
         extra_scores=dict.fromkeys(bench.extra_metrics),
     )  # fmt: skip
     try:

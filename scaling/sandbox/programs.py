@@ -43,7 +43,7 @@ START_SECONDS = 60.0
 # A longer line from a sandbox is cut: it would fill this process's memory.
 LONGEST_LINE = 4_000_000
 IMPORT_MAP = Path(__file__).parent / "import_map.json"
-INSTALL = "Type: python -m pip install -r requirements-dev.txt && python -m scaling.sandbox"
+INSTALL = "Type: python -m pip install -r requirements.txt && python -m scaling.sandbox"
 # A sandbox for checks is replaced after this many problems, or when it keeps this much memory (a new one has 200 MB).
 PROBLEMS_A_JUDGE, JUDGE_MEGABYTES = 200, 300.0
 # These signals come from outside (Ctrl-C, a machine that shuts down). A program can send one to itself only.

@@ -18,11 +18,11 @@ KEY = SeriesKey(
     test_sha256="t", closed_book=False, benchmark_version="1", labels=None, synth_mode="offline", synth_rollouts=None,
 )  # fmt: skip
 RELATIONS = {
-    "across_optimizers": {"optimizer", "synth_mode", "synth_rollouts"},
+    "across_optimizers": {"optimizer", "optimizer_options", "synth_mode", "synth_rollouts"},
     "across_models": {"model", "optimizer_model", "max_output_tokens"},
-    "across_programs": {"pipeline", "optimizer"},
+    "across_programs": {"pipeline", "optimizer", "optimizer_options"},
     "across_controls": {"pipeline", "feedback"},
-    "equal_terms": {"pipeline", "optimizer", "synth_mode", "synth_rollouts"},
+    "equal_terms": {"pipeline", "optimizer", "optimizer_options", "synth_mode", "synth_rollouts"},
     "across_benchmarks": {
         "benchmark", "train_size", "val_size", "select_size", "test_sha256", "closed_book", "benchmark_version",
         "labels",

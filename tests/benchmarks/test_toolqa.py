@@ -13,6 +13,7 @@ import pytest
 import run_scaling_experiment as script
 from benchmarks import toolqa
 from benchmarks.toolqa.data import load
+from benchmarks.toolqa.tables import open_tables
 from benchmarks.toolqa.tools import SAMPLE, calculate, look_up, make_tools
 from scaling.analysis.loading import load as load_results
 from scaling.analysis.report import notes_of
@@ -26,7 +27,8 @@ from tests.support.files import lines
 
 REAL_ROWS = Path(__file__).parents[3] / "shared" / "data"
 real = pytest.mark.skipif(not (REAL_ROWS / "toolqa").is_dir(), reason="no real rows beside this clone")
-PATHS = {path.stem: path for path in sorted(SAMPLE.glob("*.csv"))}
+TABLES = open_tables(SAMPLE)
+assert TABLES is not None
 ROWS = {row["question"]: row for row in load("sample")["train"]}
 TOOLQA = {"benchmark": "toolqa", "test_size": 4, "train_size": 10, "val_size": 20, "max_concurrency": 4}
 
@@ -90,16 +92,16 @@ def test_the_calculator_knows_arithmetic_and_nothing_else(expression: str, value
 
 def test_the_table_tool_filters_shows_and_counts() -> None:
     frame = islands.tables()["staff"]
-    assert look_up(PATHS, "staff", answer="count") == str(len(frame))
-    assert look_up(PATHS, "staff", "hours >= 24; office = map room", "person", "count") == str(
+    assert look_up(TABLES, "staff", answer="count") == str(len(frame))
+    assert look_up(TABLES, "staff", "hours >= 24; office = map room", "person", "count") == str(
         len(frame.query("hours >= 24 and office == 'Map Room'"))
     )
     person = frame.iloc[0]
-    assert look_up(PATHS, "staff", f"person = {person.person}", "room").split() == ["room", person.room]
-    assert look_up(PATHS, "staff", "", "hours", "mean") == f"{frame['hours'].mean():.12g}"
-    assert look_up(PATHS, "concerts", "date > 2031-06-01", "date", "min") > "2031-06-01"
-    assert "20 shown" in look_up(PATHS, "staff")
-    assert look_up(PATHS, "staff", "person ~ nobody").startswith("no row")
+    assert look_up(TABLES, "staff", f"person = {person.person}", "room").split() == ["room", person.room]
+    assert look_up(TABLES, "staff", "", "hours", "mean") == f"{frame['hours'].mean():.12g}"
+    assert look_up(TABLES, "concerts", "date > 2031-06-01", "date", "min") > "2031-06-01"
+    assert "20 shown" in look_up(TABLES, "staff")
+    assert look_up(TABLES, "staff", "person ~ nobody").startswith("no row")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_the_table_tool_filters_shows_and_counts() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_looked_up_is_said(arguments: tuple, said: str) -> None:
-    assert said in look_up(PATHS, *arguments)
+    assert said in look_up(TABLES, *arguments)
 
 
 @pytest.mark.parametrize(

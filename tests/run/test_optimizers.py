@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from scaling.data import load_benchmark, make_splits
 from scaling.planning.budgets import plan_bootstrap, plan_mipro
+from scaling.planning.optimizer_options import MiproOptions
 from scaling.planning.optimizers import OPTIMIZERS, hosted_names
 from scaling.run import dspy_optimizers
 from scaling.run.pipelines import MultiStepClassifier
@@ -269,7 +270,7 @@ sizes = st.integers(1, 60).flatmap(
 @given(sizes)
 def test_mipro_is_planned_within_the_budget(size: tuple[int, int, int]) -> None:
     budget, select, train = size
-    trials, candidates, rows = plan_mipro(budget, select, train)
+    trials, candidates, rows = plan_mipro(budget, select, train, MiproOptions())
 
     assert trials >= 0
     assert candidates >= 3
