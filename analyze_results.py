@@ -7,6 +7,10 @@ report.html beside it. It can be run again at any time and never calls a model.
 
 from __future__ import annotations
 
+from scaling import interrupt
+
+interrupt.end_at_once(__name__)  # all that it writes is written whole or not at all
+
 import argparse
 import multiprocessing
 import os

@@ -6,6 +6,10 @@ A cell's file has the format of a study's, so `run_scaling_experiment.py --confi
 
 from __future__ import annotations
 
+from scaling import interrupt
+
+interrupt.end_at_once(__name__)  # all that it writes is written whole or not at all
+
 import argparse
 import re
 import sys

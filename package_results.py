@@ -7,6 +7,10 @@ of machines or users go in; the same results give the same bytes.
 
 from __future__ import annotations
 
+from scaling import interrupt
+
+interrupt.end_at_once(__name__)  # until `main`
+
 import gzip
 import importlib.metadata
 import io
@@ -30,7 +34,7 @@ from scaling.records.record import Record
 from scaling.records.store import AGGREGATE, CACHE, LOG, PREDICTIONS, SWEEP, read_record, record_paths
 from scaling.records.store import PROGRAM as PROGRAM_FILE
 from scaling.redact import hide_known, redact, remember, secret_variables
-from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
+from scaling.types import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, UsageError
 
 ROOT = Path(__file__).parent
 PROGRAM = ("*.py", "*.txt", "*.md", "LICENSE", "Makefile", "pyproject.toml", "scaling/**/*", "benchmarks/**/*")
@@ -58,12 +62,16 @@ def main(argv: list[str] | None = None) -> int:
         help="the archive (package.tar.gz)",
     )
     options = parser.parse_args(argv)
+    interrupt.end_in_order()  # its folder of drafts is removed
     try:
         check_output(options.output)
         count = write_package(options.results_dir, options.output)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("\ninterrupted. Type the same command again.", file=sys.stderr)
+        return EXIT_INTERRUPTED
     print(f"wrote {options.output}: {count} cells")
     return EXIT_OK
 

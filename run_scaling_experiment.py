@@ -7,6 +7,10 @@ From top to bottom: the benchmarks, one experiment, a sweep, the command line.
 
 from __future__ import annotations
 
+from scaling import interrupt
+
+interrupt.end_at_once(__name__)  # until `main`: the libraries take seconds to load
+
 import errno
 import os
 import re
@@ -200,6 +204,7 @@ def with_own_files(study: Study) -> Study:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (0 well, 1 failed cells, 2 usage, 3 cost cap, 130 interrupted)."""
+    interrupt.end_in_order()
     command = parse(argv, (__doc__ or "").splitlines()[0], list(BENCHMARK_CONFIG))
     results = command.options.output_dir
     try:

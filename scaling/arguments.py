@@ -52,7 +52,11 @@ def name_and_value(text: str) -> tuple[str, bool | int | str]:
 
 
 def check_output_folder(folder: Path, flag: str = "--output-dir") -> None:
-    """Raise UsageError, naming the flag, where `folder` cannot be made because it, or one above it, is a file."""
+    """Raise UsageError, naming the flag, where `folder` cannot be made: it, or one above it, is a file or no name."""
+    try:
+        folder.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, a link to itself, a null byte
+        raise UsageError(f"{flag}: '{shown(folder)}' is no folder's name ({shown(error)}). Give another.") from None
     existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
     if existing is not None and not existing.is_dir():
         raise UsageError(f"{flag}: {existing} is a file. Give a folder.")

@@ -17,6 +17,7 @@ import create_pipeline_configs
 import run_scaling_experiment as script
 from scaling.models import load_registry
 from scaling.planning.study import load_study
+from scaling.records.store import CACHE
 from scaling.types import UsageError
 
 REFUSED_FLAGS = [
@@ -249,3 +250,27 @@ def test_the_one_liner_reads_dotenv(
     (tmp_path / ".env").write_text("TOY_ONE_LINER=read\n")
     experiment()
     assert os.environ["TOY_ONE_LINER"] == "read"
+
+
+def _file(path: Path, content: bytes = b"no database " * 500) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+
+
+UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a damaged cache": (lambda out: _file(out / CACHE), "Move the damaged file away"),
+    "a folder for its log": (lambda out: (out / f"{CACHE}-wal").mkdir(parents=True), "Give another --output-dir"),
+    "a pipe": (lambda out: ((out / CACHE).parent.mkdir(parents=True), os.mkfifo(out / CACHE)), "Give another"),
+    "a link to itself": (lambda out: out.symlink_to(out), "Give another"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "advice"), UNUSABLE.values(), ids=UNUSABLE)
+def test_an_unusable_output_folder_is_named_with_what_to_do(
+    command: Callable, capsys: pytest.CaptureFixture, tmp_path: Path, spoil: Callable, advice: str
+) -> None:
+    spoil(tmp_path / "out")
+    assert script.main(command()) == 2
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1 and "out" in said and advice in said
+    assert "Free the disk" not in said

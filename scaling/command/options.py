@@ -51,7 +51,7 @@ class Options:
     max_error_rate: Annotated[float, pydantic.Field(ge=0, le=1, allow_inf_nan=False)] = _option(
         0.02, "share of lost calls above which a cell is invalid (0.02)", "RATE"
     )
-    timeout: Seconds = _option(120.0, "seconds for one call (120)", "SECONDS")
+    timeout: Seconds = _option(120.0, "seconds for one request, to its last byte (120)", "SECONDS")
     local: bool = _option(False, "Synth's backend on this machine, port 8000")
     task_app_url: str | None = _option(None, "where Synth reaches the task app, in place of a tunnel", "URL")
     task_app_port: Annotated[int, pydantic.Field(strict=True, ge=1, le=65535)] | None = _option(

@@ -31,7 +31,7 @@ from scaling.distributed.coordinator import Coordinator
 from scaling.distributed.protocol import AttemptRequest
 from scaling.distributed.tasks import pickle_benchmarks
 from scaling.distributed.worker import prepared
-from scaling.llm.gateway import Gateway
+from scaling.llm.gateway import GRACE_SECONDS, Gateway
 from scaling.records.store import CACHE, LOG, aggregating, write_aggregate
 from scaling.run.progress import ProgressReporter
 from scaling.run.runner import MAX_CELLS_TOGETHER, CellTask, Settings, write_failure
@@ -85,7 +85,7 @@ def run_cells(
         except BaseException as error:
             why = "interrupted by Ctrl-C" if isinstance(error, KeyboardInterrupt) else str(error)
             gateway.stop("interrupted", why)
-            coordinator.close(patience=settings.timeout)
+            coordinator.close(patience=GRACE_SECONDS)
             raise
 
 

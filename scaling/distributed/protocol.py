@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import socket
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -118,7 +117,7 @@ class ChannelClosed(Exception):
 
 
 class KeyRefused(Exception):
-    """The other end has another key, or took too long to show it."""
+    """The other end has another key."""
 
 
 class Channel:
@@ -135,17 +134,20 @@ class Channel:
             raise
 
     def authenticate(self, key: bytes, is_coordinator: bool) -> None:
-        """Compare keys with the other end, within CONNECT_SECONDS a message. Raises KeyRefused."""
+        """Compare keys with the other end, within CONNECT_SECONDS for all of it. Raises KeyRefused."""
         steps = (deliver_challenge, answer_challenge)
+        too_late = threading.Timer(CONNECT_SECONDS, self.close)
+        too_late.daemon = True
+        too_late.start()
         try:
-            self._limit_reading(CONNECT_SECONDS)
             for step in steps if is_coordinator else reversed(steps):
                 step(self._connection, key)
-            self._limit_reading(0)
-        except (AuthenticationError, BlockingIOError) as error:
+        except AuthenticationError as error:
             raise KeyRefused(str(error)) from None
         except (EOFError, OSError) as error:
             raise ChannelClosed(f"it hung up, {type(error).__name__}") from None
+        finally:
+            too_late.cancel()
 
     def send(self, message: Any) -> None:
         content = pickle.dumps(message)
@@ -167,10 +169,6 @@ class Channel:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-
-    def _limit_reading(self, seconds: float) -> None:
-        """How long one read may take; 0: for ever."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(seconds), 0))
 
 
 @contextmanager

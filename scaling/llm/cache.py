@@ -47,16 +47,14 @@ class Cache:
         self._claim = _claimed(path.with_suffix(".lock"))
         self._lock = threading.Lock()
         self._since = since
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
         try:
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=60)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
+            self.spent_usd()  # whether it can be read
         except sqlite3.DatabaseError as error:
-            raise UsageError(
-                f"{path} cannot be used ({error}). Free the disk, or move a damaged file away: "
-                f"its answers would be paid for again."
-            ) from None
+            raise UsageError(f"{path} cannot be used ({error}). {_what_to_do(error)}") from None
 
     def get(self, key: str) -> Answer | None:
         """The stored answer, or None. Answers of earlier versions, which lack some fields, are read as well."""
@@ -107,6 +105,15 @@ class Cache:
         with self._lock:
             self._db.close()
             self._claim.release()
+
+
+def _what_to_do(error: sqlite3.Error) -> str:
+    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF  # what is above it are details
+    if kind == sqlite3.SQLITE_FULL:
+        return "Free the disk and type the same command again."
+    if kind in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return "Move the damaged file away: its answers would be paid for again."
+    return "Give another --output-dir, on a disk of this machine that you may write to."
 
 
 def _claimed(path: Path) -> FileLock:

@@ -8,14 +8,17 @@ for byte, which a test holds. Models that only LiteLLM can reach have no such cl
 from __future__ import annotations
 
 import base64
+import contextvars
 import threading
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import getproxies
 
 import dspy
-from dspy._vendor.lm15.transports import StdlibTransport, TransportRequest, TransportResponse
 from dspy.clients import execution
 from dspy.clients.backend_selection import select_backend
 from dspy.clients.call_result import CallResult, usage_dict
@@ -23,8 +26,14 @@ from dspy.clients.capabilities import Capabilities, capabilities
 from dspy.clients.engines.lm15_engine import LM15Engine, timeouts_for
 from dspy.clients.errors import error_boundary
 from dspy.lm15 import RouterConfig, UnsupportedFeatureError
+from dspy.utils import exceptions as lm_errors
 
+from scaling.llm.transport import BoundedTransport
 from scaling.models import Model
+
+T = TypeVar("T")
+# Where a provider's reply has its answer, in the APIs that DSPy speaks. A list of choices is never empty.
+ANSWER_FIELDS = ("content", "output", "candidates")
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class ModelClient:
     """What one model's calls share: the engine with its connections, and what the model can do."""
 
     engine: LM15Engine
+    transport: BoundedTransport
     provider: str  # DSPy's name for the provider's API
     compat: Any  # how the provider spells OpenAI's fields
     capabilities: Capabilities
@@ -45,8 +55,6 @@ class ModelClient:
         """
         with error_boundary(lm.model):
             call = execution.prepare(lm, prompt, messages, kwargs)
-            if call.n != 1:
-                return None
             try:
                 request = execution._canonical(call, compat=self.compat)
             except (UnsupportedFeatureError, TypeError, ValueError):
@@ -61,6 +69,7 @@ class ModelClient:
             result = CallResult.native(
                 response, model_type=lm.model_type, logprobs=bool(call.legacy.get("logprobs")), provider=self.provider
             )
+            _check_answer(result.outputs, response)
             return result.outputs, usage_dict(response, self.provider)
 
     def _refuses(self, request: Any) -> bool:
@@ -71,11 +80,21 @@ class ModelClient:
         return False
 
 
+def _check_answer(outputs: list[Any], response: Any) -> None:
+    """Raise LMProviderError for a reply that is JSON and no answer: it would be taken for an empty one."""
+    reply = response.provider_data
+    if any(outputs) or not isinstance(reply, dict) or reply.get("choices"):
+        return
+    if not any(name in reply for name in ANSWER_FIELDS):
+        raise lm_errors.LMProviderError(f"the reply holds no answer: {str(reply)[:200]}", status=200)
+
+
 class ModelClients:
     """The clients of a sweep by model, each made at its first call. Thread-safe."""
 
     def __init__(self) -> None:
         self._clients: dict[tuple[Any, ...], ModelClient | None] = {}
+        self._by_others: set[Future[Any]] = set()  # requests that LiteLLM has under way
         self._lock = threading.Lock()
 
     def get(self, lm: dspy.LM, model: Model, timeout: float, connections: int) -> ModelClient | None:
@@ -86,6 +105,45 @@ class ModelClients:
                 self._clients[key] = _make_client(lm, model, timeout, connections)
             return self._clients[key]
 
+    def within(self, seconds: float, send: Callable[[], T]) -> T:
+        """What `send` gives, for requests that others make and that keep no deadline.
+
+        Raises LMTimeoutError when it takes longer, and LMTransportError when it is cut. Its thread is then left alone.
+        """
+        outcome: Future[T] = Future()
+        context = contextvars.copy_context()
+
+        def run() -> None:
+            with suppress(InvalidStateError):  # it was cut
+                try:
+                    outcome.set_result(context.run(send))
+                except BaseException as error:
+                    outcome.set_exception(error)
+
+        with self._lock:
+            self._by_others.add(outcome)
+        try:
+            threading.Thread(target=run, daemon=True).start()
+            return outcome.result(seconds)
+        except TimeoutError:
+            if outcome.done():
+                raise
+            raise lm_errors.LMTimeoutError(f"no whole answer within {seconds:g} seconds (--timeout)") from None
+        finally:
+            with self._lock:
+                self._by_others.discard(outcome)
+
+    def cut(self) -> None:
+        """End every request that is under way: whoever waits for one gets an error at once."""
+        with self._lock:
+            clients, others = list(self._clients.values()), list(self._by_others)
+        for client in clients:
+            if client is not None:
+                client.transport.cut()
+        for outcome in others:
+            with suppress(InvalidStateError):
+                outcome.set_exception(lm_errors.LMTransportError("the sweep has ended"))
+
 
 def _make_client(lm: dspy.LM, model: Model, timeout: float, connections: int) -> ModelClient | None:
     selection = select_backend(lm)
@@ -94,13 +152,12 @@ def _make_client(lm: dspy.LM, model: Model, timeout: float, connections: int) ->
     provider = selection.resolution.provider
     key = selection.clients.get("api_key")
     url, authorization = split_credentials(model.api_base)
+    transport = _transport(timeout, connections, authorization)
     config = RouterConfig(
-        api_keys={provider: key} if key else None,
-        base_urls={provider: url} if url else None,
-        transport=_transport(timeout, connections, authorization),
+        api_keys={provider: key} if key else None, base_urls={provider: url} if url else None, transport=transport
     )
     engine = LM15Engine(config, model_type=lm.model_type)
-    return ModelClient(engine, provider, selection.resolution.compat, capabilities(lm))
+    return ModelClient(engine, transport, provider, selection.resolution.compat, capabilities(lm))
 
 
 def split_credentials(url: str | None) -> tuple[str | None, str | None]:
@@ -117,29 +174,14 @@ def split_credentials(url: str | None) -> tuple[str | None, str | None]:
     return urlunsplit(parts._replace(netloc=host)), f"Basic {token}"
 
 
-def _transport(timeout: float, connections: int, authorization: str | None) -> StdlibTransport:
+def _transport(timeout: float, connections: int, authorization: str | None) -> BoundedTransport:
     """The connections of a client; an `authorization` replaces the header that the model's key would give."""
     limits = timeouts_for(timeout)
-    return _Transport(
+    return BoundedTransport(
+        timeout,
         authorization,
         connect_timeout=limits.connect,
-        read_timeout=limits.read,
-        write_timeout=limits.write,
         pool_timeout=limits.pool,
         max_connections=connections,
         trust_env=bool(getproxies()),  # else the environment would be searched for proxies at each request
     )
-
-
-class _Transport(StdlibTransport):
-    """DSPy's HTTP connections, with basic authentication where a URL asks for it."""
-
-    def __init__(self, authorization: str | None, **settings: Any):
-        super().__init__(**settings)
-        self._authorization = authorization
-
-    def stream(self, request: TransportRequest) -> TransportResponse:
-        if self._authorization:
-            others = [(name, value) for name, value in request.headers if name.lower() != "authorization"]
-            request = replace(request, headers=[*others, ("Authorization", self._authorization)])
-        return super().stream(request)

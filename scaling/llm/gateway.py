@@ -22,7 +22,16 @@ from msgspec.structs import replace
 
 from scaling.llm.cache import Cache
 from scaling.llm.client import ModelClients
-from scaling.llm.errors import CallFailed, backoff_seconds, is_fatal, is_too_long, is_worth_retrying, never_billed
+from scaling.llm.errors import (
+    CallFailed,
+    advice,
+    backoff_seconds,
+    is_fatal,
+    is_too_long,
+    is_worth_retrying,
+    never_billed,
+    pause_seconds,
+)
 from scaling.llm.limits import ConcurrencyLimiter, CostBudget
 from scaling.models import Model
 from scaling.records.record import Answer
@@ -32,7 +41,9 @@ from scaling.types import CellStopped
 T = TypeVar("T")
 StopStatus = Literal["budget", "interrupted", "error"]
 MAX_ATTEMPTS = 8
-LONGEST_PAUSE_SECONDS = 300.0
+# What is under way when a sweep is interrupted has so long to end: its answers are paid for.
+GRACE_SECONDS = 5.0
+LONGEST_REASON = 300  # letters of what a provider said
 # After so many calls in a row that failed every attempt, the provider counts as down.
 PROVIDER_DOWN_AFTER = 5
 
@@ -98,10 +109,15 @@ class Gateway:
 
     def stop(self, status: StopStatus, message: str, scope: str = "") -> None:
         """End the cells of `scope` (a model id, a provider, or "" for all) at their next call."""
+        halt = CellStopped(status, redact(message))
         with self._lock:
-            self._halts.setdefault(scope, CellStopped(status, redact(message)))
+            is_first = self._halts.setdefault(scope, halt) is halt
         if scope == "":
             self._stop_event.set()
+        if scope == "" and status == "interrupted" and is_first:
+            cut = threading.Timer(GRACE_SECONDS, self.clients.cut)
+            cut.daemon = True
+            cut.start()
 
     def check(self, model: Model) -> None:
         """Raise CellStopped when the sweep, the provider or the model has been stopped."""
@@ -197,8 +213,7 @@ class Gateway:
                     return self._pay(call)
                 except lm_errors.LMError as error:
                     self.errors += 1
-                    if (wait := getattr(error, "retry_after", None)) is not None:
-                        limiter.pause(min(float(wait), LONGEST_PAUSE_SECONDS))
+                    limiter.pause(pause_seconds(error))
                     raise
 
         retrying = tenacity.Retrying(
@@ -244,7 +259,8 @@ class Gateway:
         finally:
             self.cost_budget.settle(reserved, billed)
         if self.cost_budget.cap is not None and billed > reserved:
-            message = f"'{call.model.id}' answered longer than its limit of tokens, so --max-cost cannot hold it"
+            used = "used more tokens than its prompt and its limit of tokens allow"
+            message = f"'{call.model.id}' {used}, so --max-cost cannot hold it"
             self.stop("error", f"{message}: leave --max-cost out, or use another server", scope=call.model.id)
         return answer
 
@@ -259,14 +275,17 @@ class Gateway:
     def _failed(self, call: Call, error: Exception, attempts: int) -> BaseException:
         """What a call that failed for good means: the end of the model's cells, the provider's, or this call only."""
         text = redact(str(error)).strip()  # before it is cut: half a secret would not be known for one
-        reason = f"{type(error).__name__}: {text.splitlines()[0][:200] if text else ''}"
+        said = " ".join(text.partition("\n\n")[0].split())[:LONGEST_REASON]  # after it, DSPy gives advice of its own
+        todo = advice(error)
+        status = getattr(error, "status", None)
+        reason = f"{type(error).__name__}{f', HTTP {status}' if status else ''}: {said}{todo}"
         model = call.model
         if is_too_long(error):
             # The program's doing: its example is scored as a failure.
             too_long: Exception = lm_errors.ContextWindowExceededError(message=reason, model=model.id)
             return too_long
         if is_fatal(error):
-            key = f"; check {model.key_env}" if model.key_env else ""
+            key = f"; check {model.key_env}" if model.key_env and not todo else ""
             self.stop("error", f"'{model.id}' cannot be called{key} ({reason})", scope=model.id)
             self.check(model)
         if not is_worth_retrying(error):

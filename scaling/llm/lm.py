@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import dspy
@@ -16,6 +17,7 @@ from scaling.llm.client import ModelClient
 from scaling.llm.errors import CallFailed
 from scaling.llm.gateway import Call, CellGateway
 from scaling.llm.meter import Meter
+from scaling.llm.usage import read_usage
 from scaling.models import Model
 from scaling.records.record import Answer, CallRecord
 from scaling.redact import remember, remember_url
@@ -83,10 +85,45 @@ class MeteredLM(dspy.LM):
         return copied
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> list[Any]:
+        answers: list[Answer] = []
+        try:
+            # Each answer that is asked for is reserved, billed, cached and tried again by itself.
+            for settings, draw in self._requests(kwargs):
+                answers.append(self._ask(prompt, messages, settings, draw))
+        except lm_errors.ContextWindowExceededError:
+            self._note(answers, "the prompt is longer than the model's context")
+            raise
+        except CallFailed as error:
+            self._note(answers, str(error))
+            self.meter.add_failure(str(error))
+            if self.phase == "optimize":
+                # An optimizer would take the failure for a score of 0: the cell ends instead, unscored.
+                raise CellStopped("error", f"a call failed while optimizing: {error}") from error
+            raise
+        self._note(answers, None)
+        outputs = [output for answer in answers for output in answer.outputs]
+        if any(isinstance(output, dict) for output in outputs):
+            return [output if isinstance(output, dict) else {"text": output} for output in outputs]
+        return outputs
+
+    async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> list[Any]:
+        return await asyncio.to_thread(self.__call__, prompt, messages=messages, **kwargs)
+
+    def _requests(self, kwargs: dict[str, Any]) -> list[tuple[dict[str, Any], Any]]:
+        """(settings, draw) of each request that a call needs: `n` answers are n requests. Raises ValueError."""
+        count = {**self.kwargs, **kwargs}.get("n")
+        if count is None or count == 1:
+            return [(kwargs, self.draw)]
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"n is {count!r}: it is a number of answers, at least 1")
+        return [(kwargs | {"n": 1}, [self.draw, i]) for i in range(count)]
+
+    def _ask(self, prompt: Any, messages: Any, kwargs: dict[str, Any], draw: Any) -> Answer:
+        """One answer, by the gateway."""
         request = self._request(prompt, messages, kwargs)
-        key = digest([self.spec.id, request, self.run, self.draw])
+        key = digest([self.spec.id, request, self.run, draw])
         if self.spec.sends_seed:
-            kwargs["seed"] = int(key[:7], 16)
+            kwargs = kwargs | {"seed": int(key[:7], 16)}
         call = Call(
             key=key,
             model=self.spec,
@@ -94,24 +131,9 @@ class MeteredLM(dspy.LM):
             rank=self.meter.rank,
             phase=self.phase,
             highest_cost=self._highest_cost(request),
-            send=lambda: self._send(prompt, messages, kwargs),
+            send=lambda: self._send(request, prompt, messages, kwargs),
         )
-        try:
-            answer = self.gateway.answer(call)
-        except lm_errors.ContextWindowExceededError:
-            self._note(None, "the prompt is longer than the model's context")
-            raise
-        except CallFailed as error:
-            self._note(None, str(error))
-            if self.phase == "optimize":
-                # An optimizer would take the failure for a score of 0: the cell ends instead, unscored.
-                raise CellStopped("error", f"a call failed while optimizing: {error}") from error
-            raise
-        self._note(answer, None)
-        return answer.outputs
-
-    async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> list[Any]:
-        return await asyncio.to_thread(self.__call__, prompt, messages=messages, **kwargs)
+        return self.gateway.answer(call)
 
     def _request(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Everything that shapes the answer, as plain JSON; addresses and keys are left out."""
@@ -124,52 +146,58 @@ class MeteredLM(dspy.LM):
         return {"messages": messages or [{"role": "user", "content": str(prompt)}], **merged}
 
     def _highest_cost(self, request: dict[str, Any]) -> float | None:
-        max_tokens = request.get("max_tokens") or request.get("max_completion_tokens") or self.spec.max_output_tokens
-        prompt_bytes = len(json.dumps([request["messages"], request.get("response_format")], default=str).encode())
-        return self.spec.highest_cost(prompt_bytes, max_tokens)
+        return self.spec.highest_cost(prompt_bytes(request), self._most_answered(request))
 
-    def _send(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Answer:
+    def _most_answered(self, request: dict[str, Any]) -> int:
+        """The limit of tokens of an answer that a request sets."""
+        limits = [request.get(name) for name in ("max_tokens", "max_completion_tokens")]
+        return max((limit for limit in limits if limit), default=self.spec.max_output_tokens)
+
+    def _send(self, request: dict[str, Any], prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Answer:
         client = self.client
         sent = client.send(self, prompt, messages, kwargs) if client else None
         outputs, usage = sent or self._send_by_dspy(prompt, messages, kwargs)
-        prompt_tokens, completion_tokens = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-        cached_tokens = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
+        # Providers add to a prompt, and some write more than they are asked to: that is possible, and billed.
+        answered = len(json.dumps(outputs, default=str))
+        most = max(prompt_bytes(request), self._most_answered(request), answered, self.spec.context_length or 0)
+        counts = read_usage(usage, most, any(outputs))
         cost = None
-        if prompt_tokens is not None and completion_tokens is not None:
-            cost = self.spec.cost(prompt_tokens, completion_tokens, cached_tokens or 0)
+        if counts.prompt is not None and counts.completion is not None:
+            cost = self.spec.cost(counts.prompt, counts.completion, counts.cached or 0)
         return Answer(
             outputs=outputs,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            cached_tokens=cached_tokens,
-            reasoning_tokens=_count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens")),
+            prompt_tokens=counts.prompt,
+            completion_tokens=counts.completion,
+            cached_tokens=counts.cached,
+            reasoning_tokens=counts.reasoning,
             list_cost_usd=cost,
         )
 
     def _send_by_dspy(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        with dspy.context(disable_history=True), dspy.track_usage() as tracker:
-            outputs = super().__call__(prompt, messages=messages, **kwargs)
-        return outputs, next(iter(tracker.get_total_tokens().values()), {})
+        def send() -> tuple[list[Any], dict[str, Any]]:
+            with dspy.context(disable_history=True), dspy.track_usage() as tracker:
+                outputs = dspy.LM.__call__(self, prompt, messages=messages, **kwargs)
+            return outputs, next(iter(tracker.get_total_tokens().values()), {})
 
-    def _note(self, answer: Answer | None, error: str | None) -> None:
+        return self.gateway.clients.within(self.timeout_seconds, send)
+
+    def _note(self, answers: Sequence[Answer], error: str | None) -> None:
         """Write the call down: in the cell's meter and, while an example is scored, in its own record."""
-        if answer is None:  # it failed for good
-            call = CallRecord(phase=self.phase, role=self.role, list_cost_usd=0.0, billed_cost_usd=0.0, error=error)
-        else:
-            hit = answer.cache_hit
-            call = CallRecord(
-                phase=self.phase,
-                role=self.role,
-                prompt_tokens=answer.prompt_tokens,
-                completion_tokens=answer.completion_tokens,
-                cached_tokens=answer.cached_tokens,
-                reasoning_tokens=answer.reasoning_tokens,
-                list_cost_usd=answer.list_cost_usd,
-                billed_cost_usd=0.0 if hit else answer.list_cost_usd,
-                latency_seconds=answer.latency_seconds,
-                attempts=0 if hit else answer.attempts,
-                cache_hit=hit,
-            )
+        sent = [answer for answer in answers if not answer.cache_hit]
+        call = CallRecord(
+            phase=self.phase,
+            role=self.role,
+            prompt_tokens=_sum(answer.prompt_tokens for answer in answers),
+            completion_tokens=_sum(answer.completion_tokens for answer in answers),
+            cached_tokens=_sum(answer.cached_tokens for answer in answers),
+            reasoning_tokens=_sum(answer.reasoning_tokens for answer in answers),
+            list_cost_usd=_sum(answer.list_cost_usd for answer in answers) if answers else 0.0,
+            billed_cost_usd=_sum(answer.list_cost_usd for answer in sent) if sent else 0.0,
+            latency_seconds=_sum(answer.latency_seconds for answer in answers),
+            attempts=_sum(answer.attempts for answer in sent) if sent or not answers else 0,
+            cache_hit=bool(answers) and not sent,
+            error=error,
+        )
         self.meter.add_call(call)
         if self.record is not None:
             self.record.append(call)
@@ -188,6 +216,14 @@ def variant(**changes: Any) -> dict[str, Any]:
     return {"lm": lm.copy(**changes)} if hasattr(lm, "meter") else {}
 
 
-def _count(value: Any) -> int | None:
-    """A number of tokens as a provider reports it; None for anything else, which is then billed at the highest cost."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def _sum(values: Iterable[Any]) -> Any:
+    """A sum; None where a part of it is not known, or there is none."""
+    known = list(values)
+    return None if not known or None in known else sum(known)
+
+
+def prompt_bytes(request: dict[str, Any]) -> int:
+    """Bytes of all that a model reads of a request, which are at least as many as its tokens."""
+    read = [request["messages"], request.get("response_format")]
+    read += [request[name] for name in ("tools", "functions") if request.get(name)]
+    return len(json.dumps(read, default=str).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class Meter:
         self.usage: dict[str, Usage] = defaultdict(Usage)
         self.proposals = Usage()  # the reflection's or proposer's part of it
         self.rollouts: dict[str, int] = defaultdict(int)
+        self.failures: Counter[str] = Counter()  # reasons of calls that failed for good, with how often
         self.times: dict[str, CallTimes] = defaultdict(CallTimes)  # by kind: optimize, propose, evaluate
         self.unparsed_proposals = 0
         self.hosted: HostedJob | None = None  # the cell's hosted job, and its calls as its rollouts end
@@ -76,6 +77,11 @@ class Meter:
                     self._lines.write(encode(call) + b"\n")
             except OSError as error:  # optimizers would take it for a score of 0
                 raise CellStopped("interrupted", f"calls.jsonl cannot be written ({error})") from error
+
+    def add_failure(self, reason: str) -> None:
+        """Count why a call failed for good."""
+        with self._lock:
+            self.failures[reason] += 1
 
     def add_rollout(self, phase: str) -> None:
         """Count one run of the whole program on one example."""

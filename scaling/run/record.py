@@ -105,9 +105,12 @@ def add_usage(record: Record, meter: Meter, elapsed_seconds: float) -> None:
     record.elapsed_seconds = round(elapsed_seconds, 3)
 
 
-def add_outcome(record: Record, task: CellTask, measured: Measured, max_error_rate: float) -> None:
+def add_outcome(
+    record: Record, task: CellTask, measured: Measured, max_error_rate: float, failures: Counter[str]
+) -> None:
     """Error rates of a cell whose test was opened, and its scores where they are low enough.
 
+    failures: why calls failed for good; the commonest reason is told.
     Raises RuntimeError when an example was answered with another number of calls than the cell has steps.
     """
     lines = measured.lines
@@ -125,7 +128,8 @@ def add_outcome(record: Record, task: CellTask, measured: Measured, max_error_ra
     record.error_rates = ErrorRates(lost, max(error_rate(lines[name], "parse") for name in PAIR))
     if lost > max_error_rate or not paired:
         record.status = "invalid"
-        message = f"{100 * lost:.1f} % of test examples failed in the infrastructure"
+        reason = "".join(f": {text}" for text, _ in failures.most_common(1))
+        message = f"{100 * lost:.1f} % of test examples failed in the infrastructure{reason}"
         record.error = Failure("infrastructure", message)
         return
     record.status = "ok"

@@ -83,7 +83,7 @@ def run_cell(task: CellTask, gateway: CellGateway, settings: Settings, reporter:
         gateway.check(task.model)
         with dspy_optimizers.output_to(settings.log):
             measured = _measure(task, gateway, meter, settings, reporter)
-        add_outcome(record, task, measured, settings.max_error_rate)
+        add_outcome(record, task, measured, settings.max_error_rate, meter.failures)
         check_readable(record)
     except CellStopped as stopped:
         record.status, record.error = stopped.status, Failure(stopped.status, str(stopped))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,26 @@ def test_a_mistake_of_ours_in_a_conversation_is_no_lost_worker(coordinator: Coor
         with pytest.raises(protocol.ChannelClosed):
             channel.receive()
     assert isinstance(coordinator.failure, KeyError)
+
+
+def test_a_stranger_who_shows_its_key_byte_by_byte_is_hung_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "CONNECT_SECONDS", 0.3)
+    with a_coordinator(tmp_path / "cache.sqlite") as coordinator, socket.create_connection(coordinator.address) as end:
+        end.settimeout(0.05)
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < 200:  # ten seconds, of which it has 0.3
+                end.sendall(b"\0\0\0\x40"[sent : sent + 1] or b"x")
+                sent += 1
+                with suppress(TimeoutError):
+                    if not end.recv(1024):
+                        break
+        assert 0 < sent < 200
+
+
+def test_a_worker_gives_up_on_a_command_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(protocol.Unreachable, match="hung up"):
+        worker.ping(silent.getsockname(), b"key")

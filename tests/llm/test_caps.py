@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +22,36 @@ from scaling.types import EXIT_CAP, EXIT_OK, CellStopped
 from tests.support.files import read
 from tests.support.questions import a_model, ask
 from tests.support.sweeps import outcome, run, write_study
+
+# `make chaos` raises the cap 28 times.
+CAPS = 28 if "CHAOS" in os.environ else 2
+
+
+class StrictBooks:
+    """What a provider bills from now on at worst: answers by their tokens, lost requests at their highest cost."""
+
+    def __init__(self, server: ScriptedServer, lose: Callable[[int], bool], status: int | None = None):
+        self._server, self._before = server, (server.prompt_tokens, server.completion_tokens)
+        self.lost, self._lost_usd = 0, 0.0
+        self._lose, self._fault = lose, ("cut",) if status is None else ("status", status)
+        server.fault = self._answer
+
+    def _answer(self, n: int, body: dict) -> tuple | None:
+        if not self._lose(n):
+            return None
+        prompt = json.dumps([body["messages"], body.get("response_format")]).encode()
+        self._lost_usd += len(prompt) * 3e-6 + (body.get("max_tokens") or body["max_completion_tokens"]) * 11e-6
+        self.lost += 1
+        return self._fault
+
+    def billed(self) -> float:
+        asked, answered = (
+            now - then
+            for now, then in zip(
+                (self._server.prompt_tokens, self._server.completion_tokens), self._before, strict=True
+            )
+        )
+        return self._lost_usd + asked * 3e-6 + answered * 11e-6
 
 
 def test_the_cap_stops_the_sweep_and_a_higher_one_goes_on(sweep_server: ScriptedServer, tmp_path: Path) -> None:
@@ -92,7 +125,7 @@ def test_a_refused_request_is_not_billed(sweep_server: ScriptedServer, tmp_path:
     assert gateway.cost_budget.spent == 0
 
 
-@pytest.mark.parametrize("status", [402, 408, 409, 500, 502, 503, 504, 529])
+@pytest.mark.parametrize("status", [402, 408, 409, 425, 499, 500, 502, 503, 504, 520, 522, 524, 529])
 def test_a_status_that_may_have_been_billed_counts_in_full(
     sweep_server: ScriptedServer, tmp_path: Path, status: int
 ) -> None:
@@ -103,6 +136,84 @@ def test_a_status_that_may_have_been_billed_counts_in_full(
         ask(make_lm(a_model(sweep_server), gateway, Meter("c"), 0, 0.7, phase="evaluate"), "one")
     each = a_model(sweep_server).highest_cost(len(json.dumps([sweep_server.requests[0]["messages"], None])), 50)
     assert gateway.cost_budget.spent == pytest.approx(each * len(sweep_server.requests))
+
+
+@pytest.mark.parametrize(
+    ("message", "code"), [("The response was filtered.", "content_filter"), ("our content management policy", None)]
+)
+def test_a_prompt_that_a_filter_read_may_have_been_billed(
+    sweep_server: ScriptedServer, tmp_path: Path, message: str, code: str | None
+) -> None:
+    gateway = Gateway(Cache(tmp_path / "c.sqlite"), max_cost=1.0)
+    sweep_server.fault = lambda n, body: ("status", 400, {}, message, code)
+    with pytest.raises(CallFailed):
+        ask(make_lm(a_model(sweep_server), gateway, Meter("c"), 0, 0.7, phase="evaluate"), "one")
+    assert gateway.cost_budget.spent > 50 * 11e-6
+
+
+def test_n_answers_are_n_calls_that_share_nothing(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    gateway, meter = Gateway(Cache(tmp_path / "c.sqlite"), max_cost=1.0), Meter("c")
+    lm = make_lm(a_model(sweep_server, sends_seed=True), gateway, meter, 0, 0.7)
+    question = [{"role": "user", "content": "one"}]
+    answers = lm(messages=question, n=8)
+    assert len(sweep_server.requests) == len({body["seed"] for body in sweep_server.requests}) == len(answers) == 8
+    assert all("n" not in body or body["n"] == 1 for body in sweep_server.requests)
+    billed = sweep_server.prompt_tokens * 3e-6 + sweep_server.completion_tokens * 11e-6
+    assert gateway.cost_budget.spent == pytest.approx(billed)
+    assert lm.copy(n=8)(messages=question) == answers and len(sweep_server.requests) == 8
+    used = meter.total()
+    assert (used.calls, used.cache_hits, used.billed_cost_usd) == (2, 1, pytest.approx(billed))
+    assert used.prompt_tokens == 2 * sweep_server.prompt_tokens
+
+
+def test_n_answers_never_pass_the_cap(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    """By the strictest reading: a request that was neither answered nor refused was billed in full."""
+    for hundredths in range(1, 12):
+        books = StrictBooks(sweep_server, lose=lambda n: n % 3 == 2)
+        gateway = Gateway(Cache(tmp_path / f"{hundredths}.sqlite"), max_cost=hundredths * 0.0008)
+        gateway.sleep = lambda seconds: None
+        lm = make_lm(a_model(sweep_server), gateway, Meter("c"), 0, 0.7)
+        with contextlib.suppress(CellStopped, CallFailed):
+            lm(messages=[{"role": "user", "content": "x" * 30}], n=8)
+        assert books.billed() <= hundredths * 0.0008
+        assert gateway.cost_budget.spent == pytest.approx(books.billed())
+
+
+@pytest.mark.parametrize("status", [408, 504, 524])
+def test_rising_caps_are_never_passed_behind_a_gateway_that_gives_up(
+    sweep_server: ScriptedServer, tmp_path: Path, no_backoff: None, status: int
+) -> None:
+    """The gateway's upstream answers, and bills, after the gateway has given up; the sweep goes on at a higher cap."""
+    flags = write_study(tmp_path, sweep_server.url, [1], ["none", "gepa"], 1)
+    books = StrictBooks(sweep_server, lose=lambda n: n % 7 == 3, status=status)
+    cap = 0.0
+    for _ in range(CAPS):
+        cap += 0.6 / CAPS
+        code, said = run([*flags, "--max-cost", str(cap)], tmp_path / "out")
+        assert code in (EXIT_OK, EXIT_CAP), said
+        assert books.billed() <= cap
+        assert read(tmp_path / "out" / "sweep.json")["spent_usd"] == pytest.approx(books.billed())
+    assert books.lost > 0
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, "3"])
+def test_n_is_a_number_of_answers(sweep_server: ScriptedServer, tmp_path: Path, n: object) -> None:
+    lm = make_lm(a_model(sweep_server), Gateway(Cache(tmp_path / "c.sqlite")), Meter("c"), 0, 0.7)
+    with pytest.raises(ValueError, match="number of answers"):
+        lm(messages=[{"role": "user", "content": "one"}], n=n)
+    assert not sweep_server.requests
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_completion_tokens": 5000}, {"tools": [{"type": "function", "function": {"name": "x" * 9000}}]}],
+    ids=["two limits", "tools"],
+)
+def test_all_that_a_request_can_cost_is_reserved(sweep_server: ScriptedServer, tmp_path: Path, settings: dict) -> None:
+    lm = make_lm(a_model(sweep_server), Gateway(Cache(tmp_path / "c.sqlite"), max_cost=0.01), Meter("c"), 0, 0.7)
+    with pytest.raises(CellStopped, match="would pass --max-cost"):
+        lm(messages=[{"role": "user", "content": "one"}], **settings)
+    assert not sweep_server.requests
 
 
 def test_what_may_have_been_billed_counts_for_the_cap_until_it_is_known(

@@ -26,9 +26,9 @@ from tests.support.files import read
 from tests.support.questions import a_model, ask
 from tests.support.sweeps import outcome, run, start, write_study
 
-# `make chaos` runs the same tests at full size: 12 cells, 20 kills.
+# `make chaos` runs the same tests at full size: 12 cells, 30 kills.
 FULL = "CHAOS" in os.environ
-CHAIN, RUNS, KILLS = ([1, 2, 3], 2, 20) if FULL else ([1, 2], 1, 2)
+CHAIN, RUNS, KILLS = ([1, 2, 3], 2, 30) if FULL else ([1, 2], 1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,9 @@ def mixed_faults(seed: int) -> Callable:
     return fault
 
 
-def test_faults_change_nothing_but_time(undisturbed: tuple, sweep_server: ScriptedServer, tmp_path: Path) -> None:
+def test_faults_change_nothing_but_time(
+    undisturbed: tuple, sweep_server: ScriptedServer, tmp_path: Path, no_backoff: None
+) -> None:
     flags = write_study(tmp_path, sweep_server.url, CHAIN, ["gepa", "mipro"], RUNS) + ["--timeout", "1"]
     sweep_server.fault = mixed_faults(3)
     code, said = run(flags, tmp_path / "faulty")
@@ -220,7 +222,7 @@ def test_a_wrong_key_is_told_once_and_stops_the_models_cells(
     assert len(sweep_server.requests) == 1
 
 
-def test_a_call_is_tried_at_least_six_times(sweep_server: ScriptedServer, gateway: Gateway) -> None:
+def test_a_call_is_tried_at_least_six_times(sweep_server: ScriptedServer, gateway: Gateway, no_backoff: None) -> None:
     sweep_server.fault = lambda n, body: ("status", 429, {"Retry-After": "0"}) if n < 6 else None
     meter = Meter("c")
     ask(make_lm(a_model(sweep_server), gateway, meter, 0, 0.7), "anything")
@@ -228,7 +230,9 @@ def test_a_call_is_tried_at_least_six_times(sweep_server: ScriptedServer, gatewa
     assert meter.total().calls == 1
 
 
-def test_a_provider_that_is_down_stops_the_sweep(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+def test_a_provider_that_is_down_stops_the_sweep(
+    sweep_server: ScriptedServer, tmp_path: Path, no_backoff: None
+) -> None:
     flags = write_study(tmp_path, sweep_server.url, [1, 2], ["none", "gepa"], 1)
     sweep_server.fault = lambda n, body: ("status", 503, {"Retry-After": "0"})
     code, said = run(flags, tmp_path / "out")

@@ -14,7 +14,9 @@ from tests.support.small import records_in, sweep
 from tests.support.toy import truth
 
 
-def test_a_busy_server_is_asked_again(experiment: Callable, server: ScriptedServer, tmp_path: Path) -> None:
+def test_a_busy_server_is_asked_again(
+    experiment: Callable, server: ScriptedServer, tmp_path: Path, no_backoff: None
+) -> None:
     server.fault = lambda n, body: ("status", 429, {"Retry-After": "0"}) if n % 3 == 0 else None
     record = experiment()
 
