@@ -15,11 +15,11 @@ import argparse
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scaling.arguments import ArgumentParser, check_output_folder, number
+from scaling.arguments import ArgumentParser, check_output_folder, number, positive_number
 from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     try:
         written = analyze(options.results_dir, options.output_dir, options.format, options.value_per_correct,
-                          options.per_dollar)  # fmt: skip
+                          options.per_dollar, options.at_size)  # fmt: skip
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -51,16 +51,17 @@ def analyze(
     formats: list[str],
     value_per_correct: float | None = None,
     per_dollar: bool = False,
+    at_sizes: Sequence[float] = (),
 ) -> list[Path]:
     """Write everything that the records under `folders` support into `output`; returns the paths written.
 
     value_per_correct: dollars that one more right answer is worth. per_dollar: recommend the cheapest cell that is
-    not clearly worse than the best.
+    not clearly worse than the best. at_sizes: billions of parameters to expect a score at.
     """
     from scaling.analysis import report, runs  # pandas and its friends start slowly; --help does not need them
 
     check_output_folder(output)
-    findings = find(folders, value_per_correct, per_dollar)
+    findings = find(folders, value_per_correct, per_dollar, at_sizes)
     output.mkdir(parents=True, exist_ok=True)
     pictures = draw(findings, output / "visualizations", formats) if not findings.summary.empty else {}
     tables = {
@@ -80,16 +81,20 @@ def analyze(
     return [*pictures, *(output / name for name in (*tables, *others))]
 
 
-def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool) -> Findings:
+def find(
+    folders: list[Path], value_per_correct: float | None, per_dollar: bool, at_sizes: Sequence[float] = ()
+) -> Findings:
     """Everything that the records support."""
     import pandas as pd
 
     from scaling.analysis import (
         breakdowns,
         comparisons,
+        families,
         findings,
         fit_table,
         loading,
+        model_comparisons,
         money,
         research,
         summary,
@@ -100,11 +105,14 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
     results = loading.load(folders)
     entries = comparisons.entries_of(results)
     frame = summary.summarise(results, entries)
-    tests, refused = comparisons.tests_frame(results, entries)
+    tests, refused = families.tests_frame(results, entries)
     turned = turns.turned_cells(results, entries)
-    gains = turns.gains_of(results, entries, turned)
+    gains = turns.gains_of(results, turned)
+    models = model_comparisons.model_scores(results, entries, frame, tests)
+    if at_sizes and models.empty:
+        refused = [*refused, "scores at other model sizes: no program was run by two models"]
     asked = test_rows.frame_of(research.test_research(gains, value_per_correct))
-    fits = [fit_table.fits_frame(entries), fit_table.gain_fits(gains)]
+    fits = [fit_table.fits_frame(entries), fit_table.score_fits(models, at_sizes), fit_table.gain_fits(gains)]
     return findings.Findings(
         results=results,
         entries=entries,
@@ -116,6 +124,7 @@ def find(folders: list[Path], value_per_correct: float | None, per_dollar: bool)
         gains=gains,
         costs=money.costs(results, entries, frame, value_per_correct),
         breakdowns=breakdowns.breakdowns_of(results, entries, frame),
+        models=models,
         refused=refused,
         value=value_per_correct,
         per_dollar=per_dollar,
@@ -180,6 +189,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=number,
         metavar="USD",
         help="what one more right answer is worth; says when an optimization has paid for itself",
+    )
+    parser.add_argument(
+        "--at-size",
+        nargs="+",
+        type=positive_number,
+        default=[],
+        metavar="BILLIONS",
+        help="sizes of models to expect a score at, in billions of parameters",
     )
     parser.add_argument(
         "--per-dollar", action="store_true", help="recommend the cheapest cell that is not clearly worse than the best"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from pathlib import Path
@@ -49,6 +50,14 @@ def name_and_value(text: str) -> tuple[str, bool | int | str]:
     if value in ("true", "false"):
         return name, value == "true"
     return name, whole_number(value) if re.fullmatch(r"-?[0-9]+", value) else value
+
+
+def positive_number(text: str) -> float:
+    """A number above 0."""
+    value = number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{shown(text)}' is not a number above 0")
+    return value
 
 
 def check_output_folder(folder: Path, flag: str = "--output-dir") -> None:

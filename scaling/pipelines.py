@@ -14,6 +14,22 @@ def _once(predictor: str, steps: int) -> int:
     return 1
 
 
+def _no_answers(steps: int) -> int:
+    return 0
+
+
+def _one_answer(steps: int) -> int:
+    return 1
+
+
+def _an_answer_a_step(steps: int) -> int:
+    return steps
+
+
+def _answers_of_one_step(steps: int) -> int:
+    return int(steps == 1)
+
+
 def _a_call_a_turn(predictor: str, steps: int) -> int:
     return steps - 1 if predictor.startswith("review") else 1
 
@@ -26,7 +42,8 @@ class PipelineSpec:
     (Benchmark, steps, FeedbackFunction or None). program: makes what is run from (core, steps); None where the core
     itself is run. draws: the program runs its core `steps` times with nothing passed on, so that a temperature of 0
     makes no sense. calls: how often one run of the core calls a predictor, from (its name, steps). takes_feedback:
-    each turn can be told something about the answers before it.
+    each turn can be told something about the answers before it. one_step_answers: how many answers of the task's
+    one-step program it draws, from steps; the cells of a study share them through the cache.
     """
 
     name: str
@@ -36,24 +53,32 @@ class PipelineSpec:
     draws: bool = False
     calls: Callable[[str, int], int] = _once
     takes_feedback: bool = False
+    one_step_answers: Callable[[int], int] = _no_answers
 
 
 _ONE_STEP = "scaling.run.pipelines:one_step"
 
+
+def _draws(name: str, suffix: str, program: str) -> PipelineSpec:
+    """A pipeline that draws the one-step program's answer several times."""
+    return PipelineSpec(name, suffix, _ONE_STEP, program, draws=True, one_step_answers=_an_answer_a_step)
+
+
 PIPELINES: dict[str, PipelineSpec] = {
     spec.name: spec
     for spec in (
-        PipelineSpec("chain", "step", "scaling.run.pipelines:chain"),
-        PipelineSpec("repeat", "repeat", _ONE_STEP, "scaling.run.pipelines:Repeat", draws=True),
-        PipelineSpec("vote", "vote", _ONE_STEP, "scaling.run.pipelines:Vote", draws=True),
+        PipelineSpec("chain", "step", "scaling.run.pipelines:chain", one_step_answers=_answers_of_one_step),
+        _draws("repeat", "repeat", "scaling.run.pipelines:Repeat"),
+        _draws("vote", "vote", "scaling.run.pipelines:Vote"),
         PipelineSpec(
             "self_correct",
             "turn",
             "scaling.run.self_correction:self_correction",
             calls=_a_call_a_turn,
             takes_feedback=True,
+            one_step_answers=_one_answer,
         ),
-        PipelineSpec("resample", "redraw", _ONE_STEP, "scaling.run.self_correction:Resample", draws=True),
+        _draws("resample", "redraw", "scaling.run.self_correction:Resample"),
     )
 }
 

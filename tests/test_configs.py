@@ -105,18 +105,17 @@ def test_a_phase_that_cannot_be_meant_is_refused_when_read(tmp_path: Path, line:
         study.load_study(str(tmp_path / "mine.toml"))
 
 
-def test_self_correction_is_84_cells_and_its_controls_are_the_same_calls() -> None:
-    found = cells("self-correction")
-    assert len(found) == 84
-    assert {(c.pipeline, c.steps, c.optimizer, c.feedback) for c in found} == {("self_correct", 3, "none", "none")}
-    assert {c.benchmark for c in found} == {"toolqa", "superglue", "mathbench", "humaneval"}
-    controls = cells("self-correction-controls")
-    assert {c.pipeline for c in controls} == {"vote", "resample"} and len(controls) == 168
-
-    def points(some: list) -> set[tuple]:
-        return {(c.benchmark, c.model, c.run, c.steps, c.test_size, c.temperature) for c in some}
-
-    assert points(controls) == points(found)
+def test_the_self_correction_studies_have_their_controls_at_the_same_calls() -> None:
+    for name in ("self-correction", "self-correction-open"):
+        found = cells(name)
+        assert {(c.steps, c.optimizer, c.feedback) for c in found} == {(3, "none", "none")}
+        assert {c.benchmark for c in found} == {"toolqa", "superglue", "mathbench", "humaneval"}
+        points = {
+            pipeline: sorted((c.benchmark, c.model, c.run, c.test_size) for c in found if c.pipeline == pipeline)
+            for pipeline in ("self_correct", "resample", "vote")
+        }
+        assert points["self_correct"] == points["resample"] == points["vote"]
+        assert len(found) == 3 * len(points["vote"])
 
 
 def test_open_weights_have_published_sizes_over_a_decade_and_a_half() -> None:
@@ -130,9 +129,8 @@ def test_open_weights_have_published_sizes_over_a_decade_and_a_half() -> None:
 @pytest.mark.parametrize(
     ("flags", "count"),
     [
-        ("--study self-correction", 84),
-        ("--study self-correction-controls", 168),
-        ("--study self-correction-quick", 4),
+        ("--study self-correction", 252),
+        ("--study self-correction-quick", 6),
         ("--study model-scaling --phase 1", 2),
         ("--study model-scaling --phase 2", 8),
         ("--study model-scaling --phase 3", 24),
@@ -179,8 +177,9 @@ def test_the_self_correction_demo_runs_to_its_records(server, tmp_path: Path, ca
     flags = ["--models", "openai/scripted", "--api-base", server.url, "--output-dir", str(tmp_path)]
 
     assert script.main(["--study", "self-correction-quick", *flags]) == 0
-    assert "4 cells: 4 ok" in capsys.readouterr().out
-    assert sorted(path.parts[-5] for path in tmp_path.rglob("results.json")) == ["3redraw"] * 2 + ["3turn"] * 2
+    assert "6 cells: 6 ok" in capsys.readouterr().out
+    steps = sorted(path.parts[-5] for path in tmp_path.rglob("results.json"))
+    assert steps == ["3redraw"] * 2 + ["3turn"] * 2 + ["3vote"] * 2
 
 
 REGISTRY = {name: models.Model(id=name, route=name) for name in ("openai/a", "openai/b")}

@@ -76,15 +76,17 @@ def unequal(f: Findings) -> Table:
         "prompts gets 1/k of the proposals. 'At equal calls' is the test score of the best candidate after "
         "budget / steps rollouts. 'Vote' is the test score of as many votes as the program has steps."
     )
-    votes = {_unequal_key(row): row["final_score"] for _, row in f.summary.iterrows() if row["pipeline"] == "vote"}
-    return table_of("What stays unequal", note, [_unequal(row, votes) for _, row in f.summary.iterrows()])
+    rows = [row for _, row in f.summary.iterrows()]
+    votes = {
+        (entry.series, entry.steps): row["final_score"]
+        for entry, row in zip(f.entries, rows, strict=True)
+        if entry.series.pipeline == "vote"
+    }
+    own_votes = [votes.get((entry.series.same_but(pipeline="vote"), entry.steps)) for entry in f.entries]
+    return table_of("What stays unequal", note, map(_unequal, rows, own_votes))
 
 
-def _unequal_key(row: pd.Series) -> tuple[str, str, str, int]:
-    return row["benchmark"], row["optimizer"], row["model"], row["steps"]
-
-
-def _unequal(row: pd.Series, votes: dict[tuple[str, str, str, int], float]) -> dict[str, str]:
+def _unequal(row: pd.Series, vote: float | None) -> dict[str, str]:
     optimized = row["optimizer"] != "none"
     flagged = " (flagged)" if row["flagged"] else ""
     rollouts = f"{count(row['rollouts_used'])} of {row['rollout_budget']}{flagged}" if optimized else UNKNOWN
@@ -102,7 +104,7 @@ def _unequal(row: pd.Series, votes: dict[tuple[str, str, str, int], float]) -> d
         "tokens per example": count(row["tokens_per_example"]),
         "final": percent(row["final_score"]),
         "at equal calls": percent(row["at_equal_calls_score"]),
-        "vote": percent(votes.get(_unequal_key(row))),
+        "vote": percent(vote),
     }
 
 
@@ -167,20 +169,14 @@ def corrections(f: Findings) -> Table:
         "neither a gain nor a loss shown. 'No more than a redraw': the gain and both kinds of flips beyond a redraw "
         "are shown to lie within 3 points of 0. All labels of this table are one Holm family; an interval is 95 % for "
         "its number alone. Feedback 'oracle' tells the model which of its answers are right: that is cheating, "
-        "and it gets no verdict."
+        "and it gets no verdict. 'Beyond the vote' is the last turn minus the majority of as many answers; of an even "
+        "number there is no vote to compare with, as a tie goes to the first."
     )
-    votes = f.summary[f.summary["pipeline"] == "vote"]
-    return table_of("Self-correction", note, [_turned(cell, votes) for cell in f.turned])
+    return table_of("Self-correction", note, [_turned(cell) for cell in f.turned])
 
 
-def _turned(cell: TurnedCell, votes: pd.DataFrame) -> dict[str, str]:
+def _turned(cell: TurnedCell) -> dict[str, str]:
     series, what = cell.entry.series, cell.correction
-    vote = votes[
-        (votes["benchmark"] == series.benchmark)
-        & (votes["model"] == series.model)
-        & (votes["optimizer"] == series.optimizer)
-        & (votes["steps"] == cell.entry.steps)
-    ]
     return {
         "benchmark": series.benchmark,
         "model": series.model,
@@ -195,13 +191,15 @@ def _turned(cell: TurnedCell, votes: pd.DataFrame) -> dict[str, str]:
         "right to wrong": percent(what.right_to_wrong),
         "wrong to right beyond a redraw": _excess(what.excess_wrong_to_right),
         "right to wrong beyond a redraw": _excess(what.excess_right_to_wrong),
-        "vote": percent(float(vote["final_score"].mean()) if len(vote) else None),
+        "beyond the vote at equal calls": _excess(cell.beyond_vote),
         "n x runs": f"{cell.turns.shape[0]} x {cell.turns.shape[2]}",
     }
 
 
 def _excess(estimate: Estimate | None) -> str:
-    return "not run" if estimate is None else f"{percent(estimate.effect, sign=True)} {_spread(estimate)}"
+    if estimate is None:
+        return "not run"
+    return "not compared" if np.isnan(estimate.effect) else f"{percent(estimate.effect, sign=True)} {_spread(estimate)}"
 
 
 def _spread(estimate: Estimate) -> str:

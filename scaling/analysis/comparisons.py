@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from scaling.analysis.hypotheses import Grid, Key, judge
+from scaling.analysis.hypotheses import Grid, Key
 from scaling.analysis.pairs import difference
 from scaling.analysis.results import Results, series_cells
 from scaling.analysis.series import SERIES, SHARED, SHARED_IN_BENCHMARK, SeriesKey, Terms
-from scaling.analysis.stats import Arm, Estimate, RunVariance, contrast, holm, run_variances, share_rows
-from scaling.analysis.test_rows import TestRow, frame_of, left_out_note
-from scaling.analysis.verdicts import detectable, direction, settling_size
+from scaling.analysis.stats import Arm, Estimate, RunVariance, contrast, share_rows
 from scaling.intervals import mean_interval
 from scaling.planning.optimizers import is_hosted
-
-SMALLEST_OF_INTEREST = 0.05  # of a single comparison, for the rows and runs that would settle it
 
 
 @dataclass(frozen=True)
@@ -116,21 +111,6 @@ def _model_size(results: Results, key: str) -> tuple[float | None, str]:
     row = results.cells.loc[key].to_dict()
     billions = row["parameters_billions"]
     return None if pd.isna(billions) else float(billions), str(row["parameters_status"])
-
-
-def tests_frame(results: Results, entries: list[Entry]) -> tuple[pd.DataFrame, list[str]]:
-    """summary_tests.csv: H1 to H4 of each model, then each exploratory table; and what was refused."""
-    rows: list[TestRow] = []
-    notes: list[str] = []
-    for model in sorted({e.series.model for e in entries if e.series.pipeline == "chain"}):
-        grid, refused = grid_of(results, [e for e in entries if e.series.model == model])
-        rows += judge(grid)
-        notes += refused
-    rows = rows or judge(Grid({}, {}))
-    pooled = run_variances([entry.final for entry in entries])
-    for family, comparisons in FAMILIES.items():
-        rows += _family(family, list(comparisons(entries)), pooled)
-    return frame_of(rows), notes + _flagged(results)
 
 
 def grid_of(results: Results, entries: list[Entry]) -> tuple[Grid, list[str]]:
@@ -251,51 +231,10 @@ def mipro_pairs(entries: list[Entry]) -> Iterator[Comparison]:
             yield Comparison(f"{demos.name} - mipro_instruct", (plain.final,), (demos.final,))
 
 
-def mipro_tests(entries: list[Entry]) -> list[TestRow]:
-    """The rows of summary_tests.csv about MIPRO implementations."""
-    return _family(MIPRO, list(mipro_pairs(entries)), run_variances([entry.final for entry in entries]))
-
-
-MIPRO = "MIPRO implementations (exploratory)"
-FAMILIES: dict[str, Callable[[list[Entry]], Iterable[Comparison]]] = {
-    "improvement by optimization (exploratory)": improvements,
-    "average improvement of each optimizer (exploratory)": average_improvements,
-    "more steps against one (exploratory)": step_changes,
-    "optimizers at equal budgets (exploratory)": optimizer_pairs,
-    "chain against its controls (exploratory)": control_pairs,
-    MIPRO: mipro_pairs,
-}
-
-
 def _optimizer_name(entry: Entry) -> str:
     online = " online" if entry.series.synth_mode == "online" else ""
     options = f" ({entry.series.optimizer_options})" if entry.series.optimizer_options else ""
     return f"{entry.series.optimizer}{online}{options}"
-
-
-def _family(family: str, comparisons: list[Comparison], pooled: Mapping[str, RunVariance]) -> list[TestRow]:
-    """The rows of one table, Holm's correction inside each of its families."""
-    estimates = [comparison.estimate(pooled) for comparison in comparisons]
-    rows: list[TestRow | None] = [None] * len(comparisons)
-    for name in dict.fromkeys(comparison.holm for comparison in comparisons):
-        mine = [i for i, comparison in enumerate(comparisons) if comparison.holm == name]
-        adjusted = holm([estimates[i].p for i in mine])
-        for i, p_holm in zip(mine, adjusted, strict=True):
-            rows[i] = _row(family, comparisons[i], estimates[i], p_holm, len(mine))
-    return [row for row in rows if row is not None]
-
-
-def _row(family: str, comparison: Comparison, estimate: Estimate, p_holm: float, of: int) -> TestRow:
-    compared = not math.isnan(estimate.effect)
-    return TestRow(
-        family=family, question="", comparison=comparison.name, effect=estimate.effect, ci_low=estimate.low,
-        ci_high=estimate.high, p=estimate.p if compared else None, p_holm=p_holm if compared else None,
-        verdict=direction(estimate, p_holm), level=estimate.level, n=estimate.n, runs=estimate.runs,
-        reason=estimate.untestable, detectable=detectable(estimate, of),
-        note=" ".join(text for text in (comparison.note, left_out_note(estimate)) if text),
-        to_settle=settling_size(estimate, SMALLEST_OF_INTEREST, of) or None,
-        left_out=sum(len(rows.rows) for rows in estimate.left_out),
-    )  # fmt: skip
 
 
 def _key(entry: Entry) -> Key:
@@ -336,12 +275,3 @@ def _count(entries: list[Entry]) -> str:
     """How many cells (a run each) and series these are, in words."""
     cells, series = sum(len(entry.keys) for entry in entries), len({entry.series for entry in entries})
     return f"{cells} {'cell' if cells == 1 else 'cells'} ({series} series)"
-
-
-def _flagged(results: Results) -> list[str]:
-    """Cells whose rollouts are too far from their budget for the comparison of optimizers."""
-    cells = results.cells[results.cells["flagged"].astype(bool) & (results.cells["status"] == "ok")]
-    return [
-        f"{results.name(str(key))} in H3: it used {100 * row['used_share']:.0f} % of its rollouts"
-        for key, row in cells.iterrows()
-    ]

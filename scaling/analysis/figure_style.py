@@ -5,7 +5,6 @@ Lines differ in marker and dash as well as in colour, so they can be told apart 
 
 from __future__ import annotations
 
-import re
 import textwrap
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from scaling.analysis.text import plain
+from scaling.analysis.text import plain, without_folders
 
 Dash = str | tuple[int, tuple[int, ...]]
 # Okabe and Ito's colour-blind safe palette, darkest first so that it also orders in grey.
@@ -130,6 +129,4 @@ def shown(name: str) -> str:
 
 
 def _short(labels: list[str]) -> list[str]:
-    """Labels without the folders in models' names, where they still differ then."""
-    shorter = [re.sub(r"[\w.-]+/(?=[\w.-])", "", label) for label in labels]
-    return [shown(label) for label in (shorter if len(set(shorter)) == len(labels) else labels)]
+    return [shown(label) for label in without_folders(labels)]

@@ -12,14 +12,14 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from scaling.analysis import breakdowns, learning_figures, score_figures, turn_figures
+from scaling.analysis import breakdowns, learning_figures, score_figures, size_figures, turn_figures
 from scaling.analysis.figure_kind import FigureKind
 from scaling.analysis.findings import Findings
 from scaling.planning.optimizers import label_of
 from scaling.types import digest
 
 FIGURES: list[FigureKind] = [
-    *score_figures.KINDS, *learning_figures.KINDS, *turn_figures.KINDS, *breakdowns.KINDS,
+    *score_figures.KINDS, *learning_figures.KINDS, *turn_figures.KINDS, *size_figures.KINDS, *breakdowns.KINDS,
 ]  # fmt: skip
 
 

@@ -17,8 +17,8 @@ Curves = dict[tuple[str, str], list[Family]]  # (benchmark, line) -> the familie
 @dataclass(frozen=True)
 class Findings:
     """Frames have a row an item: `summary` and `costs` a series and number of steps, in the order of `entries`;
-    `tests` a comparison; `fits` a fit; `gains` a model and task of self-correction; `breakdowns` a series on the rows
-    of one subtask, level, domain or difficulty."""
+    `tests` a comparison; `fits` a fit; `gains` a model and task of self-correction; `models` a model with one program
+    on a benchmark, or on all; `breakdowns` a series on the rows of one subtask, level, domain or difficulty."""
 
     results: Results
     entries: list[Entry]
@@ -29,6 +29,7 @@ class Findings:
     turned: list[TurnedCell]
     gains: pd.DataFrame
     costs: pd.DataFrame
+    models: pd.DataFrame
     breakdowns: pd.DataFrame
     refused: list[str]
     value: float | None  # dollars that one more right answer is worth, as the user named them

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from scaling.analysis.comparisons import Entry
-from scaling.analysis.fits import Family, PowerLaw, families, family_set, log_line, power_law, shape_label, size_line
+from scaling.analysis.fits import (
+    FEWEST_DECADES,
+    FEWEST_SIZES,
+    Family,
+    PowerLaw,
+    families,
+    family_set,
+    log_line,
+    power_law,
+    shape_label,
+    size_line,
+)
 from scaling.analysis.research import size_line_of
 from scaling.analysis.series import SeriesKey, Terms
 from scaling.analysis.stats import (
@@ -23,9 +35,13 @@ from scaling.analysis.stats import (
     run_variances,
     share_rows,
 )
+from scaling.analysis.text import plural
 from scaling.analysis.verdicts import CANNOT_TELL, NOT_COMPARED
+from scaling.intervals import LEVEL
 
 POINTS_FOR_FAMILIES = 5
+ROUND_SIZES = [digit * 10.0**power for power in range(-2, 4) for digit in (1, 2, 5)]  # billions of parameters
+NO_VERDICT = "with assumed sizes: no verdict"
 
 
 @dataclass(frozen=True)
@@ -47,7 +63,7 @@ COLUMNS = [field.name for field in fields(FitRow)]
 
 
 def fits_frame(entries: list[Entry]) -> pd.DataFrame:
-    """All fits: each series over its steps; each benchmark, steps and optimizer over three or more model sizes."""
+    """Each series over its steps; the improvement by each optimizer over three or more model sizes."""
     pooled = run_variances([entry.final for entry in entries])
     rows: list[FitRow] = []
     for by_steps in series_of(entries):
@@ -66,12 +82,24 @@ def gain_fits(gains: pd.DataFrame) -> pd.DataFrame:
     tasks = {"all tasks": gains} | {str(name): part for name, part in gains.groupby("benchmark")}
     for name, part in tasks.items():
         seen = 0
-        for statuses, note in ((("published",), ""), (("published", "assumed"), "with assumed sizes: no verdict")):
+        for statuses, note in ((("published",), ""), (("published", "assumed"), NO_VERDICT)):
             by_model, line = size_line_of(part, statuses)
             if line is not None and len(by_model) > seen:
                 sizes, values, variances = (by_model[column].tolist() for column in ("size", "gain", "variance"))
                 rows += size_rows(f"{name}: gain by self-correction", sizes, values, variances, note)
                 seen = len(by_model)
+    return _frame(rows)
+
+
+def score_fits(models: pd.DataFrame, asked: Sequence[float] = ()) -> pd.DataFrame:
+    """Score against model size, by program and benchmark (rows of `models`), and the score to expect at other sizes.
+
+    asked: sizes in billions of parameters beside ROUND_SIZES.
+    """
+    rows: list[FitRow] = []
+    usable = models[models["variance"].notna()]
+    for (program, benchmark), part in usable.groupby(["program", "benchmark"], sort=False):
+        rows += _scores_over_sizes(f"{benchmark} {program}: score", part, asked)
     return _frame(rows)
 
 
@@ -178,29 +206,63 @@ def _by_size(entries: list[Entry]) -> Iterable[list[tuple[float, str, Entry]]]:
     groups: dict[tuple[int, Terms], list[tuple[float, str, Entry]]] = {}
     for entry in entries:
         size, status = entry.size
-        if size is None:
+        if size is None or entry.series.optimizer == "none":
             continue
         groups.setdefault((entry.steps, entry.series.across_models), []).append((size, status, entry))
     return [group for group in groups.values() if len({size for size, _, _ in group}) >= 3]
 
 
 def _over_sizes(group: list[tuple[float, str, Entry]], pooled: Mapping[str, RunVariance]) -> list[FitRow]:
-    """Against the model's size: the improvement by optimization, or the score of a program without an optimizer.
-
-    Published sizes decide, assumed ones are a second line.
-    """
+    """Improvement by optimization against the model's size: published sizes decide, assumed ones are a second line."""
     rows: list[FitRow] = []
-    for wanted, note in ((("published",), ""), (("published", "assumed"), "with assumed sizes: no verdict")):
+    for wanted, note in ((("published",), ""), (("published", "assumed"), NO_VERDICT)):
         chosen = [(size, entry) for size, status, entry in group if status in wanted]
         if len(chosen) < 3 or (note and len(chosen) == sum(status == "published" for _, status, _ in group)):
             continue
-        plain = chosen[0][1].series.optimizer == "none"
-        values = [contrast([(1.0, e.final)] if plain else [(-1.0, e.base), (1.0, e.final)], pooled) for _, e in chosen]
+        values = [contrast([(-1.0, entry.base), (1.0, entry.final)], pooled) for _, entry in chosen]
         usable = [(size, v) for (size, _), v in zip(chosen, values, strict=True) if not math.isnan(v.effect)]
         if len({size for size, _ in usable}) >= 3:
-            name = f"{chosen[0][1].name_without_model}: {'score' if plain else 'improvement'}"
+            name = f"{chosen[0][1].name_without_model}: improvement"
             variances = [v.se**2 for _, v in usable]
             rows += size_rows(name, [size for size, _ in usable], [v.effect for _, v in usable], variances, note)
+    return rows
+
+
+def _scores_over_sizes(name: str, models: pd.DataFrame, asked: Sequence[float]) -> list[FitRow]:
+    """One program's scores against the size of its models, and what further sizes can be expected to score."""
+    sized = models[models["size"].notna()]
+    published = sized[sized["status"] == "published"]
+    rows: list[FitRow] = []
+    for part, note in ((published, ""), (sized, NO_VERDICT)):
+        if part["size"].nunique() >= 3 and (not note or len(part) > len(published)):
+            sizes, scores, variances = (part[column].tolist() for column in ("size", "score", "variance"))
+            rows += size_rows(name, sizes, scores, variances, note)
+    return rows + _expected(name, published, asked)
+
+
+def _expected(name: str, published: pd.DataFrame, asked: Sequence[float]) -> list[FitRow]:
+    """A row a size, measured sizes apart; one refusal where nothing may be said of other sizes."""
+    row = FitRow(name, "parameters", family="expected score", verdict="refused")
+    if published["size"].nunique() < FEWEST_SIZES:
+        sizes = plural(published["size"].nunique(), "published size")
+        return [replace(row, reason=f"{sizes}: {FEWEST_SIZES} over {FEWEST_DECADES} decades are needed")]
+    law = power_law(published["size"].tolist(), published["score"].tolist())
+    if law.unbounded:
+        return [replace(row, reason=law.unbounded)]
+    smallest, largest = published["size"].min(), published["size"].max()
+    inside = [size for size in ROUND_SIZES if smallest < size < largest]
+    rows_in_common = special.ndtri(0.5 + LEVEL / 2) * math.sqrt(published["shared_variance"].iloc[0])
+    rows = []
+    for size in sorted({*inside, *asked}):
+        at = replace(row, family=f"expected score at {size:g} billion")
+        if not smallest <= size <= largest:
+            rows.append(replace(at, reason=f"outside the measured sizes, {smallest:g} to {largest:g} billion"))
+            continue
+        value, (low, high) = law.expected(size)
+        low = max(0.0, value - math.hypot(value - low, rows_in_common))
+        high = min(1.0, value + math.hypot(high - value, rows_in_common))
+        verdict, reason = f"expect {100 * value:.1f} points", "one more model of this size"
+        rows.append(replace(at, parameters=f"{value:.4f}", ci_low=low, ci_high=high, verdict=verdict, reason=reason))
     return rows
 
 

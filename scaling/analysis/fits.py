@@ -18,7 +18,7 @@ from scaling.analysis.stats import SIGNIFICANCE, Estimate, Scores, holm
 from scaling.intervals import LEVEL, Interval
 
 RATES = np.geomspace(0.02, 8.0, 400)  # of the saturating curve, per call
-ALPHAS = np.linspace(-2.0, 2.0, 801).round(3)
+ALPHAS = np.linspace(-2.0, 2.0, 4001).round(3)
 FEWEST_SIZES, FEWEST_DECADES = 5, 1.5  # for an exponent
 
 
@@ -35,6 +35,15 @@ class Family:
     @property
     def rejected(self) -> bool:
         return self.p < SIGNIFICANCE
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A fitted curve at some points: heights and their 95 % limits, shape (k,) each."""
+
+    height: Scores
+    low: Scores
+    high: Scores
 
 
 @dataclass(frozen=True)
@@ -61,17 +70,54 @@ class Line:
         """One-sided, of slope >= smallest."""
         return float(distributions.t.cdf((self.slope - smallest) / math.sqrt(self.cov[1, 1]), self.df))
 
+    def band(self, x: Scores) -> Curve:
+        """The line at each x, shape (k,), with the 95 % interval of its height there."""
+        height = self.intercept + self.slope * x
+        half = _t(self.df) * np.sqrt(self.cov[0, 0] + 2 * x * self.cov[0, 1] + x**2 * self.cov[1, 1])
+        return Curve(height, height - half, height + half)
+
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """gain = A size^alpha on the raw scale: the set of alpha that is not rejected, and whether it says anything."""
+    """value = A size^alpha on the raw scale: the set of alpha that is not rejected, and whether it says anything.
+
+    unit: the sizes' geometric mean, in which the amplitude is. grid: the amplitude, the sum of squared shapes and the
+    misfit at each exponent of ALPHAS; limit: misfits up to it are not rejected. unbounded: why nothing may be said of
+    other sizes, "" where it may; refused: why no exponent may be named.
+    """
 
     alpha: float
     low: float
     high: float
     amplitude: float
     r2: float
-    refused: str  # why no exponent may be named; "" when it may
+    unbounded: str
+    refused: str
+    unit: float
+    grid: tuple[Scores, Scores, Scores]
+    limit: float
+
+    def curve(self, sizes: Scores) -> Curve:
+        """A size^alpha at each size, shape (k,), with the 95 % band of the curve."""
+        return self._limits(sizes, 0.0)
+
+    def expected(self, size: float) -> tuple[float, Interval]:
+        """The value that a further model of this size can be expected to have, and its 95 % interval.
+
+        The values y for which a model (size, y) beside the measured ones is not rejected by the profile F test that
+        gives the set of alpha; for a known alpha it is the prediction interval of the regression.
+        """
+        found = self._limits(np.array([size]), 1.0)
+        return float(found.height[0]), (float(found.low[0]), float(found.high[0]))
+
+    def _limits(self, sizes: Scores, own_scatter: float) -> Curve:
+        amplitudes, squares, misfits = (values[:, None] for values in self.grid)
+        at = (sizes / self.unit)[None, :] ** ALPHAS[:, None]
+        room = np.clip(self.limit - misfits, 0.0, None) * (own_scatter + at**2 / squares)
+        inside = misfits <= self.limit
+        low = np.where(inside, amplitudes * at - np.sqrt(room), np.inf).min(axis=0)
+        high = np.where(inside, amplitudes * at + np.sqrt(room), -np.inf).max(axis=0)
+        return Curve(self.amplitude * (sizes / self.unit) ** self.alpha, low, high)
 
 
 def shape_label(early: Estimate, late: Estimate, bend: Estimate) -> str:
@@ -179,32 +225,35 @@ def zero_set(line: Line, low: float, high: float) -> list[Interval]:
     return [(float(x[a]), float(x[b - 1])) for a, b in edges.reshape(-1, 2)]
 
 
-def power_law(sizes: Sequence[float], gains: Sequence[float]) -> PowerLaw:
-    """The profile set of alpha in gain = A size^alpha, least squares on the raw scale, gains of any sign.
+def power_law(sizes: Sequence[float], values: Sequence[float]) -> PowerLaw:
+    """The profile set of alpha in value = A size^alpha, least squares on the raw scale, values of any sign.
 
     {alpha in [-2, 2]: (Q(alpha) - Qmin) / (Qmin / (m - 2)) <= F.95(1, m - 2)} with A solved (Donaldson & Schnabel
-    1987, Technometrics 29:67, likelihood regions). Refused unless m >= 5 sizes over 1.5 decades give a
-    bounded set without 0.
+    1987, Technometrics 29:67, likelihood regions). Refused unless 5 different sizes over 1.5 decades
+    give a bounded set without 0.
     """
-    s, y = np.asarray(sizes, float), np.asarray(gains, float)
-    m = len(y)
-    s = s / np.exp(np.log(s).mean())  # the exponent does not depend on the unit
-    shapes = s[None, :] ** ALPHAS[:, None]
-    amplitudes = shapes @ y / (shapes**2).sum(axis=1)
+    s, y = np.asarray(sizes, float), np.asarray(values, float)
+    m, different, decades = len(y), len(np.unique(s)), float(np.log10(s.max() / s.min()))
+    unit = float(np.exp(np.log(s).mean()))  # the exponent does not depend on the unit
+    shapes = (s / unit)[None, :] ** ALPHAS[:, None]
+    squares = (shapes**2).sum(axis=1)
+    amplitudes = shapes @ y / squares
     q = ((y - amplitudes[:, None] * shapes) ** 2).sum(axis=1)
     best = int(q.argmin())
-    limit = q[best] * (1 + distributions.f.ppf(LEVEL, 1, max(1, m - 2)) / max(1, m - 2))
-    inside = ALPHAS[q <= limit + 1e-300]
+    limit = float(q[best] * (1 + distributions.f.ppf(LEVEL, 1, max(1, m - 2)) / max(1, m - 2)) + 1e-300)
+    inside = ALPHAS[q <= limit]
     low, high = float(inside.min()), float(inside.max())
-    bounded = low > ALPHAS[0] and high < ALPHAS[-1]
-    refused = ""
-    if m < FEWEST_SIZES or np.log10(s.max() / s.min()) < FEWEST_DECADES:
-        refused = f"{m} sizes over {np.log10(s.max() / s.min()):.1f} decades: 5 over 1.5 are needed"
-    elif not bounded or low <= 0 <= high:
-        refused = "the set holds 0 or has no end"
+    unbounded = ""
+    if different < FEWEST_SIZES or decades < FEWEST_DECADES:
+        unbounded = f"{different} sizes over {decades:.1f} decades: {FEWEST_SIZES} over {FEWEST_DECADES} are needed"
+    elif low <= ALPHAS[0] or high >= ALPHAS[-1]:
+        unbounded = "the set of exponents has no end"
+    refused = unbounded or ("the set of exponents holds 0" if low <= 0 <= high else "")
+    r2 = _r2(y, amplitudes[best] * shapes[best])
     return PowerLaw(
-        float(ALPHAS[best]), low, high, float(amplitudes[best]), _r2(y, amplitudes[best] * shapes[best]), refused
-    )
+        float(ALPHAS[best]), low, high, float(amplitudes[best]), r2, unbounded, refused, unit,
+        (amplitudes, squares, q), limit,
+    )  # fmt: skip
 
 
 def bands(baseline: Scores, change: Scores) -> dict[str, float]:

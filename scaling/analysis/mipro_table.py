@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
-from scaling.analysis.comparisons import Entry, entries_of, mipro_tests
+from scaling.analysis.comparisons import Entry, entries_of
+from scaling.analysis.families import mipro_tests
 from scaling.analysis.findings import Findings
 from scaling.analysis.loading import load
 from scaling.analysis.pairs import difference

@@ -29,6 +29,9 @@ LATEX = r"""% Needs \usepackage{booktabs} and \usepackage{graphicx}.
 \begin{table}
 \centering
 \caption{ {{- table.title -}} }\label{tab:{{ table.title | label }}}
+{% if table.narrow %}
+\footnotesize\setlength{\tabcolsep}{3pt}
+{% endif %}
 \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{
 \begin{tabular}{ {{- "l" * table.columns | length -}} }
 \toprule

@@ -18,7 +18,7 @@ from scipy import stats as distributions
 from scaling.analysis.fits import Line, regression, zero_set
 from scaling.analysis.stats import SIGNIFICANCE, holm
 from scaling.analysis.test_rows import TestRow
-from scaling.analysis.text import plural
+from scaling.analysis.text import interval_text, percent, plural
 from scaling.analysis.verdicts import CANNOT_TELL, CONTRADICTED, SUPPORTED
 from scaling.intervals import LEVEL
 
@@ -60,31 +60,38 @@ def size_line_of(gains: pd.DataFrame, statuses: tuple[str, ...] = ("published",)
     `low` and `high` are the 95 % interval of a model's mean gain: t with Satterthwaite's degrees of freedom.
     """
     sized = gains[gains["status"].isin(statuses) & gains["size"].notna()]
-    by_model = _by_model(sized)
+    by_model = gains_by_model(sized)
     if len(by_model) < 3 or by_model["size"].nunique() < 3:
         return by_model, None
     gain, variance = by_model["gain"].tolist(), by_model["variance"].tolist()
     return by_model, regression(np.log10(by_model["size"]).tolist(), gain, variance)
 
 
-def _by_model(gains: pd.DataFrame) -> pd.DataFrame:
-    """Means over tasks, a row per model; a model that lacks a task has another mean and is left out."""
+def gains_by_model(gains: pd.DataFrame) -> pd.DataFrame:
+    """Means over tasks with the 95 % interval of the gain, a row per model.
+
+    A model that lacks a task has another mean and is left out.
+    """
     tasks = gains["benchmark"].nunique()
     parts = gains.assign(published_size=gains["size"].where(gains["status"] == "published"),
                          of_df=gains["variance"] ** 2 / gains["df"])  # fmt: skip
-    halves = {name: (name, lambda values: values.mean(skipna=False))
-              for name in ("gain_even", "gain_odd", "first_even", "first_odd")}  # fmt: skip
+    halves = {name: (name, _mean_of_all) for name in ("gain_even", "gain_odd", "first_even", "first_odd")}
     by_model = parts.groupby("model").agg(
         size=("size", "first"), published_size=("published_size", "first"), price=("price", "first"),
         context_length=("context_length", "first"), gain=("gain", "mean"), variance=("variance", "sum"),
         of_df=("of_df", "sum"), tasks=("benchmark", "nunique"), extra_usd=("extra_usd", "mean"),
-        vote_gain=("vote_gain", "mean"), **halves,
+        beyond_vote=("beyond_vote", _mean_of_all), **halves,
     )  # fmt: skip
     by_model = by_model[by_model["tasks"] == tasks]
     df = (by_model["variance"] ** 2 / by_model["of_df"]).fillna(1.0)
     by_model["variance"] /= max(tasks, 1) ** 2
     half = distributions.t.ppf(0.5 + LEVEL / 2, df) * np.sqrt(by_model["variance"])
     return by_model.assign(low=by_model["gain"] - half, high=by_model["gain"] + half)
+
+
+def _mean_of_all(values: pd.Series) -> float:
+    """The mean; NaN where one of the values is not known."""
+    return float(values.mean(skipna=False))
 
 
 def threshold(gains: pd.DataFrame, value: float) -> tuple[str, str]:
@@ -126,7 +133,7 @@ def _published(gains: pd.DataFrame) -> pd.DataFrame:
 
 def _rq2(gains: pd.DataFrame) -> list[TestRow]:
     """Spearman's rank correlations of gain with properties of the models, Holm over properties."""
-    by_model = _by_model(gains)
+    by_model = gains_by_model(gains)
     rows = [_property_row(by_model, name) for name in PROPERTIES]
     adjusted = iter(holm([row.p for row in rows if row.p is not None]))
     return [row if row.p is None else _with_direction(row, next(adjusted)) for row in rows]
@@ -234,9 +241,20 @@ def _rq4(gains: pd.DataFrame, value: float | None) -> TestRow:
     if value is None:
         return replace(row, reason="give --value-per-correct USD")
     verdict, sentence = threshold(gains, value)
-    votes = gains["gain"] - gains["vote_gain"]
-    note = f"gain beyond the vote at equal calls: {100 * votes.mean():+.1f} points" if votes.notna().all() else ""
-    return replace(row, verdict=verdict, reason=sentence, note=note)
+    return replace(row, verdict=verdict, reason=sentence, note=_beyond_vote(gains))
+
+
+def _beyond_vote(gains: pd.DataFrame) -> str:
+    """What correcting gives beyond a vote of as many calls: mean over models, with its t interval over them."""
+    beyond = gains_by_model(gains)["beyond_vote"].dropna().to_numpy(float)
+    if len(beyond) < 2:
+        return ""
+    mean = float(beyond.mean())
+    half = float(distributions.t.ppf(0.5 + LEVEL / 2, len(beyond) - 1) * beyond.std(ddof=1)) / math.sqrt(len(beyond))
+    return (
+        f"beyond the vote at equal calls: {percent(mean, sign=True)} "
+        f"{interval_text(mean - half, mean + half, sign=True)} points, mean of {len(beyond)} models"
+    )
 
 
 def _with_line(row: TestRow, line: Line, models: int) -> TestRow:

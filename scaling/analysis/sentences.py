@@ -6,11 +6,11 @@ from collections import Counter
 
 import pandas as pd
 
-from scaling.analysis.comparisons import FAMILIES
+from scaling.analysis.families import FAMILIES
 from scaling.analysis.findings import Findings
 from scaling.analysis.hypotheses import HYPOTHESES
 from scaling.analysis.results import Results, folder_name
-from scaling.analysis.summary import recommended
+from scaling.analysis.summary import FEWEST_CHECK_ROWS, recommended, too_few_check_rows
 from scaling.analysis.text import interval_text, percent, plural
 
 UNDECIDED = ("cannot tell", "not compared", "on these rows: no difference shown")
@@ -24,13 +24,17 @@ def headline(f: Findings) -> str:
 
 
 def recommendations(f: Findings) -> list[str]:
-    """A sentence per benchmark: the cell chosen on rows that no optimizer saw, and its test score."""
-    return [
+    """A sentence per benchmark: the cell chosen on rows that no optimizer saw and its test score, or why none."""
+    chosen = [
         f"{row['benchmark']}: of {row['of']} cells, '{folder_name(row)}, {row['line']}'{_as_it_was(row)} "
         f"{_rule(row, f.per_dollar)} on check rows, which no optimizer saw. Its test score is "
         f"{percent(row['final_score'])} points, 95 % interval {interval_text(row['final_low'], row['final_high'])} "
         f"({row['n']} rows, {plural(row['runs'], 'run')}). This choice is no test: another cell may be as good."
         for _, row in recommended(f.summary, f.per_dollar).iterrows()
+    ]
+    return chosen + [
+        f"{name}: no cell is recommended: {plural(rows, 'check row')}, and {FEWEST_CHECK_ROWS} are needed."
+        for name, rows in too_few_check_rows(f.summary).items()
     ]
 
 

@@ -16,6 +16,7 @@ SHARED_IN_BENCHMARK = (
 OF_HOSTED_JOBS = ("synth_mode", "synth_rollouts")
 # What comes with an optimizer: its own options, and how its hosted job runs.
 OF_OPTIMIZER = ("optimizer_options", *OF_HOSTED_JOBS)
+OF_MODELS = ("model", "optimizer_model", "max_output_tokens")  # a model, and what comes with it
 Terms = tuple[object, ...]
 
 
@@ -70,7 +71,12 @@ class SeriesKey:
     @property
     def across_models(self) -> Terms:
         """Shared by series that differ in the model and in what comes with it."""
-        return self.all_but("model", "optimizer_model", "max_output_tokens")
+        return self.all_but(*OF_MODELS)
+
+    @property
+    def across_models_and_benchmarks(self) -> Terms:
+        """Shared by the series of one program that differ in the model, or in the benchmark and its rows."""
+        return self.all_but("benchmark", *OF_MODELS, *SHARED_IN_BENCHMARK)
 
     @property
     def across_benchmarks(self) -> Terms:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scaling.analysis.comparisons import Entry
-from scaling.analysis.money import mean_of, usd_per_answer
+from scaling.analysis.money import cost_column, mean_of, usd_per_answer
 from scaling.analysis.pairs import adoption_p, difference
 from scaling.analysis.results import Results
 from scaling.analysis.series import SHARED, SHARED_IN_BENCHMARK
@@ -28,6 +28,7 @@ from scaling.planning.optimizers import label_of
 from scaling.records.record import TOKEN_KINDS
 
 ADOPTION_LEVEL = 0.05
+FEWEST_CHECK_ROWS = 30  # of a run, below which no cell is recommended
 NORMAL = 1.96  # 97.5 % point of the normal distribution
 NO_INTERVAL = (math.nan, math.nan)
 # Terms of a series that are named in a line where they differ; others are named by their field.
@@ -148,22 +149,43 @@ def recommended(summary: pd.DataFrame, per_dollar: bool) -> pd.DataFrame:
     """The summary's rows that are recommended, one per benchmark; `of` cells were chosen among, `tied` are as good.
 
     The best on check rows; per dollar, the cheapest within one standard error of it. The test score takes no part in
-    the choice (STATISTICS 7); the second is the rule of Breiman et al. 1984 (CART, 3.4.3). Benchmarks whose final
-    score is on check itself have no such choice. A redraw is a control, and a model that is told which answers are
-    right is not one that anybody can use: neither is recommended.
+    the choice (STATISTICS 7); the second is the rule of Breiman et al. 1984 (CART, 3.4.3). Cells with fewer than
+    FEWEST_CHECK_ROWS take no part, and a benchmark with one cell left has no such choice.
     """
     if summary.empty:
         return summary
-    usable = (summary["pipeline"] != "resample") & (summary["feedback"] != "oracle") & summary["check_score"].notna()
-    priced = summary["usd_per_example"].where(summary["usd_per_example"] > 0, summary["tokens_per_example"])
-    cells = summary[usable].assign(cost=priced, effort=summary["optimizer"] != "none")  # of equals, the plain one
+    cells = _to_choose_among(summary)
+    cells = cells[cells["check_rows"] >= FEWEST_CHECK_ROWS]
     choices = [part for _, part in cells.groupby("benchmark") if len(part) > 1]
     chosen = [_best(part, per_dollar) for part in choices]
     tied = [
         int((part["check_score"] == part["check_score"].loc[best]).sum())
         for part, best in zip(choices, chosen, strict=True)
     ]
-    return summary.loc[chosen].assign(of=[len(part) for part in choices], tied=tied)
+    return cells.loc[chosen].assign(of=[len(part) for part in choices], tied=tied)
+
+
+def too_few_check_rows(summary: pd.DataFrame) -> dict[str, int]:
+    """Benchmark -> the most check rows that a cell of it has, where that is too few to recommend one."""
+    cells = _to_choose_among(summary) if not summary.empty else summary.reindex(columns=["benchmark"])
+    choices = {str(name): part for name, part in cells.groupby("benchmark") if len(part) > 1}
+    most = {name: int(part["check_rows"].max()) for name, part in choices.items()}
+    return {name: rows for name, rows in most.items() if rows < FEWEST_CHECK_ROWS}
+
+
+def _to_choose_among(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows that could be recommended, with their check rows, cost and effort.
+
+    Benchmarks whose final score is on check itself have no check score to choose by. A redraw is a control, and a
+    model that is told which answers are right is not one that anybody can use: neither is recommended.
+    """
+    usable = (summary["pipeline"] != "resample") & (summary["feedback"] != "oracle") & summary["check_score"].notna()
+    cells = summary.assign(
+        check_rows=summary["val_size"] - summary["select_size"],
+        cost=summary[cost_column(summary)[0]],
+        effort=summary["optimizer"] != "none",  # of equals, the plain one
+    )
+    return cells[usable]
 
 
 def _best(cells: pd.DataFrame, per_dollar: bool) -> int:
@@ -172,7 +194,7 @@ def _best(cells: pd.DataFrame, per_dollar: bool) -> int:
     if not per_dollar:
         return int(ordered.index[0])
     best = ordered.iloc[0]
-    score, rows = best["check_score"], (best["val_size"] - best["select_size"]) * best["runs"]
+    score, rows = best["check_score"], best["check_rows"] * best["runs"]
     near = cells[cells["check_score"] >= score - np.sqrt(score * (1 - score) / rows)]
     return int(near.sort_values(["cost", "effort"]).index[0])
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from scaling.analysis import breakdowns, cell_tables, mipro_table
-from scaling.analysis.comparisons import FAMILIES
+from scaling.analysis import breakdowns, cell_tables, gain_tables, mipro_table, model_tables
+from scaling.analysis.families import FAMILIES
 from scaling.analysis.findings import Findings
 from scaling.analysis.hypotheses import HYPOTHESES
 from scaling.analysis.text import UNKNOWN, Table, count, interval_text, percent, table_of
@@ -72,8 +72,9 @@ def research(f: Findings) -> Table:
 
 
 OF_SCORES: list[Callable[[Findings], Table]] = [
-    cell_tables.scores, cell_tables.unequal, cell_tables.money, mipro_table.table, cell_tables.corrections, research,
-    cell_tables.optimism,
+    cell_tables.scores, model_tables.scores, model_tables.by_dataset, cell_tables.unequal, cell_tables.money,
+    model_tables.costs, mipro_table.table, cell_tables.corrections, gain_tables.by_model, gain_tables.by_task,
+    research, cell_tables.optimism,
 ]  # fmt: skip
 
 

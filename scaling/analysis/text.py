@@ -12,6 +12,7 @@ from scaling.redact import printable
 
 UNKNOWN = "—"
 _DIRECTION = re.compile(r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # characters that turn the direction of text
+_FOLDER = re.compile(r"[\w.-]+/(?=[\w.-])")  # of a model's name
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
@@ -24,19 +25,23 @@ _MARKDOWN = str.maketrans({"\\": r"\\", "|": r"\|", "<": "&lt;", "&": "&amp;", "
 
 @dataclass(frozen=True)
 class Table:
-    """A table for people: what it can show stands in `note`, above it; each row has a text a column."""
+    """A table for people: what it can show stands in `note`, above it; each row has a text a column.
+
+    narrow: it fits one column of a paper, and LaTeX sets it in small type.
+    """
 
     title: str
     note: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    narrow: bool = False
 
 
-def table_of(title: str, note: str, rows: Iterable[dict[str, str]]) -> Table:
+def table_of(title: str, note: str, rows: Iterable[dict[str, str]], narrow: bool = False) -> Table:
     """A table from rows that all have the same columns in the same order."""
     listed = list(rows)
     columns = tuple(listed[0]) if listed else ()
-    return Table(title, note, columns, tuple(tuple(row[name] for name in columns) for row in listed))
+    return Table(title, note, columns, tuple(tuple(row[name] for name in columns) for row in listed), narrow)
 
 
 def plain(value: object) -> str:
@@ -52,6 +57,12 @@ def latex(value: object) -> str:
 def markdown(value: object) -> str:
     """Text for Markdown: no raw HTML, no link, and no new column or line of a table."""
     return plain(value).translate(_MARKDOWN).replace("](", r"]\(")
+
+
+def without_folders(names: Sequence[str]) -> list[str]:
+    """Names without the folders in models' names, where they still differ then."""
+    shorter = [_FOLDER.sub("", name) for name in names]
+    return shorter if len(set(shorter)) == len(set(names)) else list(names)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

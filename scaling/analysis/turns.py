@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
 
 from scaling.analysis.comparisons import Entry
+from scaling.analysis.money import usd_per_answer
+from scaling.analysis.pairs import difference
 from scaling.analysis.results import Results, Turns
 from scaling.analysis.self_correction import Correction, correction, labels
-from scaling.analysis.stats import Arm, run_variances, score_interval
+from scaling.analysis.stats import Arm, Estimate, RunVariance, run_variances, score_interval
 from scaling.intervals import Interval
 
 CHEATING = "no verdict (cheating)"
@@ -22,12 +25,17 @@ CHEATING = "no verdict (cheating)"
 
 @dataclass(frozen=True)
 class TurnedCell:
-    """A self-correcting cell: its turn scores (n, turns, runs), the interval of each turn's score, what turns did."""
+    """A self-correcting cell: its turn scores (n, turns, runs), the interval of each turn's score, what turns did.
+
+    beyond_vote: the last turn minus the vote of as many calls; None where that vote was not run, where the calls are
+    even, since the vote of two is the vote of one, and for a model that is told which of its answers are right.
+    """
 
     entry: Entry
     turns: np.ndarray
     intervals: list[Interval | None]
     correction: Correction
+    beyond_vote: Estimate | None
     label: str
 
 
@@ -49,7 +57,7 @@ class Gain:
     gain_odd: float
     first_even: float
     first_odd: float
-    vote_gain: float
+    beyond_vote: float
     extra_usd: float
     size: float
     status: str
@@ -63,7 +71,9 @@ def turned_cells(results: Results, entries: list[Entry]) -> list[TurnedCell]:
     A model that is told which of its answers are right stops at a right one: a redraw is no control for it, and it
     gets no label.
     """
+    pooled = run_variances([entry.final for entry in entries])
     redraws = {e.series.across_controls: e for e in entries if e.series.pipeline == "resample" and e.steps >= 2}
+    votes = {(e.series.across_controls, e.steps): e for e in entries if e.series.pipeline == "vote" and e.steps % 2}
     measured = []
     for entry in entries:
         turns = results.turns(entry.keys) if entry.series.pipeline == "self_correct" else None
@@ -74,20 +84,20 @@ def turned_cells(results: Results, entries: list[Entry]) -> list[TurnedCell]:
     honest = [correction for entry, _, correction in measured if entry.series.feedback != "oracle"]
     told = iter(labels(honest))
     return [
-        TurnedCell(entry, turns.scores, _turn_intervals(entry, turns), correction,
+        TurnedCell(entry, turns.scores, _turn_intervals(entry, turns, pooled), correction,
+                   _beyond(votes.get((entry.series.across_controls, entry.steps)), entry, pooled),
                    CHEATING if entry.series.feedback == "oracle" else next(told))
         for entry, turns, correction in measured
     ]  # fmt: skip
 
 
-def gains_of(results: Results, entries: list[Entry], turned: list[TurnedCell]) -> pd.DataFrame:
+def gains_of(results: Results, turned: list[TurnedCell]) -> pd.DataFrame:
     """A row (`Gain`) a model and task: intrinsic self-correction of the program without an optimizer.
 
     At the largest number of turns there is.
     """
-    votes = {(e.series.across_controls, e.steps): e for e in entries if e.series.pipeline == "vote"}
     plain = [c for c in turned if c.entry.series.feedback == "none" and c.entry.series.optimizer == "none"]
-    rows = [_gain(results, c, votes.get((c.entry.series.across_controls, c.entry.steps))) for c in plain]
+    rows = [_gain(results, cell) for cell in plain]
     most = max((row.turns for row in rows), default=0)
     return pd.DataFrame([row for row in rows if row.turns == most], columns=[field.name for field in fields(Gain)])
 
@@ -104,15 +114,22 @@ def _correction(results: Results, entry: Entry, turns: Turns, control: Entry | N
     return correction(turns.scores[:, 0], turns.scores[:, -1], pair, turns.groups, entry.series.optimizer)
 
 
-def _turn_intervals(entry: Entry, turns: Turns) -> list[Interval | None]:
+def _beyond(vote: Entry | None, entry: Entry, pooled: Mapping[str, RunVariance]) -> Estimate | None:
+    if vote is None or entry.series.feedback == "oracle":
+        return None
+    return difference(vote.final, entry.final, pooled)
+
+
+def _turn_intervals(entry: Entry, turns: Turns, pooled: Mapping[str, RunVariance]) -> list[Interval | None]:
+    """The interval of each turn's score, by the rules of a cell's score."""
     arms = [
         Arm(entry.series.benchmark, entry.series.optimizer, turns.items, turns.groups, turns.scores[:, turn])
         for turn in range(turns.scores.shape[1])
     ]
-    return [score_interval(arm, run_variances([arm])) for arm in arms]
+    return [score_interval(arm, pooled) for arm in arms]
 
 
-def _gain(results: Results, cell: TurnedCell, vote: Entry | None) -> Gain:
+def _gain(results: Results, cell: TurnedCell) -> Gain:
     entry, record = cell.entry, results.cells.loc[cell.entry.keys[0]].to_dict()
     first_by_run, last_by_run = cell.turns[:, 0].mean(axis=0), cell.turns[:, -1].mean(axis=0)
     gain_by_run = last_by_run - first_by_run
@@ -128,7 +145,7 @@ def _gain(results: Results, cell: TurnedCell, vote: Entry | None) -> Gain:
         gain_odd=_mean(gain_by_run[1::2]),
         first_even=_mean(first_by_run[::2]),
         first_odd=_mean(first_by_run[1::2]),
-        vote_gain=vote.final.mean - float(first_by_run.mean()) if vote is not None else math.nan,
+        beyond_vote=cell.beyond_vote.effect if cell.beyond_vote is not None else math.nan,
         extra_usd=extra_usd(results, entry),
         size=size if size is not None else math.nan,
         status=status,
@@ -146,9 +163,12 @@ def _number(value: float | None) -> float:
 
 
 def extra_usd(results: Results, entry: Entry) -> float:
-    """List cost of the later turns of one example, from the calls of the evaluation; NaN where a price is unknown."""
+    """List cost in USD of the later turns of one answer; NaN where a price is unknown.
+
+    The answer's cost times the reviews' share of what the evaluation cost: a turn that uses tools is several calls.
+    """
     calls = [call for key in entry.keys for call in results.calls(key) if call.phase == "evaluate"]
-    costs = [call.list_cost_usd for call in calls if call.role == "review"]
-    examples = sum(call.role == "answer" for call in calls)
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) / examples if examples and len(known) == len(costs) else math.nan
+    costs = [math.nan if call.list_cost_usd is None else call.list_cost_usd for call in calls]
+    reviews = [cost for call, cost in zip(calls, costs, strict=True) if call.role == "review"]
+    share = sum(reviews) / sum(costs) if any(costs) else 0.0
+    return usd_per_answer(results, entry.keys, "final")[0] * share

@@ -15,14 +15,15 @@ from scaling.command.prepare import Sweep
 from scaling.planning.plan import power_notes, sizes_of, warnings
 from scaling.planning.study import SEEDS_OF, Study, phases_of
 from scaling.records.record import Record
-from scaling.run.estimate import Estimate, estimate, estimate_lines, figures, minutes, seconds
+from scaling.run.estimate import Estimate, estimate_lines, figures, minutes, seconds
+from scaling.run.shared_answers import estimate_task, shared
 from scaling.run.task import CellTask
 from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Benchmark, Cell
 
 
 def print_plan(study: Study, sweep: Sweep, options: Options) -> dict[str, Estimate]:
     """Print the plan, a line per cell with calls and list cost (low to high); the estimates by cell."""
-    estimates = {task.cell.cell_id: _estimate(task) for task in sweep.waiting}
+    estimates = {task.cell.cell_id: estimate_task(task) for task in sweep.waiting}
     # One write: the plans of experiments that run beside each other in one process do not mix.
     sys.stdout.write("".join(f"{line}\n" for line in _plan_lines(study, sweep, options, estimates)))
     sys.stdout.flush()
@@ -39,7 +40,11 @@ def _plan_lines(study: Study, sweep: Sweep, options: Options, estimates: dict[st
     if waiting:
         lines.append(_rows_line(waiting))
         lines += [f"note: {note}" for note in [*warnings(cells), *_size_notes(study, waiting)]]
-        lines += [*estimate_lines(cells, estimates), _total(estimates, sweep, options)]
+        twice = shared(waiting)
+        lines += [*estimate_lines(cells, estimates), _total(estimates, twice, sweep, options)]
+        if twice is not None:
+            less = ", ".join(figures(twice))
+            lines.append(f"note: cells share answers, which the total counts once: {less} less than cell by cell")
         notes = [*(power_notes(cells) if study.compares_mipro else []), *_data_notes(waiting)]
         notes += fetch_lines(sweep.models.values())
         lines += [f"note: {note}" for note in notes]
@@ -69,20 +74,17 @@ def _cells(count: int) -> str:
     return "1 cell" if count == 1 else f"{count} cells"
 
 
-def _estimate(task: CellTask) -> Estimate:
-    return estimate(task.cell, task.bench, task.splits, task.model, task.optimizer_model)
-
-
-def _total(estimates: Mapping[str, Estimate], sweep: Sweep, options: Options) -> str:
+def _total(estimates: Mapping[str, Estimate], twice: Estimate | None, sweep: Sweep, options: Options) -> str:
+    """The sum of the cells. twice: what they would use more than once if each were run by itself."""
     total = functools.reduce(operator.add, estimates.values())
+    total = total if twice is None else total - twice
     limit = min(model.concurrency(options.max_concurrency) for model in sweep.models.values())
     low, high = seconds(total, limit)
     if all(task.model.is_local and task.optimizer_model.is_local for task in sweep.waiting):
         return f"in total {', '.join(figures(total))}, one call at a time; the time is told when the model has started"
     at_a_time = "one call" if limit == 1 else f"{limit} calls"
-    return (
-        f"in total {', '.join(figures(total))}; {minutes(low, high)} with {at_a_time} at a time and one second per call"
-    )
+    time = f"{minutes(low, high)} with {at_a_time} at a time and one second per call"
+    return f"in total {', '.join(figures(total))}; {time}"
 
 
 def _rows_line(waiting: Sequence[CellTask]) -> str:

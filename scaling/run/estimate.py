@@ -71,12 +71,19 @@ class Estimate:
         return CellPlan(self.calls, self.tokens, cell, self.usd, self.chain)
 
     def __add__(self, other: Estimate) -> Estimate:
+        return self._with(other, 1)
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        """Without the calls of another; those that wait for one another stay."""
+        return self._with(other, -1)
+
+    def _with(self, other: Estimate, sign: int) -> Estimate:
         usd = None
         if self.usd is not None and other.usd is not None:
-            usd = (self.usd[0] + other.usd[0], self.usd[1] + other.usd[1])
+            usd = (self.usd[0] + sign * other.usd[0], self.usd[1] + sign * other.usd[1])
         return Estimate(
-            (self.calls[0] + other.calls[0], self.calls[1] + other.calls[1]),
-            (self.tokens[0] + other.tokens[0], self.tokens[1] + other.tokens[1]),
+            (self.calls[0] + sign * other.calls[0], self.calls[1] + sign * other.calls[1]),
+            (self.tokens[0] + sign * other.tokens[0], self.tokens[1] + sign * other.tokens[1]),
             usd,
             (max(self.chain[0], other.chain[0]), max(self.chain[1], other.chain[1])),
         )

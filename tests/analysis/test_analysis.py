@@ -22,7 +22,7 @@ from scaling.analysis.summary import recommended
 from scaling.testing import ScriptedServer
 from scaling.types import EXIT_OK, EXIT_USAGE
 from tests.conftest import SMALL
-from tests.support import toy
+from tests.support import damaged, toy
 from tests.support.files import read
 
 
@@ -141,7 +141,7 @@ def test_help_does_not_load_pandas_or_dspy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-def test_per_dollar_recommends_the_cheapest_that_is_near_the_best(results: Path, tmp_path: Path) -> None:
+def test_per_dollar_recommends_the_cheapest_that_is_near_the_best(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {
             "benchmark": ["toy"] * 3, "check_score": [0.80, 0.78, 0.50], "usd_per_example": [0.02, 0.01, 0.001],
@@ -158,6 +158,7 @@ def test_per_dollar_recommends_the_cheapest_that_is_near_the_best(results: Path,
     assert chosen(frame.assign(pipeline=["resample", "chain", "chain"])) == ["mipro"]
     assert chosen(frame.assign(feedback=["oracle", "none", "none"])) == ["mipro"]
     assert chosen(frame.assign(check_score=0.8, usd_per_example=0.01)) == ["none"]
-    options = ["--results-dir", str(results), "--output-dir", str(tmp_path / "out"), "--per-dollar"]
+    damaged.write_healthy(tmp_path / "results")
+    options = ["--results-dir", str(tmp_path / "results"), "--output-dir", str(tmp_path / "out"), "--per-dollar"]
     assert analyze_results.main(options) == EXIT_OK
     assert "the cheapest cell within one standard error" in (tmp_path / "out" / "summary_results.md").read_text()

@@ -97,6 +97,56 @@ def test_the_exponents_set_is_the_profile_of_the_least_squares() -> None:
     assert power_law(size, gain * np.array([1, -1, 1, -1, 1, -1])).refused
 
 
+SIZE, SCORE = np.array([0.5, 1, 3, 8, 30, 70.0]), np.array([0.42, 0.44, 0.50, 0.57, 0.66, 0.72])
+
+
+def least_squares(size: np.ndarray, score: np.ndarray, at: tuple[float, float] | None = None) -> float:
+    """The smallest sum of squares of A s^alpha by scipy's optimizer; at: a point that the curve goes through."""
+    if at is None:
+        (a, alpha), _ = curve_fit(lambda s, a, e: a * s**e, size, score, p0=(0.45, 0.1))
+    else:
+        (alpha,), _ = curve_fit(lambda s, e: at[1] * (s / at[0]) ** e, size, score, p0=(0.1,))
+        a = at[1] / at[0] ** alpha
+    return float(((score - a * size**alpha) ** 2).sum())
+
+
+def test_the_score_to_expect_is_where_one_more_model_is_not_rejected() -> None:
+    """By brute force: a model at an end of the interval adds just as much misfit as the F test allows."""
+    value, ends = power_law(SIZE, SCORE).expected(15.0)
+    smallest = least_squares(SIZE, SCORE)
+    assert ends[0] < value < ends[1]
+    for end in ends:
+        more = least_squares(np.append(SIZE, 15.0), np.append(SCORE, end)) - smallest
+        assert more / (smallest / 4) == pytest.approx(scipy_stats.f.ppf(0.95, 1, 4), rel=0.05)  # a step of the grid
+
+
+def test_the_band_of_the_power_law_is_where_its_curve_is_not_rejected() -> None:
+    band = power_law(SIZE, SCORE).curve(np.array([15.0]))
+    smallest = least_squares(SIZE, SCORE)
+    for end in (band.low[0], band.high[0]):
+        more = least_squares(SIZE, SCORE, (15.0, end)) - smallest
+        assert more / (smallest / 4) == pytest.approx(scipy_stats.f.ppf(0.95, 1, 4), rel=0.05)
+
+
+def test_a_size_that_comes_twice_is_one_size() -> None:
+    law = power_law([1.0, 1.0, 8.0, 8.0, 70.0], [0.4, 0.41, 0.5, 0.51, 0.7])
+    assert law.unbounded.startswith("3 sizes") and law.refused == law.unbounded
+
+
+def test_a_flat_score_has_no_exponent_and_can_still_be_expected() -> None:
+    law = power_law(SIZE, np.array([0.60, 0.61, 0.59, 0.60, 0.605, 0.595]))
+    assert law.refused == "the set of exponents holds 0" and not law.unbounded
+    value, (low, high) = law.expected(15.0)
+    assert low < 0.6 < high and high - low < 0.06 and value == pytest.approx(0.6, abs=0.01)
+
+
+def test_the_band_of_the_size_line_is_that_of_ordinary_least_squares() -> None:
+    model = sm.OLS(SCORE, sm.add_constant(np.log10(SIZE))).fit()
+    band = size_line(SIZE, SCORE).band(np.log10(np.array([2.0, 20.0])))
+    expected = model.get_prediction(np.column_stack([np.ones(2), np.log10([2.0, 20.0])])).conf_int()
+    assert np.column_stack([band.low, band.high]) == pytest.approx(expected)
+
+
 def test_without_own_variances_the_size_line_is_ordinary_least_squares() -> None:
     size, gain = np.array([1, 3, 10, 30, 100.0]), np.array([0.01, 0.03, 0.02, 0.05, 0.06])
     line, model = size_line(size, gain), sm.OLS(gain, sm.add_constant(np.log10(size))).fit()

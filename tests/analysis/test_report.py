@@ -46,6 +46,7 @@ def analysed(tmp_path: Path, server: ScriptedServer) -> Path:
     (tmp_path / "models.toml").write_text(MODELS.format(url=server.url))
     for optimizer, steps in CELLS:
         keywords = SMALL | {"model": "toy/priced", "models_file": tmp_path / "models.toml", "test_size": 40}
+        keywords["val_size"] = 40  # 35 of them are check rows
         keywords |= {"optimizer": optimizer, "num_steps": steps, "output_dir": results / f"{optimizer}{steps}"}
         record = asyncio.run(script.run_single_experiment(**keywords))
         assert record["status"] == "ok", record["error"]
@@ -251,7 +252,7 @@ def test_no_table_is_left_untraced(folder: Path) -> None:
         "Improvement by optimization (exploratory)", "Average improvement of each optimizer (exploratory)",
         "More steps against one (exploratory)",
         "Optimizers at equal budgets (exploratory)", "Shapes and fits", "Cells without a score",
-        "Estimate against actual",
+        "Estimate against actual", "Cost by model",
     }  # fmt: skip
     assert all(row[3:9] == ["—"] * 6 for row in found["Verdicts"])
     assert all(row[4:7] == ["", "—", "—"] for row in found["Shapes and fits"])
@@ -294,6 +295,17 @@ def test_estimates_stand_beside_what_was_used(folder: Path) -> None:
         assert row[4:6] == [" to ".join(dict.fromkeys(f"{value:,}" for value in planned["calls"])), f"{used:,}"]
         calls += used
     assert rows[-1][0] == "all" and rows[-1][5] == f"{calls:,}"
+
+
+def test_the_cost_by_model_is_the_sum_of_its_records(folder: Path) -> None:
+    """Those without a score, too: they were paid for."""
+    (row,) = tables((folder / "report.html").read_text())["Cost by model"]
+    every = [read(path) for path in (folder / "results").rglob("results.json")]
+    phases = [record["usage"][phase] for record in every for phase in ("optimize", "evaluate")]
+    list_cost = {name: sum(record["usage"][name]["list_cost_usd"] for record in every) for name in every[0]["usage"]}
+    assert row[:3] == ["toy/priced", str(len(CELLS) + 2), f"{sum(phase['calls'] for phase in phases):,}"]
+    assert row[5] == f"{list_cost['optimize']:.4f}" and row[7] == f"{list_cost['evaluate']:.4f}"
+    assert row[8] == f"{sum(list_cost.values()):.4f}"
 
 
 def test_the_first_lines_say_what_was_learnt_and_how_sure_it_is(folder: Path) -> None:

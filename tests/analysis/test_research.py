@@ -18,7 +18,8 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.fits import power_law, regression, zero_set
 from scaling.analysis.research import FIRST_TURN, size_line_of, spearman, threshold
 from scaling.analysis.research import test_research as research_rows
-from scaling.analysis.turn_figures import gain_against_size, turn_curves
+from scaling.analysis.size_figures import gain_against_size
+from scaling.analysis.turn_figures import turn_curves
 from scaling.testing import Body, ScriptedServer, whole_prompt
 from tests.support import toy
 
@@ -93,7 +94,7 @@ def test_figures_draw_the_intervals_that_they_are_given(findings: Findings) -> N
     by_model, _ = size_line_of(findings.gains)
     half = distributions.t.ppf(0.975, 499) * np.sqrt(by_model["variance"])
     (ax,) = gain_against_size(findings.gains).axes
-    bars = [segment[:, 1] / 100 for segment in ax.containers[0][2][0].get_segments()]
+    bars = [drawn[2][0].get_segments()[0][:, 1] / 100 for drawn in ax.containers]
     assert np.allclose(bars, np.column_stack([by_model["gain"] - half, by_model["gain"] + half]))
 
 
@@ -129,7 +130,7 @@ def test_turns_correct_beyond_a_redraw(folder: Path) -> None:
     page = (folder / "summary_results.md").read_text()
     table = page[page.index("## Self-correction") :]
     largest = next(line for line in table.splitlines() if "toy/s5" in line)
-    assert "| corrects |" in largest and "not run" not in largest
+    assert "| corrects |" in largest and largest.count("not run") == 1  # two turns have no vote of as many calls
     assert (folder / "visualizations" / "turn_curves.png").exists()
     assert (folder / "visualizations" / "gain_against_size.png").exists()
 
@@ -155,7 +156,7 @@ def frame(**changes: list) -> pd.DataFrame:
             "benchmark": ["a"] * 6 + ["b"] * 6,
             "gain": [0.00, 0.02, 0.04, 0.06, 0.08, 0.10] + [0.05, 0.049, 0.051, 0.05, 0.05, 0.051],
             "variance": [1e-6] * 12,
-            "vote_gain": [0.0] * 12,
+            "beyond_vote": [0.01, 0.02, 0.0, 0.01, 0.03, 0.01] * 2,
             "extra_usd": [0.001] * 12,
             "size": [1.0, 3, 10, 30, 100, 300] * 2,
             "status": ["published"] * 12,

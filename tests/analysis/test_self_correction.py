@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats as distributions
 
 import analyze_results
 import run_scaling_experiment as script
+from scaling.analysis.findings import Findings
+from scaling.analysis.report import report_of
 from scaling.analysis.self_correction import correction, labels
 from scaling.analysis.sentences import notes_of, recommendations
+from scaling.records.record import CallRecord, ModelFacts
 from scaling.testing import Body, ScriptedServer, last_user_message, whole_prompt
+from scaling.types import Cell
 from simulations.data import arms
 from tests.support.files import lines, read
+from tests.support.made_up import write_answers
 from tests.support.toy import rows
 
 NO_CHECK = {"val_size": 5}
@@ -207,3 +214,63 @@ def test_the_runs_of_an_optimizer_keep_their_variance() -> None:
     fixed, optimized = (correction(first, last, None, IDS, name) for name in ("none", "gepa"))
     assert optimized.gain.effect == fixed.gain.effect
     assert optimized.gain.se > 3 * fixed.gain.se and optimized.gain.p > 0.05 > fixed.gain.p
+
+
+TURNS = {"self_correct": (0.4, 0.5, 0.6), "vote": (0.45,), "resample": (0.4, 0.4, 0.4)}
+CALLS = [CallRecord(phase="evaluate", role="answer", list_cost_usd=0.001)] * 3 * 40 + [
+    CallRecord(phase="evaluate", role="review", list_cost_usd=0.001)
+] * 2 * 40
+
+
+def write_turns(results: Path, steps: dict[str, int], rows: int = 40, **changes: Any) -> None:
+    """One run of each pipeline at its number of calls, `rows` rows in groups of four that answer alike."""
+    rng = np.random.default_rng(3)
+    for pipeline, count in steps.items():
+        chances = TURNS[pipeline][:count] if pipeline != "vote" else TURNS[pipeline]
+        right = (rng.random((rows // 4, 1)) < np.array(chances)).astype(float).repeat(4, axis=0)
+        settings = {"test_size": rows, "data_sha256": "0"} | changes
+        cell = Cell("alpha", pipeline, count, "none", "made/m", "made/m", **settings)
+        write_answers(results, cell, right, ModelFacts(None, "unknown", None, 1.0, None), 0.005, 4, CALLS)
+
+
+def found(results: Path) -> Findings:
+    return analyze_results.find([results], None, False)
+
+
+def test_the_vote_is_compared_at_as_many_calls(tmp_path: Path) -> None:
+    write_turns(tmp_path, {"self_correct": 3, "vote": 5})
+    assert found(tmp_path).turned[0].beyond_vote is None
+    write_turns(tmp_path, {"vote": 3})
+    (cell,) = found(tmp_path).turned
+    by_pipeline = {entry.series.pipeline: entry for entry in found(tmp_path).entries if entry.steps == 3}
+    assert cell.beyond_vote.effect == by_pipeline["self_correct"].final.mean - by_pipeline["vote"].final.mean
+    assert cell.beyond_vote.low < cell.beyond_vote.effect < cell.beyond_vote.high
+    table = next(one for one in report_of(found(tmp_path)).tables if one.title == "Self-correction")
+    shown = dict(zip(table.columns, table.rows[0], strict=True))["beyond the vote at equal calls"]
+    assert shown.startswith(f"{100 * cell.beyond_vote.effect:+.1f} [")
+
+
+def test_on_other_terms_or_of_even_calls_there_is_no_vote_to_compare_with(tmp_path: Path) -> None:
+    write_turns(tmp_path / "even", {"self_correct": 2, "vote": 2})
+    assert found(tmp_path / "even").turned[0].beyond_vote is None
+    write_turns(tmp_path / "terms", {"self_correct": 3})
+    write_turns(tmp_path / "terms", {"vote": 3}, temperature=0.2)
+    assert found(tmp_path / "terms").turned[0].beyond_vote is None
+
+
+def test_intervals_of_turns_are_over_groups(tmp_path: Path) -> None:
+    """Rows that answer alike in fours are ten answers, and the last turn's interval is the cell's own."""
+    write_turns(tmp_path, {"self_correct": 3})
+    f = found(tmp_path)
+    (cell,) = f.turned
+    assert cell.intervals[-1] == (f.summary["final_low"][0], f.summary["final_high"][0])
+    for turn, (low, high) in enumerate(cell.intervals):
+        scores = cell.turns[::4, turn, 0]
+        half = distributions.t.ppf(0.975, 9) * scores.std(ddof=1) / np.sqrt(10)
+        assert (low, high) == pytest.approx((max(0, scores.mean() - half), min(1, scores.mean() + half)))
+
+
+def test_later_turns_cost_their_share_also_where_a_turn_is_several_calls(tmp_path: Path) -> None:
+    """Three calls for the answer and one for each of two reviews: two fifths of an answer's cost."""
+    write_turns(tmp_path, {"self_correct": 3})
+    assert found(tmp_path).gains["extra_usd"].tolist() == pytest.approx([0.002])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from msgspec import structs
 
 from scaling.intervals import mean_interval
 from scaling.records.record import (
@@ -46,6 +47,42 @@ def write_cell(results: Path, cell: Cell, level: float, gain: float = 0.0, task_
     write_json(files.curve, LearningCurve(points, cell.cell_id))
     write_json(files.program, {"instructions": {"classifier": {"before": "Sort it.", "after": "Sort it well."}}})
     write_record(files, record_of(cell, before, after, task_class))
+    return files
+
+
+def write_answers(
+    results: Path,
+    cell: Cell,
+    turns: np.ndarray,
+    facts: ModelFacts,
+    usd: float | None = 0.001,
+    group_size: int = 1,
+    calls: Sequence[CallRecord] = (),
+) -> CellFiles:
+    """A cell without an optimizer whose answers have these scores turn by turn, shape (n, turns); the last one counts.
+
+    usd: list cost of an answer, None where prices are not known. group_size: so many rows in a row are not independent.
+    """
+    files = files_of(cell, results)
+    files.take(cell)
+    scores = turns[:, -1]
+    own = [
+        PredictionLine(
+            program="final", id=f"row{i:04d}", group=f"group{i // group_size:04d}", gold="a", prediction="a",
+            score=float(score), calls=turns.shape[1], tokens=400, prompt_tokens=300, completion_tokens=100,
+            list_cost_usd=usd, turn_scores=turns[i].tolist() if turns.shape[1] > 1 else None,
+        )
+        for i, score in enumerate(scores)
+    ]  # fmt: skip
+    write_lines(files.predictions, [structs.replace(line, program="baseline") for line in own] + own)
+    write_lines(files.calls, list(calls))
+    write_json(files.curve, LearningCurve([], cell.cell_id))
+    write_json(files.program, {"instructions": {}})
+    record = record_of(cell, scores, scores)
+    record.model, record.check_n = facts, cell.val_size - cell.select_size
+    if usd is None:
+        record.usage = PhaseUsage(*[structs.replace(USAGE, list_cost_usd=None, billed_cost_usd=None)] * 2)
+    write_record(files, record)
     return files
 
 
