@@ -23,11 +23,12 @@ test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not model"
 	$(BIN)/python -m pytest -m model
 
-# The fault and kill tests at full size (12 cells, 20 kills; 10 of Dask's workers): minutes, not seconds.
+# The fault and kill tests at full size (12 cells, 20 kills; 30 of Dask's workers): minutes, not seconds.
 chaos: $(VENV)/ready
 	CHAOS=1 $(BIN)/python -m pytest tests/llm/test_gateway.py -k "faults or killed"
-	CHAOS=1 $(BIN)/python -m pytest tests/distributed/test_engine.py tests/distributed/test_security.py
-	CHAOS=1 $(BIN)/python -m pytest tests/hosted/test_hostile_callers.py tests/hosted/test_synth_faults.py
+	CHAOS=1 $(BIN)/python -m pytest tests/distributed
+	CHAOS=1 $(BIN)/python -m pytest tests/hosted
+	CHAOS=1 $(BIN)/python -m pytest tests/test_command_lines.py tests/llm/test_network.py
 	CHAOS=1 $(BIN)/python -m pytest tests/test_sandbox.py
 	CHAOS=1 $(BIN)/python -m pytest tests/run/test_surroundings.py
 	CHAOS=1 $(BIN)/python -m pytest tests/benchmarks/test_math.py -k every_math_row

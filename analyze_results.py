@@ -15,12 +15,13 @@ import argparse
 import multiprocessing
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scaling.arguments import ArgumentParser, check_output_folder, number, positive_number
-from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
+from scaling.arguments import ArgumentParser, check_output_folder, number, one_line_errors, positive_number
+from scaling.types import EXIT_OK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,15 +33,12 @@ FORMATS = ("png", "pdf", "svg")
 MANY_ENTRIES = 200  # above it figures are drawn in two processes
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (0 well, 2 usage)."""
     options = parse(argv)
-    try:
-        written = analyze(options.results_dir, options.output_dir, options.format, options.value_per_correct,
-                          options.per_dollar, options.at_size)  # fmt: skip
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
+    written = analyze(options.results_dir, options.output_dir, options.format, options.value_per_correct,
+                      options.per_dollar, options.at_size)  # fmt: skip
     print("\n".join(f"wrote {path}" for path in written))
     return EXIT_OK
 
@@ -63,6 +61,8 @@ def analyze(
     check_output_folder(output)
     findings = find(folders, value_per_correct, per_dollar, at_sizes)
     output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=output):
+        pass  # raises OSError before anything is drawn
     pictures = draw(findings, output / "visualizations", formats) if not findings.summary.empty else {}
     tables = {
         "summary_results.csv": _with_missing(findings),

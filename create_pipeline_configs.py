@@ -16,31 +16,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scaling.arguments import ArgumentParser
+from scaling.arguments import ArgumentParser, one_line_errors
 from scaling.pipelines import PIPELINES, step_name
 from scaling.planning.optimizers import OPTIMIZERS
 from scaling.planning.plan import settings_of
 from scaling.planning.study import SIZE_FIELDS, Study, as_written, load_study, phases_of, toml_of
 from scaling.schema import SAFE_NAME, shown
-from scaling.types import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UsageError, unknown_name
+from scaling.types import EXIT_OK, UsageError, unknown_name
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 # Of an installed program, the folder is where it is called.
 DEFAULT_FOLDER = BENCHMARKS if (BENCHMARKS.parent / "pyproject.toml").exists() else Path("benchmarks")
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (0 well, 2 usage)."""
     options = parse(argv)
-    try:
-        for path in write_configs(phases_of(load_study(options.study))[0], options.output_dir):
-            print(f"wrote {path}")
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except OSError as error:
-        print(f"error: cannot write the files ({error}). Give another --output-dir.", file=sys.stderr)
-        return EXIT_FAILED
+    for path in write_configs(phases_of(load_study(options.study))[0], options.output_dir):
+        print(f"wrote {path}")
     return EXIT_OK
 
 

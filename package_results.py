@@ -27,14 +27,14 @@ from typing import Any
 from dotenv import dotenv_values
 
 import analyze_results
-from scaling.arguments import ArgumentParser, check_output_folder
+from scaling.arguments import ArgumentParser, check_output_folder, one_line_errors
 from scaling.planning.study import choices_of, toml_of
 from scaling.records.codec import RecordError, as_plain
 from scaling.records.record import Record
 from scaling.records.store import AGGREGATE, CACHE, LOG, PREDICTIONS, SWEEP, read_record, record_paths
 from scaling.records.store import PROGRAM as PROGRAM_FILE
 from scaling.redact import hide_known, redact, remember, secret_variables
-from scaling.types import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, UsageError
+from scaling.types import EXIT_OK, UsageError
 
 ROOT = Path(__file__).parent
 PROGRAM = ("*.py", "*.txt", "*.md", "LICENSE", "Makefile", "pyproject.toml", "scaling/**/*", "benchmarks/**/*")
@@ -48,6 +48,7 @@ that were given with --models-file must be given again. `python analyze_results.
 """
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (0 well, 2 usage)."""
     parser = ArgumentParser(__doc__.splitlines()[0])
@@ -63,15 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     interrupt.end_in_order()  # its folder of drafts is removed
-    try:
-        check_output(options.output)
-        count = write_package(options.results_dir, options.output)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        print("\ninterrupted. Type the same command again.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    check_output(options.output)
+    count = write_package(options.results_dir, options.output)
     print(f"wrote {options.output}: {count} cells")
     return EXIT_OK
 

@@ -35,6 +35,7 @@ from benchmarks import (
     superglue,
     toolqa,
 )  # fmt: skip
+from scaling.arguments import one_line_errors
 from scaling.command.backends import engine_of
 from scaling.command.beside import in_thread, one_at_a_time
 from scaling.command.fresh import forget, remember
@@ -202,10 +203,11 @@ def with_own_files(study: Study) -> Study:
     return replace(study, benchmarks=[paths[name].stem if name in paths else name for name in study.benchmarks])
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (0 well, 1 failed cells, 2 usage, 3 cost cap, 130 interrupted)."""
     interrupt.end_in_order()
-    command = parse(argv, (__doc__ or "").splitlines()[0], list(BENCHMARK_CONFIG))
+    command = parse(argv, __doc__.splitlines()[0], list(BENCHMARK_CONFIG))
     results = command.options.output_dir
     try:
         load_dotenv_file()
@@ -219,9 +221,6 @@ def main(argv: list[str] | None = None) -> int:
             from scaling.analysis import mipro_table  # pandas and its friends, which running does not need
 
             print("\n".join(mipro_table.finish(results, records)))
-    except UsageError as error:
-        print(f"error: {redact(str(error))}", file=sys.stderr)
-        return EXIT_USAGE
     except SweepInterrupted as error:
         print(
             f"error: {redact(str(error))}. Settled cells are in {results}; type the same command to continue.",
@@ -231,6 +230,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\ninterrupted. Settled cells are in {results}; type the same command to continue.", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        raise
     except OSError as error:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         advice = "Free the disk and type the same command to continue" if is_full else "Give another --output-dir"

@@ -71,7 +71,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 (byte {error.start}). Save it as CSV UTF-8.") from None
     except OSError as error:
-        raise UsageError(f"cannot read {path} ({error.strerror}). Give the path of a CSV file that exists.") from None
+        raise UsageError(
+            f"cannot read {str(path)[-200:]} ({error.strerror}). Give the path of a CSV file that exists."
+        ) from None
     try:
         header, *lines = [line for line in csv.reader(io.StringIO(text, newline="")) if any(map(str.strip, line))]
     except ValueError:

@@ -53,9 +53,9 @@ def named(value: Any, label_names: list[str] | None) -> str:
 def read_folder(folder: Path, name: str) -> dict[str, Any]:
     """Raw rows of folder/name/*.jsonl, told apart by their names; UsageError when there are none."""
     rows_folder = folder / name
-    if not rows_folder.is_dir():
+    if not os.path.isdir(rows_folder):  # also where the name is too long for one
         raise UsageError(
-            f"--data {folder}: there is no folder {rows_folder}. "
+            f"--data {str(folder)[-200:]}: there is no folder {name} in it. "
             f"Give a folder that holds {name}/*.jsonl, or --data sample, or --data hub."
         )
     files = sorted(rows_folder.glob("*.jsonl"))

@@ -1,19 +1,80 @@
-"""Reading command lines: what a user gets wrong is one line, of a length that can be read, and exit code 2."""
+"""Command lines: what a user gets wrong is one line, of a length that can be read, and exit code 2."""
 
 from __future__ import annotations
 
 import argparse
+import errno
+import functools
 import math
+import os
 import re
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, ParamSpec
 
+from scaling.redact import redact
 from scaling.schema import shown
-from scaling.types import EXIT_USAGE, UsageError
+from scaling.types import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError
 
 NUMBER = r"[+-]?([0-9]{1,15}\.?[0-9]{0,25}|\.[0-9]{1,25})(e[+-]?[0-9]{1,3})?|[+-]?(nan|inf)"
 LONGEST_LINE = 300
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+Arguments = ParamSpec("Arguments")
+
+
+def one_line_errors(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
+    """Decorates the main function of a command: no mistake, unusable file, closed output or Ctrl-C is a traceback."""
+
+    @functools.wraps(main)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        try:
+            try:
+                return _exit_code(lambda: main(*args, **kwargs))
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:  # nobody reads the output any more, as in `| head -1`
+            _discard_output()
+            return EXIT_INTERRUPTED
+
+    return run
+
+
+def _exit_code(main: Callable[[], int]) -> int:
+    """What main returns, or the code of its error, which is then on standard error."""
+    try:
+        _check_docstrings()
+        return main()
+    except BrokenPipeError:
+        raise
+    except UsageError as error:
+        message, code = str(error), EXIT_USAGE
+    except KeyboardInterrupt:
+        print("\ninterrupted. Type the same command again.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        where = "" if error.filename is None else f"{str(error.filename)[-200:]} cannot be used: "
+        message, code = f"{where}{error.strerror or error}", EXIT_FAILED if error.errno in DISK_FULL else EXIT_USAGE
+    print(f"error: {redact(message)}", file=sys.stderr)
+    return code
+
+
+def _check_docstrings() -> None:
+    """Raise UsageError where Python has dropped them: some are the instructions that models are given."""
+    if sys.flags.optimize > 1:
+        raise UsageError("python -OO takes the models' instructions out of the program. Type python without -OO.")
+
+
+def _discard_output() -> None:
+    """Lead a closed output to nowhere, so that Python can end without complaining that it cannot be written."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            with suppress(OSError):
+                os.dup2(nowhere, stream.fileno())
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -64,9 +125,9 @@ def check_output_folder(folder: Path, flag: str = "--output-dir") -> None:
     """Raise UsageError, naming the flag, where `folder` cannot be made: it, or one above it, is a file or no name."""
     try:
         folder.resolve()
+        existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
     except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, a link to itself, a null byte
         raise UsageError(f"{flag}: '{shown(folder)}' is no folder's name ({shown(error)}). Give another.") from None
-    existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
     if existing is not None and not existing.is_dir():
         raise UsageError(f"{flag}: {existing} is a file. Give a folder.")
 

@@ -14,7 +14,17 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from scaling.schema import ADDRESS, SAFE_MODEL, SHA256, VARIABLE, read_toml, refuse_twice, shown, validated
+from scaling.schema import (
+    SAFE_MODEL,
+    SHA256,
+    VARIABLE,
+    Address,
+    is_address,
+    read_toml,
+    refuse_twice,
+    shown,
+    validated,
+)
 from scaling.types import UsageError, unknown_name
 
 REGISTRY_FILE = Path(__file__).parent / "models.toml"
@@ -30,7 +40,6 @@ Billions = Annotated[float, pydantic.Field(strict=True, gt=0, le=1e6, allow_inf_
 Tokens = Annotated[int, pydantic.Field(strict=True, ge=1, le=10**8)]
 Text = Annotated[str, pydantic.Field(strict=True, max_length=500)]
 ModelName = Annotated[str, pydantic.Field(strict=True, max_length=200, pattern=SAFE_MODEL)]
-Address = Annotated[str, pydantic.Field(strict=True, max_length=500, pattern=ADDRESS)]
 Variable = Annotated[str, pydantic.Field(strict=True, pattern=VARIABLE)]
 Flag = Annotated[bool, pydantic.Strict()]
 
@@ -127,8 +136,8 @@ def load_registry(models_file: Path | None = None) -> dict[str, Model]:
     registry = _read(REGISTRY_FILE)
     if models_file is None:
         return registry
-    if not models_file.exists():
-        raise UsageError(f"--models-file: there is no file {models_file}.")
+    if not os.path.exists(models_file):  # also where the name is too long for one
+        raise UsageError(f"--models-file: there is no file {shown(models_file)}.")
     own = _read(models_file)
     registry |= own
     for model in own.values():
@@ -151,8 +160,9 @@ def load_registry(models_file: Path | None = None) -> dict[str, Model]:
 def find_model(name: str, registry: dict[str, Model], api_base: str | None = None) -> Model:
     """The entry of an id or alias; with `api_base` any openai/NAME is a model on that server.
 
-    Raises UsageError for a name that is not known (with those that are) and for a retired model (with its
-    successor).
+    Its address is that of `api_base`, of the entry, or of the environment (OPENAI_BASE_URL). Raises UsageError for a
+    name that is not known (with those that are), for a retired model (with its successor), and for an address in the
+    environment that is none.
     """
     model = _entry(name, registry)
     if api_base is not None and (model is None or not model.is_local):
@@ -167,7 +177,7 @@ def find_model(name: str, registry: dict[str, Model], api_base: str | None = Non
         raise unknown_name("model", name, sorted(registry), fix)
     if model.status == "retired":
         raise UsageError(f"model '{model.id}' is retired and can no longer be called. Use --models {model.successor}.")
-    return model
+    return model if model.is_local or model.api_base else _at_environments_address(model)
 
 
 def expand_names(names: list[str], registry: dict[str, Model]) -> list[str]:
@@ -196,6 +206,28 @@ def require_key(model: Model) -> None:
             f"model '{model.id}' needs the environment variable {model.key_env}, which is not set. "
             f"Type: export {model.key_env}=... (or put it into .env), or use --models local/smollm2-135m."
         )
+
+
+def _at_environments_address(model: Model) -> Model:
+    """The model at the server that the environment names for its provider, under the names that LiteLLM reads.
+
+    Raises UsageError for an empty or impossible address: with it the key would go to the provider itself.
+    """
+    provider = re.sub(r"\W", "_", model.route.split("/")[0]).upper()
+    given = {name: os.environ[name] for name in (f"{provider}_BASE_URL", f"{provider}_API_BASE") if name in os.environ}
+    for name, address in given.items():
+        if not is_address(address):
+            what = "not an http address" if address.strip() else "empty"
+            raise UsageError(
+                f"the environment variable {name} is {what}, so '{model.id}' has no server. "
+                f"Type: unset {name} (or take it out of .env), or give it an address such as http://127.0.0.1:8000/v1."
+            )
+    if not given:
+        return model
+    key = f"{provider}_API_KEY"  # which LiteLLM sends there
+    return replace(
+        model, api_base=next(iter(given.values())), key_env=model.key_env or (key if key in os.environ else None)
+    )
 
 
 def _entry(name: str, registry: dict[str, Model]) -> Model | None:

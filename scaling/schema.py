@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 import pydantic
+from pydantic_core import PydanticCustomError
 
 from scaling.types import UsageError, did_you_mean
 
@@ -17,25 +20,43 @@ LARGEST_FILE_BYTES = 1_000_000
 SAFE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,119}$"
 # Names of models are also divided by "/" and ":".
 SAFE_MODEL = r"^[A-Za-z0-9_@][A-Za-z0-9_.+@:-]*(/[A-Za-z0-9_@~][A-Za-z0-9_.+@:-]*)*$"
-ADDRESS = r"^https?://\S+$"
 SHA256 = r"^[0-9a-f]{64}$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _PATTERNS = {
     SAFE_NAME: "give letters and digits, with . _ + - and spaces inside",
     SHA256: "give the 64 digits of the file's SHA-256, in small letters",
     SAFE_MODEL: "give letters and digits, with . _ + - : / inside",
-    ADDRESS: "give an address that begins with http:// or https://",
     VARIABLE: "give the name of an environment variable",
 }
 Checked = TypeVar("Checked")
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is an http address: with a host that could be looked up, and a port that could be connected to."""
+    try:
+        parts = urlsplit(text)
+        (parts.hostname or "").encode("idna")
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return has_host and bool(re.fullmatch(r"https?://\S+", text)) and text.isprintable()
+
+
+def _checked_address(text: str) -> str:
+    if not is_address(text):
+        raise PydanticCustomError("address", "give an address such as http://127.0.0.1:8000/v1")
+    return text
+
+
+Address = Annotated[str, pydantic.Field(max_length=500), pydantic.AfterValidator(_checked_address)]
+
+
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """The tables of a TOML file; UsageError, in one line, for whatever is not one. `what` names the kind of file."""
-    if not path.is_file():
-        reason = "there is no such file" if not path.exists() else "that is a folder or a pipe"
-        raise UsageError(f"{path} cannot be read as {what}: {reason}. Give the path of a TOML file.")
     try:
+        if not path.is_file():
+            reason = "there is no such file" if not path.exists() else "that is a folder or a pipe"
+            raise UsageError(f"{path} cannot be read as {what}: {reason}. Give the path of a TOML file.")
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise UsageError(f"{path} cannot be read as {what}: it is larger than {LARGEST_FILE_BYTES:,} bytes.")
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -48,7 +69,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     except ValueError:
         raise UsageError(f"{path} is not {what}: it has a number with thousands of digits.") from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
+        raise UsageError(f"{shown(path)} cannot be read as {what}: {error.strerror}.") from None
 
 
 def validated(
@@ -132,6 +153,7 @@ def _reason(error: Any) -> str:
         "dict_type": "give a table",
         "literal_error": "possible: {expected}",
         "string_too_long": "give at most {max_length} characters",
+        "string_too_short": "give at least {min_length} character",
         "too_long": "give at most {max_length}",
         "int_from_float": "give a whole number",
     }

@@ -12,6 +12,7 @@ import pytest
 
 import analyze_results
 import package_results
+from scaling.command import prepare
 from scaling.redact import HIDDEN, hide_known, redact, remember
 from scaling.testing import ScriptedServer
 from scaling.types import EXIT_FAILED, EXIT_OK
@@ -65,8 +66,9 @@ def faults(kind: str) -> tuple | None:
 
 
 def test_eight_planted_secrets_are_nowhere(
-    secrets: dict[str, str], no_backoff: None, toy: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+    secrets: dict[str, str], no_backoff: None, toy: Callable, tmp_path: Path, capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     def metric(gold: object, pred: object, trace: object = None) -> float:
         raise RuntimeError(f"{ANSI} the judge's {os.environ['UNUSED_TOKEN']}")
 
@@ -99,6 +101,10 @@ def test_eight_planted_secrets_are_nowhere(
         broken = [*SMALL, "--api-base", base, "--models", "openai/scripted", "--benchmarks", "broken"]
         assert run(broken, results / "broken")[0] == EXIT_FAILED
         sent = server.raw_requests[-1][0]["Authorization"]
+    refused = run([*SMALL, "--api-base", base, "--models", "openai/scripted"], results / "refused")
+    assert "nothing listens" in refused[1], refused[1]
+    shown.append(refused[1])
+    monkeypatch.setattr(prepare, "why_unreachable", lambda url: None)
     down = run([*SMALL, "--api-base", base, "--models", "openai/scripted", "--timeout", "1"], results / "down")
     assert "is down" in down[1], down[1]
     assert base64.b64decode(sent.removeprefix("Basic ")).decode() == f"me:{secrets['api-base']}"  # it was really used

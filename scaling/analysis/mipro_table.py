@@ -105,7 +105,7 @@ def write_exports(folder: Path, records: list[Record]) -> list[Path]:
             cells = [as_plain(record) for record in mine]
             stem = f"{benchmark.replace('/', '-')}_{implementation}"
             known = sorted(folder.glob(f"{stem}_[0-9]*.json"))
-            if not cells or (known and read_json(known[-1])["records"] == cells):
+            if not cells or (known and read_json(known[-1]).get("records") == cells):
                 continue
             path = folder / f"{stem}_{stamp}.json"
             while path.exists():

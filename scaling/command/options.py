@@ -21,13 +21,12 @@ from scaling.planning.budgets import budget_of_trials
 from scaling.planning.optimizers import OPTIMIZERS, options_in_words
 from scaling.planning.plan import Benchmarks, sizes_of
 from scaling.planning.study import SIZE_FIELDS, Study, load_study, narrow, study_names
-from scaling.schema import ADDRESS, validated_flags
+from scaling.schema import Address, validated_flags
 from scaling.types import CellAxes, CellSettings, CellSizes, UsageError
 
 MOST_TRIALS = 10_000
 
 Seconds = Annotated[float, pydantic.Field(ge=0.1, le=10**7, allow_inf_nan=False)]
-Url = Annotated[str, pydantic.Field(max_length=500, pattern=ADDRESS)]
 
 
 def _option(default: Any, help: str, metavar: str | None = None, flags: tuple[str, ...] = ()) -> Any:
@@ -41,7 +40,7 @@ class Options:
     output_dir: Path = _option(Path("results"), "where results are written (results)", "DIR")
     models_file: Path | None = _option(None, "more models, in the format of models.toml", "FILE.toml")
     models_dir: Path | None = _option(None, "where the files of local models are, before the hub's cache", "DIR")
-    api_base: Url | None = _option(None, "an OpenAI-compatible server, with --models openai/NAME", "URL")
+    api_base: Address | None = _option(None, "an OpenAI-compatible server, with --models openai/NAME", "URL")
     max_cost: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] | None = _option(
         None, "the most that the sweep may cost", "USD"
     )
@@ -53,7 +52,7 @@ class Options:
     )
     timeout: Seconds = _option(120.0, "seconds for one request, to its last byte (120)", "SECONDS")
     local: bool = _option(False, "Synth's backend on this machine, port 8000")
-    task_app_url: str | None = _option(None, "where Synth reaches the task app, in place of a tunnel", "URL")
+    task_app_url: Address | None = _option(None, "where Synth reaches the task app, in place of a tunnel", "URL")
     task_app_port: Annotated[int, pydantic.Field(strict=True, ge=1, le=65535)] | None = _option(
         None, "the port here that --task-app-url leads to (8015)", "N"
     )
@@ -62,7 +61,9 @@ class Options:
     workers: Annotated[int, pydantic.Field(strict=True, ge=1, le=10_000)] | None = _option(
         None, "worker processes here (--engine dask; one per core)", "N"
     )
-    scheduler: str | None = _option(None, "a Dask cluster that is already running (--engine dask)", "ADDRESS")
+    scheduler: Annotated[str, pydantic.Field(min_length=1)] | None = _option(
+        None, "a Dask cluster that is already running (--engine dask)", "ADDRESS"
+    )
     many_cells: bool = _option(False, "run the sweep although it has more than 100,000 cells")
     dry_run: bool = _option(False, "print the plan with its cost, and stop", flags=("--dry-run", "--estimate-cost"))
     retry_failed: bool = _option(False, "run failed and invalid cells again")
@@ -96,9 +97,9 @@ def checked_options(options: Options) -> Options:
     """The options in their types; UsageError for a value that is not possible, or two that exclude each other."""
     options = validated_flags(Options, vars(options), {f.name: _flags(f)[0] for f in fields(Options)})
     check_output_folder(options.output_dir)
-    if options.engine == "local" and (options.workers or options.scheduler):
+    if options.engine == "local" and (options.workers, options.scheduler) != (None, None):
         raise UsageError("--workers and --scheduler are Dask's. Type --engine dask with them, or leave them out.")
-    if options.workers and options.scheduler:
+    if options.workers is not None and options.scheduler is not None:
         raise UsageError(
             "--workers starts processes here, --scheduler uses a cluster that is already running. Give one of them."
         )

@@ -12,6 +12,7 @@ from scaling.command.fresh import FreshStart, fresh_start
 from scaling.command.local_models import check_local_models
 from scaling.command.options import Caller, Options
 from scaling.data import load_benchmark
+from scaling.llm.network import why_unreachable
 from scaling.llm.weights import located, with_named_files
 from scaling.models import Model, find_model, load_registry, require_key
 from scaling.planning.optimizers import is_hosted
@@ -57,6 +58,7 @@ def prepare_sweep(study: Study, options: Options, caller: Caller, benchmarks: Be
         else:
             (sweep.skipped if is_skipped else sweep.waiting).append(task)
     check_hosted(hosted, sweep.waiting, options)
+    check_servers(sweep.waiting, options)
     return sweep
 
 
@@ -64,6 +66,17 @@ def registry_of(study: Study, options: Options) -> dict[str, Model]:
     """All models that can be called by name, with the files that the study names as gguf:PATH."""
     names = [name for part in phases_of(study) for name in (*part.models, part.optimizer_model)]
     return with_named_files(load_registry(options.models_file), names)
+
+
+def check_servers(waiting: Sequence[CellTask], options: Options) -> None:
+    """Raise UsageError for a model at whose address nobody answers. Workers elsewhere may have servers of their own."""
+    if options.dry_run or options.scheduler:
+        return
+    models = {model.id: model for task in waiting for model in (task.model, task.optimizer_model)}
+    for model in models.values():
+        reason = why_unreachable(model.api_base) if model.api_base else None
+        if reason:
+            raise UsageError(f"model '{model.id}': {reason}. Start its server, or correct its address.")
 
 
 def models_of(

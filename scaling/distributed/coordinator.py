@@ -36,6 +36,7 @@ from scaling.distributed.protocol import (
     SendNow,
     Sent,
     ShowProgress,
+    SweepKey,
 )
 from scaling.distributed.tasks import pickle_task
 from scaling.llm.gateway import Call, Gateway
@@ -46,6 +47,8 @@ from scaling.types import Cell
 
 # So many losses of a cell in a row, with no new answer between them. The last attempt runs alone in its process.
 LOSSES_ALLOWED = 3
+# So many lone processes of a cell in a row whose worker Dask has given up. They may live, or their host has crashed.
+ORPHANS_ALLOWED = 10
 # Connections that have not shown the key yet: the oldest is closed when there are more.
 STRANGERS_ALLOWED = 32
 # How long the listener waits when the process has no file descriptor left.
@@ -69,13 +72,14 @@ class Coordinator:
         self.failure: BaseException | None = None
         self._tasks = {task.cell.cell_id: (rank, task) for rank, task in enumerate(tasks)}
         self._losses: Counter[str] = Counter()
+        self._orphans: Counter[str] = Counter()
         self._attempts: dict[str, _Attempt] = {}
         self._settled: set[str] = set()
         self._changed = threading.Condition()
         self._open, self._closed = True, threading.Event()
         self._strangers = _Strangers()
         self._listener = socket.create_server((host, 0), backlog=128)
-        self.address, self.key = (host, self._listener.getsockname()[1]), secrets.token_bytes(32)
+        self.address, self.key = (host, self._listener.getsockname()[1]), SweepKey(secrets.token_bytes(32))
         threading.Thread(target=self._listen, daemon=True).start()
 
     def close(self, patience: float = 0.0) -> None:
@@ -132,12 +136,12 @@ class Coordinator:
             if (older := self._attempts.get(cell_id)) is not None:
                 # A lone process outlives the worker that started it, and only that worker is lost then.
                 self._end(older, is_alive=older.alone and not request.lone_process_died)
-            losses = self._losses[cell_id]
-            action = self._action(losses, request)
+            losses, orphans = self._losses[cell_id], self._orphans[cell_id]
+            action = self._action(losses, orphans, request)
             if action == Action.RUN:
                 attempt = self._attempts[cell_id] = _Attempt(self, self._tasks[cell_id][1].cell, channel, request.alone)
         if action != Action.RUN:
-            channel.send(Order(action, losses=losses))
+            channel.send(Order(action, losses=losses, orphans=orphans))
             return None
         try:
             channel.send(Order(action, self.pickled_task(cell_id)))
@@ -152,17 +156,17 @@ class Coordinator:
             if not attempt.is_over.is_set():
                 self._settled.add(attempt.cell.cell_id)
 
-    def _action(self, losses: int, request: AttemptRequest) -> Action:
+    def _action(self, losses: int, orphans: int, request: AttemptRequest) -> Action:
         if request.cell_id in self._settled:
             return Action.SETTLED
         if not self._open:
             return Action.CLOSED
-        if losses >= LOSSES_ALLOWED:
+        if losses >= LOSSES_ALLOWED or orphans >= ORPHANS_ALLOWED:
             return Action.GIVE_UP
         return Action.RUN if request.alone or losses < LOSSES_ALLOWED - 1 else Action.RUN_ALONE
 
     def _end(self, attempt: _Attempt, is_alive: bool = False) -> None:
-        """End an attempt. is_alive: its process has not died, so the attempt does not count as a loss."""
+        """End an attempt. is_alive: as far as is known its process has not died, so that this is no loss."""
         cell = attempt.cell
         with self._changed:
             if attempt.is_over.is_set():
@@ -173,8 +177,9 @@ class Coordinator:
                 del self._attempts[cell.cell_id]
             if lost:
                 # A cell that kills its workers comes no further; one that was there by chance does.
-                earlier = 0 if attempt.new_answers else self._losses[cell.cell_id]
-                self._losses[cell.cell_id] = earlier + (not is_alive)
+                if attempt.new_answers:
+                    self._losses[cell.cell_id] = self._orphans[cell.cell_id] = 0
+                (self._orphans if is_alive else self._losses)[cell.cell_id] += 1
             self._changed.notify_all()
         if lost:
             self.reporter.phase(cell, "worker lost")

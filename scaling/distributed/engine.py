@@ -2,7 +2,8 @@
 
 The one module that knows Dask; without it everything but `--engine dask` works. Dask chooses the worker of a cell and
 chooses again when that one is lost; all that is shared goes through the coordinator. A scheduler started here takes
-only whoever has the certificate that is made for the sweep, and all it opens is on loopback.
+only whoever has the certificate that is made for the sweep, all it opens is on loopback, and what it writes is in a
+folder that only this user can enter.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import secrets
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -149,13 +151,32 @@ def _local_cluster(workers: int, cells: int) -> Iterator[LocalCluster]:
     except ImportError:
         raise UsageError("--engine dask needs the package cryptography. Type: pip install cryptography") from None
     dask.config.update_defaults(LOCAL_DEFAULTS)
-    with dask.config.set(LOCAL_SETTINGS), _main_module_hidden(), warnings.catch_warnings():
+    with (
+        _private_folder() as folder,
+        dask.config.set(LOCAL_SETTINGS | {"temporary-directory": folder}),
+        _main_module_hidden(),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")  # the dashboard's usual port is taken: it says where it is
         with LocalCluster(
             n_workers=workers, threads_per_worker=math.ceil(cells / workers), processes=True, memory_limit=None,
             security=security, dashboard_address=DASHBOARD,
         ) as cluster:  # fmt: skip
             yield cluster
+
+
+@contextmanager
+def _private_folder() -> Iterator[str]:
+    """Where Dask keeps its scratch files while the block runs.
+
+    Its usual place has the same name for all users of the machine, and whoever made it first owns it. Dask imports
+    modules from there, so its owner could run code as us.
+    """
+    with tempfile.TemporaryDirectory(prefix="call-scaling-", ignore_cleanup_errors=True) as folder:
+        try:
+            yield folder
+        finally:
+            sys.path[:] = [entry for entry in sys.path if not entry.startswith(folder)]
 
 
 def check_workers(

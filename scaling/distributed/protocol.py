@@ -25,6 +25,15 @@ CONNECT_SECONDS = 20.0
 Address = tuple[str, int]
 
 
+class SweepKey(bytes):
+    """What opens the coordinator. Dask logs the arguments of what fails, and shows its logs: it is in none of them."""
+
+    def __repr__(self) -> str:
+        return "<key of the sweep>"
+
+    __str__ = __repr__
+
+
 class Action(StrEnum):
     """What the coordinator tells a worker to do with a cell."""
 
@@ -49,11 +58,16 @@ class AttemptRequest:
 
 @dataclass(frozen=True)
 class Order:
-    """The answer to it. task: a pickled `tasks.WorkerTask` where the cell is to run; losses: workers lost with it."""
+    """The answer to it.
+
+    task: a pickled `tasks.WorkerTask` where the cell is to run. losses: processes that died with it. orphans: those
+    that lost their worker and may have died.
+    """
 
     action: Action
     task: bytes = b""
     losses: int = 0
+    orphans: int = 0
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,10 @@ def run_attempt(address: Address, key: bytes, request: AttemptRequest, deaths: i
     if order.action == Action.SETTLED:
         return True
     if order.action == Action.GIVE_UP:
-        raise WorkerDied(f"{order.losses} processes in a row died while they ran this cell; the last ran nothing else")
+        lost = f", and {order.orphans} lost their worker" if order.orphans else ""
+        raise WorkerDied(
+            f"{order.losses} processes in a row died{lost} while they ran this cell; the last ran nothing else"
+        )
     if order.action == Action.RUN_ALONE:
         if deaths >= STARTS_ALLOWED:
             raise WorkerDied(f"the process that was to run this cell alone died {deaths} times before it could begin")

@@ -44,10 +44,6 @@ def check(hosted: HostedSettings, models: list[Model], mode: str) -> None:
     """
     if hosted.task_app_url and mode == "online":
         raise UsageError("--task-app-url: in online mode nobody has to reach the task app. Leave it out.")
-    if hosted.task_app_url and not hosted.task_app_url.startswith(("http://", "https://")):
-        raise UsageError(
-            f"--task-app-url {hosted.task_app_url} is not an http address. Type --task-app-url https://..."
-        )
     for model in models:
         if not is_local(hosted) and provider_of(model) not in PROVIDERS:
             raise UsageError(
@@ -81,7 +77,9 @@ class SynthClient:
         key = os.environ.get(KEY_NAME) or "local"
         headers = {"X-API-Key": key, "Authorization": f"Bearer {key}"}
         self.backend, self.sleep, self.secrets = hosted.backend, sleep, {key}
-        self._http = httpx.Client(base_url=hosted.backend, headers=headers, timeout=hosted.timeout)
+        self._http = httpx.Client(
+            base_url=hosted.backend, headers=headers, timeout=hosted.timeout, trust_env=not is_local(hosted)
+        )
 
     def __enter__(self) -> SynthClient:
         return self

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import anyio
 import dspy
 import httpx
 import pydantic
+from anyio import from_thread
 
 from scaling.hosted.prompts import Json
 from scaling.llm.meter import Meter
+from scaling.llm.network import is_loopback
 from scaling.models import Model
 from scaling.records.record import CallRecord
 from scaling.types import digest
@@ -61,21 +65,44 @@ class Used:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One rollout's calls: where they go, and what they have used so far."""
+    """One rollout's calls: where they go, whether anybody still waits for it, and what they have used so far."""
 
     target: Target
+    wanted: Callable[[], bool]
     used: Used = field(default_factory=Used)
 
 
-_NO_ROLLOUT = Rollout(Target("", Model(id="", route=""), {}, {}))
+_NO_ROLLOUT = Rollout(Target("", Model(id="", route=""), {}, {}), lambda: False)
 
 
-class Clients(threading.local):
-    """An HTTP client for each thread: 64 of them would wait for the lock of a shared one's connections."""
+def caller_left() -> UpstreamError:
+    return UpstreamError(499, "the caller of the rollout has hung up")
 
-    def __init__(self, tls: ssl.SSLContext):
-        # Not compressed, so that what is read is as large as it says.
-        self.http = httpx.Client(timeout=CALL_SECONDS, verify=tls, headers={"Accept-Encoding": "identity"})
+
+class Clients:
+    """The HTTP clients of an app, on its event loop: one for loopback, one for whatever may need a proxy."""
+
+    def __init__(self) -> None:
+        self._tls = ssl.create_default_context()
+        self._clients: dict[bool, httpx.AsyncClient] = {}
+
+    def get(self, url: str) -> httpx.AsyncClient:
+        """The client for an address. Raises UpstreamError where the environment's proxy cannot be used."""
+        direct = is_loopback(url)
+        if direct not in self._clients:
+            # Not compressed, so that what is read is as large as it says.
+            headers, limits = {"Accept-Encoding": "identity"}, httpx.Limits(max_connections=None)
+            try:
+                self._clients[direct] = httpx.AsyncClient(
+                    timeout=None, verify=self._tls, headers=headers, limits=limits, trust_env=not direct
+                )
+            except (ValueError, ImportError, httpx.InvalidURL) as error:
+                raise UpstreamError(502, f"the proxy of the task app's environment cannot be used ({error})") from None
+        return self._clients[direct]
+
+    async def close(self) -> None:
+        for client in self._clients.values():
+            await client.aclose()
 
 
 class InferenceLM(dspy.LM):
@@ -86,7 +113,7 @@ class InferenceLM(dspy.LM):
 
     def __init__(self, meter: Meter | None):
         super().__init__("openai/task-app", cache=False, num_retries=0)
-        self.clients = Clients(ssl.create_default_context())
+        self.clients = Clients()
         self.meter, self.role, self.phase = meter, "task", "optimize"
         self.rollout: Rollout = _NO_ROLLOUT
 
@@ -125,22 +152,35 @@ class InferenceLM(dspy.LM):
         return body
 
     def _post(self, body: Json) -> tuple[Json, httpx.Headers]:
-        target = self.rollout.target
+        """The answer and its headers. The event loop sends, so that a call ends when its rollout is cancelled."""
         try:
-            with self.clients.http.stream("POST", target.url, json=body, headers=target.headers) as response:
-                if not 200 <= response.status_code < 300:
-                    status = response.status_code if 400 <= response.status_code < 600 else 502
-                    raise UpstreamError(status, f"the inference_url answered {response.status_code}")
-                content = _read(response)
-        except httpx.HTTPError as error:
-            raise UpstreamError(502, f"the inference_url cannot be reached ({type(error).__name__})") from None
+            content, headers = from_thread.run(self._send, body)
+        except CancelledError:
+            raise caller_left() from None
         try:
             answer = json.loads(content)
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             raise UpstreamError(502, "the inference_url answered no JSON object")
-        return answer, response.headers
+        return answer, headers
+
+    async def _send(self, body: Json) -> tuple[bytes, httpx.Headers]:
+        target = self.rollout.target
+        if not self.rollout.wanted():
+            raise caller_left()
+        http = self.clients.get(target.url)
+        try:
+            with anyio.fail_after(CALL_SECONDS):
+                async with http.stream("POST", target.url, json=body, headers=target.headers) as response:
+                    if not 200 <= response.status_code < 300:
+                        status = response.status_code if 400 <= response.status_code < 600 else 502
+                        raise UpstreamError(status, f"the inference_url answered {response.status_code}")
+                    return await _read(response), response.headers
+        except TimeoutError:
+            raise UpstreamError(502, f"the inference_url did not answer within {CALL_SECONDS:g} s") from None
+        except httpx.HTTPError as error:
+            raise UpstreamError(502, f"the inference_url cannot be reached ({type(error).__name__})") from None
 
     def _note(self, tokens: dict[str, int | None], seconds: float, error: str | None) -> None:
         """Count the call for the rollout, and in the meter of the cell where there is one."""
@@ -179,18 +219,15 @@ def chat_url(url: str) -> str:
     return urlunsplit(parts._replace(path=path))
 
 
-def _read(response: httpx.Response) -> bytes:
-    """An answer's content, up to ANSWER_LIMIT bytes and within CALL_SECONDS."""
+async def _read(response: httpx.Response) -> bytes:
+    """An answer's content, up to ANSWER_LIMIT bytes."""
     if response.headers.get("content-encoding", "identity") != "identity":
         raise UpstreamError(502, "the inference_url answered compressed, which it was not asked for")
-    deadline = time.monotonic() + CALL_SECONDS
     content = bytearray()
-    for part in response.iter_raw():
+    async for part in response.aiter_raw():
         content += part
         if len(content) > ANSWER_LIMIT:
             raise UpstreamError(502, f"the inference_url answered more than {ANSWER_LIMIT} bytes")
-        if time.monotonic() > deadline:
-            raise UpstreamError(502, f"the inference_url did not end its answer within {CALL_SECONDS:g} s")
     return bytes(content)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from scaling.llm.adapters import make_adapter
 from scaling.llm.meter import Meter
 from scaling.models import Model, load_registry
 from scaling.run.scoring import as_example, safe_metric
+from scaling.schema import is_address
 from scaling.types import Benchmark, Row
 
 KNOWN_MODELS = load_registry()
@@ -80,9 +82,12 @@ class PolicyConfig(pydantic.BaseModel):
                 422, "missing_inference_url", "policy.config.inference_url says where the LM calls go; it is missing"
             )
         try:
-            return str(httpx.URL(chat_url(given)))
+            url = str(httpx.URL(chat_url(given)))
         except (httpx.InvalidURL, ValueError):
-            raise refusal(422, "bad_inference_url", "policy.config.inference_url is not an address") from None
+            url = ""
+        if not is_address(url):
+            raise refusal(422, "bad_inference_url", "policy.config.inference_url is not an address")
+        return url
 
     def sampling(self, model: Model) -> Json:
         limit = "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
@@ -115,9 +120,12 @@ class RolloutRequest(pydantic.BaseModel):
         return seed
 
 
-def run_rollout(task: Task, lm: InferenceLM, request: RolloutRequest) -> Json:
-    """One run of the program on the row of the seed: an answer that cannot be parsed has reward 0, a call that was lost
-    none (UpstreamError)."""
+def run_rollout(task: Task, lm: InferenceLM, request: RolloutRequest, wanted: Callable[[], bool]) -> Json:
+    """One run of the program on the row of the seed, in a thread of the app.
+
+    An answer that cannot be parsed has reward 0, a call that was lost none (UpstreamError). wanted: whether somebody
+    still waits; no call is sent otherwise.
+    """
     if str(request.env.config.split) == "test":
         raise refusal(400, "split_not_served", "test rows are never served; leave env.config.split out, or say train")
     place = request.seed % len(task.rows)
@@ -130,7 +138,7 @@ def run_rollout(task: Task, lm: InferenceLM, request: RolloutRequest) -> Json:
         except PromptError as error:
             raise refusal(422, "prompt_template", str(error)) from None
     example = as_example(task.rows[place], task.bench)
-    rollout = Rollout(target)
+    rollout = Rollout(target, wanted)
     with dspy.context(lm=lm.copy(rollout=rollout), adapter=adapter):
         prediction = core(**example.inputs())
     reward = safe_metric(task.bench, example, prediction)

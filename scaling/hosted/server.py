@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import fastapi
 import uvicorn
@@ -15,14 +16,14 @@ from scaling.types import UsageError
 
 START_SECONDS = 30.0
 KEEP_SECONDS = 120  # an idle connection: callers keep theirs longer than uvicorn's 5 s
+GRACE_SECONDS = 5  # for answers that are under way when the server is stopped
 
 
 @contextmanager
 def serving(app: fastapi.FastAPI, port: int = 0, host: str = "127.0.0.1") -> Iterator[str]:
     """Serve an app in a thread while the block runs; gives its address. port 0: any free one. Raises UsageError."""
     listener = listen(host, port)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_SECONDS)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(_settings_of(app, log_config=None))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
@@ -49,6 +50,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve_until_stopped(app: fastapi.FastAPI, listener: socket.socket) -> None:
     """Serve an app in this thread until Ctrl-C; warnings go to standard error."""
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=KEEP_SECONDS)
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
+        uvicorn.Server(_settings_of(app, log_level="warning")).run(sockets=[listener])
+
+
+def _settings_of(app: fastapi.FastAPI, **logging: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app, access_log=False, timeout_keep_alive=KEEP_SECONDS, timeout_graceful_shutdown=GRACE_SECONDS, **logging
+    )

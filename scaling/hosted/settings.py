@@ -5,26 +5,25 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit
 
+from scaling.llm.network import is_loopback
+from scaling.schema import is_address
 from scaling.types import HostedSettings, UsageError
 
 KEY_NAME, URL_NAME = "SYNTH_API_KEY", "SYNTH_BACKEND_URL"
 REMOTE, LOCAL = "https://api.usesynth.ai", "http://localhost:8000"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")  # hosts that may serve without a key
 APP_KEY_NAMES = ("ENVIRONMENT_API_KEY", "DEV_ENVIRONMENT_API_KEY")
 
 
 def backend_of(local: bool) -> str:
     """The backend's address: SYNTH_BACKEND_URL, else Synth's; with `local` one on this machine."""
-    named = os.environ.get(URL_NAME, "").rstrip("/").removesuffix("/api")
-    if named and not named.startswith(("http://", "https://")):
-        raise UsageError(f"{URL_NAME} is not an http address. Type: export {URL_NAME}={LOCAL}, for example.")
+    given = os.environ.get(URL_NAME)
+    if given is not None and not is_address(given):
+        raise UsageError(f"{URL_NAME} is not an http address. Type: export {URL_NAME}={LOCAL}, or unset {URL_NAME}.")
+    named = (given or "").rstrip("/").removesuffix("/api")
     if local:
         return named if named and is_loopback(named) else LOCAL
     return named or REMOTE
-
-
-def is_loopback(url: str) -> bool:
-    return urlsplit(url).hostname in LOOPBACK
 
 
 def is_local(settings: HostedSettings) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from typing import Any
 
+from scaling.arguments import one_line_errors
 from scaling.data import load_benchmark
 from scaling.dotenv import load_dotenv_file
 from scaling.hosted.app import create_app
@@ -16,28 +16,25 @@ from scaling.hosted.settings import LOOPBACK, app_keys
 from scaling.planning.plan import fit_to_data, sizes_of
 from scaling.planning.study import load_study
 from scaling.run.pipelines import make_core
-from scaling.types import EXIT_OK, EXIT_USAGE, TASK_APP_PORT, PlannedCell, UsageError
+from scaling.types import EXIT_OK, TASK_APP_PORT, PlannedCell, UsageError
 
 
+@one_line_errors
 def main(name: str, config: dict[str, Any], steps: int, argv: list[str] | None = None) -> int:
     """The command line of a named task app: a benchmark's entry and a number of steps; returns the exit code."""
     options = parse(argv)
-    try:
-        load_dotenv_file()
-        keys = app_keys()
-        if options.insecure_loopback and options.host not in LOOPBACK:
-            raise UsageError(f"--insecure-loopback with --host {options.host}: without a key only loopback is served.")
-        if not keys and not options.insecure_loopback:
-            raise UsageError(
-                "ENVIRONMENT_API_KEY is not set. Type: export ENVIRONMENT_API_KEY=... (or put it into .env), or type "
-                "--insecure-loopback."
-            )
-        task = load_task(name, config, steps, options)
-        app = create_app(task, None if options.insecure_loopback else keys)
-        listener = listen(options.host, options.port)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
+    load_dotenv_file()
+    keys = app_keys()
+    if options.insecure_loopback and options.host not in LOOPBACK:
+        raise UsageError(f"--insecure-loopback with --host {options.host}: without a key only loopback is served.")
+    if not keys and not options.insecure_loopback:
+        raise UsageError(
+            "ENVIRONMENT_API_KEY is not set. Type: export ENVIRONMENT_API_KEY=... (or put it into .env), or type "
+            "--insecure-loopback."
+        )
+    task = load_task(name, config, steps, options)
+    app = create_app(task, None if options.insecure_loopback else keys)
+    listener = listen(options.host, options.port)
     locked = "no key is asked" if options.insecure_loopback else "with ENVIRONMENT_API_KEY"
     print(f"{task.name} on http://{options.host}:{options.port}, {locked}: {len(task.rows)} rows, none of them test")
     print(f"stages: {', '.join(task.stages)}; stop with Ctrl-C", flush=True)

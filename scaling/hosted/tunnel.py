@@ -17,6 +17,7 @@ import tenacity
 from scaling.hosted.client import MAX_ATTEMPTS, SynthError, pause
 from scaling.hosted.server import serving
 from scaling.hosted.settings import is_local
+from scaling.llm.network import is_loopback
 from scaling.types import HostedSettings, UsageError
 
 TUNNEL_SECONDS, TUNNEL_SETTLES = 60.0, 10.0
@@ -87,7 +88,8 @@ def look_at_app(url: str, key: str, sleep: Callable[[float], None]) -> None:
         retry=tenacity.retry_if_exception_type(httpx.HTTPError),
     )  # fmt: skip
     try:
-        retrying(lambda: httpx.get(f"{url}/health", headers={"X-API-Key": key}, timeout=10.0).raise_for_status())
+        with httpx.Client(headers={"X-API-Key": key}, timeout=10.0, trust_env=not is_loopback(url)) as http:
+            retrying(lambda: http.get(f"{url}/health").raise_for_status())
     except httpx.HTTPError as error:
         raise SynthError(
             f"the task app cannot be reached at {url} ({type(error).__name__}); --task-app-url names where it can"

@@ -16,6 +16,7 @@ from scaling.llm.errors import CallFailed
 from scaling.llm.gateway import Gateway
 from scaling.llm.lm import make_lm
 from scaling.llm.meter import Meter
+from scaling.llm.network import why_unreachable
 from scaling.models import Model
 from scaling.redact import redact
 from scaling.types import CellStopped
@@ -47,6 +48,8 @@ def print_check(models: Iterable[Model], timeout: float) -> bool:
 
 def _ask(model: Model, timeout: float) -> tuple[str | None, float | None]:
     """(None or what is wrong, latency in seconds or None where nothing came). The answer is not kept."""
+    if model.api_base and (reason := why_unreachable(model.api_base)):
+        return reason, None
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         cache = Cache(Path(folder) / "check.sqlite")

@@ -19,15 +19,17 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import getproxies
 
 import dspy
+from dspy._vendor.lm15.compat import OPENAI_CHAT_PRESET_BASE_URLS as DEFAULT_URLS
 from dspy.clients import execution
 from dspy.clients.backend_selection import select_backend
 from dspy.clients.call_result import CallResult, usage_dict
 from dspy.clients.capabilities import Capabilities, capabilities
 from dspy.clients.engines.lm15_engine import LM15Engine, timeouts_for
 from dspy.clients.errors import error_boundary
-from dspy.lm15 import RouterConfig, UnsupportedFeatureError
+from dspy.lm15 import RouterConfig, UnknownModelError, UnsupportedFeatureError
 from dspy.utils import exceptions as lm_errors
 
+from scaling.llm.network import is_loopback
 from scaling.llm.transport import BoundedTransport
 from scaling.models import Model
 
@@ -146,18 +148,32 @@ class ModelClients:
 
 
 def _make_client(lm: dspy.LM, model: Model, timeout: float, connections: int) -> ModelClient | None:
+    lm = _with_own_address(lm, model)
     selection = select_backend(lm)
     if not selection.native or selection.resolution.declared:
         return None
     provider = selection.resolution.provider
     key = selection.clients.get("api_key")
     url, authorization = split_credentials(model.api_base)
-    transport = _transport(timeout, connections, authorization)
+    transport = _transport(url or DEFAULT_URLS.get(provider, ""), timeout, connections, authorization)
     config = RouterConfig(
         api_keys={provider: key} if key else None, base_urls={provider: url} if url else None, transport=transport
     )
     engine = LM15Engine(config, model_type=lm.model_type)
     return ModelClient(engine, transport, provider, selection.resolution.compat, capabilities(lm))
+
+
+def _with_own_address(lm: dspy.LM, model: Model) -> dspy.LM:
+    """The LM for DSPy's native engine where that can reach its address.
+
+    DSPy leaves models to LiteLLM for which the environment names an address. Here it is the model's own already.
+    """
+    if model.api_base and not select_backend(lm).native:
+        with suppress(UnknownModelError, UnsupportedFeatureError):
+            native = lm.copy(engine="lm15")
+            select_backend(native)
+            return native
+    return lm
 
 
 def split_credentials(url: str | None) -> tuple[str | None, str | None]:
@@ -174,8 +190,8 @@ def split_credentials(url: str | None) -> tuple[str | None, str | None]:
     return urlunsplit(parts._replace(netloc=host)), f"Basic {token}"
 
 
-def _transport(timeout: float, connections: int, authorization: str | None) -> BoundedTransport:
-    """The connections of a client; an `authorization` replaces the header that the model's key would give."""
+def _transport(url: str, timeout: float, connections: int, authorization: str | None) -> BoundedTransport:
+    """A client's connections to `url`; an `authorization` replaces the header that the model's key would give."""
     limits = timeouts_for(timeout)
     return BoundedTransport(
         timeout,
@@ -183,5 +199,6 @@ def _transport(timeout: float, connections: int, authorization: str | None) -> B
         connect_timeout=limits.connect,
         pool_timeout=limits.pool,
         max_connections=connections,
-        trust_env=bool(getproxies()),  # else the environment would be searched for proxies at each request
+        # Loopback has no proxy. Without one, the environment would be searched for proxies at each request.
+        trust_env=bool(getproxies()) and not is_loopback(url),
     )

@@ -33,8 +33,10 @@ from types import ModuleType
 
 from filelock import FileLock
 
+from scaling.arguments import one_line_errors
+from scaling.llm.network import open_directly
 from scaling.llm.weights import ModelFile, bundled_weights, read_model_file
-from scaling.types import UsageError
+from scaling.types import EXIT_OK, UsageError
 
 START_SECONDS = 120.0
 PROMPT_CACHE_MIB = 256  # roles take turns: the prompts that begin alike are kept; the default of 8 GB is too much
@@ -95,7 +97,7 @@ def _is_idle(address: str) -> bool:
     never read the answer. The server is asked in short: while it works, it does not reply to this.
     """
     try:
-        with urllib.request.urlopen(f"{address}/slots", timeout=1.0) as reply:
+        with open_directly(f"{address}/slots", timeout=1.0) as reply:
             return not any(slot["is_processing"] for slot in json.load(reply))
     except (OSError, ValueError):
         return False
@@ -128,7 +130,7 @@ def measured_speed(address: str) -> Speed:
     request = urllib.request.Request(
         f"{address}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=START_SECONDS) as reply:
+    with open_directly(request, timeout=START_SECONDS) as reply:
         timings = json.load(reply)["timings"]
     return Speed(timings["prompt_per_second"], timings["predicted_per_second"])
 
@@ -143,7 +145,7 @@ def shared(file: ModelFile) -> str:
     while time.monotonic() < deadline:
         with suppress(OSError, ValueError):
             url = f"http://127.0.0.1:{int(port_file.read_text())}/v1"
-            with urllib.request.urlopen(f"{url}/models", timeout=5.0) as said:
+            with open_directly(f"{url}/models", timeout=5.0) as said:
                 if file.path.name in said.read().decode():  # the port may be another program's by now
                     return url
         time.sleep(0.1)
@@ -155,7 +157,7 @@ def _candidate(file: ModelFile) -> Path:
     """Make this process one that may run the host's server of a file; gives the file with the port."""
     folder = Path(tempfile.gettempdir()) / f"call-scaling-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise UsageError(f"{folder} belongs to somebody else. Set TMPDIR to a folder of your own.")
     name = hashlib.sha256(str(file.path).encode()).hexdigest()[:16]
     lock = FileLock(folder / f"{name}.lock", thread_local=False)
@@ -174,20 +176,19 @@ def _serve_in_turn(file: ModelFile, lock: FileLock, port_file: Path) -> None:
             threading.Event().wait()
 
 
-def main() -> None:
+@one_line_errors
+def main() -> int:
     """Serve a local model by hand, for whatever speaks to an OpenAI-compatible server."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--port", type=int, default=8080, metavar="N")
     parser.add_argument("--file", type=Path, metavar="PATH", help="a GGUF file (default: the embedded model's)")
     given = parser.parse_args()
-    try:
-        file = read_model_file(given.file or bundled_weights())
-    except UsageError as error:
-        sys.exit(f"error: {error}")
+    file = read_model_file(given.file or bundled_weights())
     with serve(file, given.port) as address, suppress(KeyboardInterrupt):
         print(f"{file.path.stem} on {address}; stop with Ctrl-C", flush=True)
         threading.Event().wait()
+    return EXIT_OK
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -78,7 +79,7 @@ def study_names() -> list[str]:
 def load_study(name: str) -> Study:
     """A study by name or by the path of its TOML file; UsageError for an unknown name or field."""
     path = Path(name) if name.endswith(".toml") else STUDIES / f"{name}.toml"
-    if not name.endswith(".toml") and name not in study_names() or not path.exists():
+    if not name.endswith(".toml") and name not in study_names() or not os.path.exists(path):
         fix = "Type --study NAME, or --study FILE.toml with a file that exists."
         raise unknown_name("study", shown(name), study_names(), fix)
     axes = read_toml(path, "a study")

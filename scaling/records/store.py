@@ -66,12 +66,20 @@ def files_of(cell: Cell, results: Path, taken: Container[Path] = ()) -> CellFile
 
     taken: folders of other cells of the same sweep, which may not be there yet.
     """
-    step = step_name(cell.pipeline, cell.steps)
-    parent = results / cell.benchmark.replace("/", "-") / step / cell.optimizer / cell.model.replace("/", "-")
+    names = (cell.benchmark, step_name(cell.pipeline, cell.steps), cell.optimizer, cell.model)
+    parent = results.joinpath(*map(_folder_name, names))
     plain = CellFiles(parent / f"run{cell.run}")
     if plain.owner() == cell.cell_id or (plain.owner() is None and plain.folder not in taken):
         return plain
     return CellFiles(parent / f"run{cell.run}-{cell.cell_id[:6]}")
+
+
+def _folder_name(name: str) -> str:
+    """A name as that of one folder; UsageError for one that would lead elsewhere."""
+    folder = name.replace("/", "-")
+    if folder in ("", ".", "..") or not folder.isprintable():
+        raise UsageError(f"{name!r} becomes the name of a folder. Choose a name of letters and digits.")
+    return folder
 
 
 def is_settled(record: Record | None, retry_failed: bool = False) -> bool:

@@ -50,6 +50,18 @@ class State:
         return sum(self.meter.rollouts.values()) if self.meter else 0
 
 
+class _Screen(Console):
+    """Where lines go. When nobody reads them any more, as after `| head -1`, the sweep ends as after Ctrl-C."""
+
+    def __init__(self, gateway: Gateway, **settings: Any):
+        super().__init__(**settings)
+        self._gateway = gateway
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        self._gateway.stop("interrupted", "nobody reads the output any more")
+
+
 class ProgressReporter:
     """State of a sweep, shown and written. Thread-safe; every method is cheap."""
 
@@ -65,7 +77,7 @@ class ProgressReporter:
     ):
         self.states = {cell.cell_id: State(cell) for cell in cells}
         self._results, self._gateway = results, gateway
-        self._console = Console(file=screen, soft_wrap=True, highlight=False, force_jupyter=False)
+        self._console = _Screen(gateway, file=screen, soft_wrap=True, highlight=False, force_jupyter=False)
         self._clock, self._started = clock, clock()
         self._time_left = TimeLeft(cells, estimates)
         self._expected = {c.cell_id: expected_rollouts(c) for c in cells}

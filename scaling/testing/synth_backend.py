@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import sys
 import threading
 import time
 import uuid
@@ -25,10 +26,12 @@ import httpx
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from nacl.public import PrivateKey, SealedBox
 
+from scaling.arguments import one_line_errors
 from scaling.hosted.server import serving
 from scaling.llm import local_server
 from scaling.llm.weights import embedded_file
 from scaling.testing.synth_job import FAULTS, FORMS, Job, Json, matches
+from scaling.types import EXIT_OK
 
 PREFIXES = ("policy-optimization", "prompt-learning")
 ASK_FOR_ONE = (
@@ -65,7 +68,7 @@ class SynthBackend:
         self.submitted, self.idle = threading.Event(), threading.Event()  # idle: all rollouts made, not ended
         self._sealed = PrivateKey.generate()
         self._token = uuid.uuid4().hex
-        self._http = httpx.Client(timeout=60, limits=httpx.Limits(max_connections=None))
+        self._http = httpx.Client(timeout=60, limits=httpx.Limits(max_connections=None), trust_env=False)
         self._stopping, self._stack, self._lock = threading.Event(), ExitStack(), threading.Lock()
 
     def __enter__(self) -> SynthBackend:
@@ -345,7 +348,7 @@ def asked_of(model_url: str, count: int) -> Callable[[Job], list[str]]:
     def propose(job: Job) -> list[str]:
         question = {"role": "user", "content": ASK_FOR_ONE.format(task=job.stages[-1]["instruction"])}
         asked = [
-            httpx.post(f"{model_url}/chat/completions", timeout=120, json={
+            httpx.post(f"{model_url}/chat/completions", timeout=120, trust_env=False, json={
                 "model": job.mipro["proposer"]["model"], "messages": [question], "temperature": 1.0,
                 "max_tokens": job.mipro["proposer"]["max_tokens"], "seed": number,
             })
@@ -367,7 +370,8 @@ def model_at(url: str | None) -> Iterator[str]:
             yield address
 
 
-def main() -> None:
+@one_line_errors
+def main() -> int:
     parser = argparse.ArgumentParser(description="A stand-in for Synth's backend.", allow_abbrev=False)
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--model-url", metavar="URL", help="default: the embedded model")
@@ -382,7 +386,8 @@ def main() -> None:
             print(f"a Synth backend for trying out, on {backend.url}; stop with Ctrl-C", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
+    return EXIT_OK
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

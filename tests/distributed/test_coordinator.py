@@ -10,7 +10,7 @@ import dspy
 import pytest
 
 from scaling.distributed import worker
-from scaling.distributed.coordinator import Coordinator
+from scaling.distributed.coordinator import ORPHANS_ALLOWED, Coordinator
 from scaling.distributed.protocol import Action, AttemptRequest, PackedError, Unreachable, connected
 from scaling.testing import ScriptedServer
 from scaling.types import CellStopped
@@ -155,6 +155,20 @@ def test_a_lone_process_whose_worker_is_killed_is_no_loss(sweep_server: Scripted
             orphan.ask("one")
         assert successor.ask("one")
         assert PlayedWorker(coordinator, model).action == Action.RUN  # the cell has come further
+
+
+def test_a_lone_cell_whose_hosts_crash_is_not_tried_without_end(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    """A host that crashes closes no socket: what ran there looks as if it had only lost its worker."""
+    model = a_model(sweep_server)
+    with a_coordinator(tmp_path / "c.sqlite") as coordinator:
+        for _ in range(2):
+            lose(coordinator, PlayedWorker(coordinator, model))
+        silent = []  # kept, so that their sockets stay open
+        while len(silent) < 30 and PlayedWorker(coordinator, model).action == Action.RUN_ALONE:
+            silent.append(PlayedWorker(coordinator, model, alone=True))
+        assert len(silent) == ORPHANS_ALLOWED
+        with pytest.raises(worker.WorkerDied, match=r"2 processes in a row died, and 10 lost their worker"):
+            worker.run_attempt(coordinator.address, coordinator.key, AttemptRequest("a"))
 
 
 def test_a_lone_process_that_died_is_one_loss_whether_or_not_its_end_was_noticed(

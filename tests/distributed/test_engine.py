@@ -28,9 +28,9 @@ Client = pytest.importorskip("distributed").Client
 psutil = pytest.importorskip("psutil")
 engine = pytest.importorskip("scaling.distributed.engine")
 
-# `make chaos` runs the kill test at full size: 12 cells, 10 kills, and compares 1, 2 and 4 workers.
+# `make chaos` runs the kill test at full size: 12 cells, 30 kills, and compares 1, 2 and 4 workers.
 FULL = "CHAOS" in os.environ
-CHAIN, RUNS, KILLS, WORKERS = ([1, 2, 3], 2, 10, [1, 2, 4]) if FULL else ([1, 2], 1, 2, [2])
+CHAIN, RUNS, KILLS, WORKERS = ([1, 2, 3], 2, 30, [1, 2, 4]) if FULL else ([1, 2], 1, 2, [2])
 DASK = ["--engine", "dask"]
 
 

@@ -17,7 +17,7 @@ from scaling.hosted.client import SynthError
 from scaling.hosted.settings import LOCAL, backend_of, is_local
 from scaling.hosted.tunnel import tunnel
 from scaling.testing import Body, ScriptedServer, last_user_message
-from scaling.types import Cell, HostedSettings
+from scaling.types import Cell, HostedSettings, UsageError
 from tests.conftest import SMALL
 from tests.support import toy as toy_benchmark
 from tests.support.files import lines, read, tree
@@ -231,11 +231,16 @@ def test_a_quick_tunnel_gives_its_address(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_which_backend_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     for named, local, meant in (
-        ("", False, "https://api.usesynth.ai"), ("", True, LOCAL), ("https://a.example/api/", False, "https://a.example"),
+        (None, False, "https://api.usesynth.ai"), (None, True, LOCAL), ("https://a.example/api/", False, "https://a.example"),
         ("https://a.example", True, LOCAL), ("http://localhost:8001", True, "http://localhost:8001"),
     ):  # fmt: skip
-        monkeypatch.setenv("SYNTH_BACKEND_URL", named)
+        monkeypatch.delenv("SYNTH_BACKEND_URL", raising=False)
+        if named is not None:
+            monkeypatch.setenv("SYNTH_BACKEND_URL", named)
         assert backend_of(local) == meant
+    monkeypatch.setenv("SYNTH_BACKEND_URL", "")  # the key would go to Synth, where it may not be meant to go
+    with pytest.raises(UsageError, match="SYNTH_BACKEND_URL is not an http address"):
+        backend_of(False)
     assert is_local(HostedSettings(LOCAL)) and not is_local(HostedSettings("https://localhost.example"))
 
 

@@ -61,7 +61,7 @@ def test_a_model_that_synth_cannot_call_is_refused(
         ({"task_app_port": "8015"}, "--task-app-port says where --task-app-url leads to"),
         ({"task_app_url": "http://x", "mode": "online"}, "--task-app-url: in online mode"),
         ({"engine": "dask"}, "Type --engine local"),
-        ({"task_app_url": "my.host"}, "--task-app-url my.host is not an http address"),
+        ({"task_app_url": "my.host"}, "--task-app-url my.host is not possible"),
     ],
     ids=str,
 )
