@@ -20,6 +20,7 @@ from scaling.analysis.comparisons import (
 )
 from scaling.analysis.hypotheses import Grid, judge
 from scaling.analysis.model_comparisons import model_pairs, model_pairs_over_benchmarks
+from scaling.analysis.model_sizes import test_sizes
 from scaling.analysis.results import Results
 from scaling.analysis.stats import Estimate, RunVariance, holm, run_variances
 from scaling.analysis.test_rows import TestRow, frame_of, left_out_note
@@ -51,6 +52,7 @@ def tests_frame(results: Results, entries: list[Entry]) -> tuple[pd.DataFrame, l
     pooled = run_variances([entry.final for entry in entries])
     for family, comparisons in FAMILIES.items():
         rows += table_rows(family, list(comparisons(entries)), pooled)
+    rows += test_sizes(entries)
     return frame_of(rows), notes + _flagged(results)
 
 

@@ -108,12 +108,21 @@ def test_the_score_fits_hold_the_planted_exponent_and_the_score_at_other_sizes(f
     assert beyond["verdict"] == "refused" and "0.5 to 120 billion" in beyond["reason"]
 
 
+def test_a_score_that_grows_with_size_is_called_so(findings: Findings) -> None:
+    (row,) = comparisons_of(findings, "score against model size").to_dict("records")
+    x, y = np.log10(list(SIZES.values())), [np.mean([planted(b, model) for b in ("alpha", "beta")]) for model in SIZES]
+    assert row["verdict"] == "rises" and row["n"] == len(SIZES) and row["note"].startswith("exponent 0.1")
+    assert row["ci_low"] <= np.polyfit(x, y, 1)[0] <= row["ci_high"]
+
+
 @pytest.mark.parametrize("status", ["unknown", "assumed"])
 def test_without_published_sizes_no_score_is_expected(tmp_path: Path, status: str) -> None:
-    fits = found(tmp_path, status=status).fits
-    expected = fits[fits["family"].str.startswith("expected score")]
+    f = found(tmp_path, status=status)
+    expected = f.fits[f.fits["family"].str.startswith("expected score")]
     assert set(expected["verdict"]) == {"refused"}
     assert set(expected["reason"]) == {"0 published sizes: 5 over 1.5 decades are needed"}
+    (row,) = comparisons_of(f, "score against model size").to_dict("records")
+    assert row["verdict"] == "cannot tell" and row["reason"] == "not run: 0 published sizes, 4 are needed"
 
 
 def test_a_dear_model_is_named_with_the_one_that_beats_it(findings: Findings) -> None:
