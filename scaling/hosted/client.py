@@ -13,12 +13,13 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import httpx
 import tenacity
+from dspy.clients._http import retry_after_seconds
 
+from scaling.hosted.http import BoundedHttp
 from scaling.hosted.prompts import Json
 from scaling.hosted.settings import KEY_NAME, URL_NAME, app_keys, is_local
 from scaling.models import Model
@@ -27,6 +28,7 @@ from scaling.types import HostedSettings, UsageError
 ROUTES = ("policy-optimization/online", "prompt-learning/online")
 PROVIDERS = ("openai", "groq", "google")
 MAX_ATTEMPTS = 6
+LONGEST_PAUSE = 60.0  # seconds, whatever the backend asks for
 
 
 class SynthError(Exception):
@@ -77,9 +79,8 @@ class SynthClient:
         key = os.environ.get(KEY_NAME) or "local"
         headers = {"X-API-Key": key, "Authorization": f"Bearer {key}"}
         self.backend, self.sleep, self.secrets = hosted.backend, sleep, {key}
-        self._http = httpx.Client(
-            base_url=hosted.backend, headers=headers, timeout=hosted.timeout, trust_env=not is_local(hosted)
-        )
+        connections = BoundedHttp(hosted.timeout, trust_env=not is_local(hosted))
+        self._http = httpx.Client(base_url=hosted.backend, headers=headers, transport=connections)
 
     def __enter__(self) -> SynthClient:
         return self
@@ -187,9 +188,8 @@ def _worth_retrying(error: BaseException, repeatable: bool) -> bool:
 
 
 def pause(state: tenacity.RetryCallState) -> float:
-    """Retry-After where the backend gave one, else jittered exponential."""
+    """Jittered exponential, or as long as the backend asks for (Retry-After) where that is longer."""
     error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, httpx.HTTPStatusError):
-        with suppress(KeyError, ValueError):
-            return min(60.0, float(error.response.headers["Retry-After"]))
-    return tenacity.wait_random_exponential(multiplier=0.2, max=10)(state)
+    own = tenacity.wait_random_exponential(multiplier=0.2, max=10)(state)
+    header = error.response.headers.get("Retry-After") if isinstance(error, httpx.HTTPStatusError) else None
+    return max(own, min(retry_after_seconds(header) or 0.0, LONGEST_PAUSE))

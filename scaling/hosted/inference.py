@@ -24,23 +24,28 @@ import pydantic
 from anyio import from_thread
 
 from scaling.hosted.prompts import Json
+from scaling.llm.errors import FREE_STATUSES
 from scaling.llm.meter import Meter
 from scaling.llm.network import is_loopback
+from scaling.llm.transport import ANSWER_LIMIT
+from scaling.llm.usage import UNKNOWN, TokenCounts, read_usage
 from scaling.models import Model
 from scaling.records.record import CallRecord
 from scaling.types import digest
 
 CALL_SECONDS = 120.0
-ANSWER_LIMIT = 8 * 2**20  # bytes
-TOKEN_COUNTS = ("prompt_tokens", "completion_tokens")
+MOST_TOKENS = 10**7  # of a prompt or an answer of a model whose context is not known
 
 
 class UpstreamError(Exception):
-    """The `inference_url` gave no answer; `status` is what the app then answers with."""
+    """The `inference_url` gave no answer; `status` is what the app then answers with.
 
-    def __init__(self, status: int, message: str):
+    is_free: it refused the call, or was never reached, so that nothing can have been billed.
+    """
+
+    def __init__(self, status: int, message: str, is_free: bool = False):
         super().__init__(message)
-        self.status = status
+        self.status, self.is_free = status, is_free
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,9 @@ class Rollout:
 _NO_ROLLOUT = Rollout(Target("", Model(id="", route=""), {}, {}), lambda: False)
 
 
-def caller_left() -> UpstreamError:
-    return UpstreamError(499, "the caller of the rollout has hung up")
+def caller_left(is_free: bool = False) -> UpstreamError:
+    """The error of a call whose rollout nobody waits for; is_free: it has not been sent."""
+    return UpstreamError(499, "the caller of the rollout has hung up", is_free)
 
 
 class Clients:
@@ -131,11 +137,11 @@ class InferenceLM(dspy.LM):
             answer, headers = self._post(self._body(messages, kwargs.get("response_format")))
             content = _content_of(answer)
         except UpstreamError as error:
-            self._note({}, time.monotonic() - started, str(error))
+            self._note(UNKNOWN, time.monotonic() - started, error)
             raise
         used = self.rollout.used
         used.candidate_id = headers.get("x-mipro-candidate-id") or used.candidate_id
-        self._note(_tokens_of(answer), time.monotonic() - started, None)
+        self._note(self._counts(answer, content), time.monotonic() - started, None)
         return [content]
 
     def _body(self, messages: Any, form: Any) -> Json:
@@ -168,41 +174,49 @@ class InferenceLM(dspy.LM):
     async def _send(self, body: Json) -> tuple[bytes, httpx.Headers]:
         target = self.rollout.target
         if not self.rollout.wanted():
-            raise caller_left()
+            raise caller_left(is_free=True)
         http = self.clients.get(target.url)
         try:
             with anyio.fail_after(CALL_SECONDS):
                 async with http.stream("POST", target.url, json=body, headers=target.headers) as response:
                     if not 200 <= response.status_code < 300:
                         status = response.status_code if 400 <= response.status_code < 600 else 502
-                        raise UpstreamError(status, f"the inference_url answered {response.status_code}")
+                        is_free = response.status_code in FREE_STATUSES
+                        raise UpstreamError(status, f"the inference_url answered {response.status_code}", is_free)
                     return await _read(response), response.headers
         except TimeoutError:
             raise UpstreamError(502, f"the inference_url did not answer within {CALL_SECONDS:g} s") from None
         except httpx.HTTPError as error:
-            raise UpstreamError(502, f"the inference_url cannot be reached ({type(error).__name__})") from None
+            is_free = isinstance(error, httpx.ConnectError | httpx.UnsupportedProtocol)
+            raise UpstreamError(502, f"the inference_url cannot be reached ({type(error).__name__})", is_free) from None
 
-    def _note(self, tokens: dict[str, int | None], seconds: float, error: str | None) -> None:
+    def _counts(self, answer: Json, content: str) -> TokenCounts:
+        usage = answer.get("usage")
+        most = self.rollout.target.model.context_length or MOST_TOKENS
+        return read_usage(usage if isinstance(usage, dict) else {}, most, bool(content))
+
+    def _note(self, counts: TokenCounts, seconds: float, error: UpstreamError | None) -> None:
         """Count the call for the rollout, and in the meter of the cell where there is one."""
         rollout = self.rollout
-        prompt_tokens, completion_tokens = (tokens.get(name) for name in TOKEN_COUNTS)
         if error is None:
             rollout.used.calls += 1
-            rollout.used.prompt_tokens = _sum(rollout.used.prompt_tokens, prompt_tokens)
-            rollout.used.completion_tokens = _sum(rollout.used.completion_tokens, completion_tokens)
+            rollout.used.prompt_tokens = _sum(rollout.used.prompt_tokens, counts.prompt)
+            rollout.used.completion_tokens = _sum(rollout.used.completion_tokens, counts.completion)
         if self.meter is not None:
-            cost = None
-            if prompt_tokens is not None and completion_tokens is not None:
-                cost = rollout.target.model.cost(prompt_tokens, completion_tokens)
+            cost = 0.0 if error is not None and error.is_free else None
+            if counts.prompt is not None and counts.completion is not None:
+                cost = rollout.target.model.cost(counts.prompt, counts.completion, counts.cached or 0)
             call = CallRecord(
                 phase=self.phase,
                 role=self.role,
-                prompt_tokens=prompt_tokens,
-                completion_tokens=completion_tokens,
-                list_cost_usd=cost if error is None else 0.0,
+                prompt_tokens=counts.prompt,
+                completion_tokens=counts.completion,
+                cached_tokens=counts.cached,
+                reasoning_tokens=counts.reasoning,
+                list_cost_usd=cost,
                 latency_seconds=seconds,
                 attempts=1,
-                error=error,
+                error=None if error is None else str(error),
             )
             self.meter.add_call(call)
 
@@ -242,13 +256,6 @@ def _content_of(answer: Json) -> str:
     if not isinstance(text, str):
         raise UpstreamError(502, "the inference_url answered without a message")
     return text
-
-
-def _tokens_of(answer: Json) -> dict[str, int | None]:
-    """The counts that an answer gives, None for what is no count."""
-    usage = answer.get("usage")
-    given = {name: usage.get(name) for name in TOKEN_COUNTS} if isinstance(usage, dict) else {}
-    return {name: count if type(count) is int and count >= 0 else None for name, count in given.items()}
 
 
 def _sum(total: int | None, count: int | None) -> int | None:

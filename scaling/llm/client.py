@@ -30,7 +30,7 @@ from dspy.lm15 import RouterConfig, UnknownModelError, UnsupportedFeatureError
 from dspy.utils import exceptions as lm_errors
 
 from scaling.llm.network import is_loopback
-from scaling.llm.transport import BoundedTransport
+from scaling.llm.transport import ModelTransport
 from scaling.models import Model
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class ModelClient:
     """What one model's calls share: the engine with its connections, and what the model can do."""
 
     engine: LM15Engine
-    transport: BoundedTransport
+    transport: ModelTransport
     provider: str  # DSPy's name for the provider's API
     compat: Any  # how the provider spells OpenAI's fields
     capabilities: Capabilities
@@ -190,10 +190,10 @@ def split_credentials(url: str | None) -> tuple[str | None, str | None]:
     return urlunsplit(parts._replace(netloc=host)), f"Basic {token}"
 
 
-def _transport(url: str, timeout: float, connections: int, authorization: str | None) -> BoundedTransport:
+def _transport(url: str, timeout: float, connections: int, authorization: str | None) -> ModelTransport:
     """A client's connections to `url`; an `authorization` replaces the header that the model's key would give."""
     limits = timeouts_for(timeout)
-    return BoundedTransport(
+    return ModelTransport(
         timeout,
         authorization,
         connect_timeout=limits.connect,

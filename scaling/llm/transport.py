@@ -103,14 +103,11 @@ class BoundedSocket:
 
 
 class BoundedTransport(StdlibTransport):
-    """The connections of one model. `seconds` is the time that a request has from its connection to its last byte.
+    """DSPy's connections, bounded. `seconds`: what a request has, from its connection to its answer's last byte."""
 
-    authorization: replaces the header that the model's key would give.
-    """
-
-    def __init__(self, seconds: float, authorization: str | None, **settings: Any):
+    def __init__(self, seconds: float, **settings: Any):
         super().__init__(**settings)
-        self._seconds, self._authorization = seconds, authorization
+        self._seconds = seconds
         self._bounds = RequestBounds()
         self._sockets: weakref.WeakSet[BoundedSocket] = weakref.WeakSet()
         self._is_cut = False
@@ -125,26 +122,18 @@ class BoundedTransport(StdlibTransport):
             connected.cut()
 
     def stream(self, request: TransportRequest) -> TransportResponse:
-        """The response, with its whole body here already. Raises LMProviderError for one that is no answer."""
+        """The response, with its whole body here already."""
         self._bounds.begin(self._seconds)
-        if self._authorization:
-            others = [(name, value) for name, value in request.headers if name.lower() != "authorization"]
-            request = replace(request, headers=[*others, ("Authorization", self._authorization)])
         # Its place among the connections is free again when its chunks are closed.
         with super().stream(request) as response, closing(response._chunks):
             body = read_bounded(response)
-        return TransportResponse(
-            status=response.status,
-            reason=response.reason,
-            headers=response.headers,
-            http_version=response.http_version,
-            chunks=iter([without_bad_usage(body)]),
-            release=lambda body_consumed: None,
-        )
+        return with_body(response, body)
 
     def _read_head(self, *args: Any, **settings: Any) -> Any:
         head = super()._read_head(*args, **settings)
-        check_head(head)
+        codings = ",".join(head.headers_all("content-encoding")).split(",")
+        if len([coding for coding in codings if coding.strip()]) > 1:
+            raise ProtocolError("the answer is compressed more than once")
         return head
 
     def _open(self, *args: Any, connect_timeout: float, **settings: Any) -> Any:
@@ -160,14 +149,35 @@ class BoundedTransport(StdlibTransport):
         return connection
 
 
-def check_head(head: Any) -> None:
-    """Raise LMProviderError for a redirect, which is not followed, and ProtocolError for what is compressed twice."""
-    if 300 <= head.status < 400:
-        where = f" to {head.header('location')}" if head.header("location") else ""
-        raise lm_errors.LMProviderError(f"it sends calls on{where}", status=head.status)
-    codings = ",".join(head.headers_all("content-encoding")).split(",")
-    if len([coding for coding in codings if coding.strip()]) > 1:
-        raise ProtocolError("the answer is compressed more than once")
+class ModelTransport(BoundedTransport):
+    """The connections of one model. authorization: replaces the header that the model's key would give."""
+
+    def __init__(self, seconds: float, authorization: str | None, **settings: Any):
+        super().__init__(seconds, **settings)
+        self._authorization = authorization
+
+    def stream(self, request: TransportRequest) -> TransportResponse:
+        """As its parent's; a usage that holds no counts is left out. Raises LMProviderError for a redirect."""
+        if self._authorization:
+            others = [(name, value) for name, value in request.headers if name.lower() != "authorization"]
+            request = replace(request, headers=[*others, ("Authorization", self._authorization)])
+        response = super().stream(request)
+        if 300 <= response.status < 400:
+            where = f" to {response.header('location')}" if response.header("location") else ""
+            raise lm_errors.LMProviderError(f"it sends calls on{where}", status=response.status)
+        return with_body(response, without_bad_usage(response.read()))
+
+
+def with_body(response: TransportResponse, body: bytes) -> TransportResponse:
+    """The response with this body, which is read without its connection."""
+    return TransportResponse(
+        status=response.status,
+        reason=response.reason,
+        headers=response.headers,
+        http_version=response.http_version,
+        chunks=iter([body]),
+        release=lambda body_consumed: None,
+    )
 
 
 def read_bounded(chunks: Iterable[bytes]) -> bytes:
