@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
+import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import analyze_results
 import create_pipeline_configs
 import package_results
 import run_scaling_experiment
+from scaling.models import load_registry
+from scaling.planning.budgets import select_size
+from scaling.planning.plan import expand
+from scaling.planning.study import load_study
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -85,3 +95,61 @@ def _drawing() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_plan_says_what_the_demo_is() -> None:
+    """plan.txt, section 14, and scaling/studies/quick.toml."""
+    section = text_of(ROOT / "plan.txt").split("14. The demo", 1)[1].split("\n15. ", 1)[0]
+    cells = expand(load_study("quick"), run_scaling_experiment.BENCHMARK_CONFIG, load_registry())
+    said = " ".join(section.split())
+    assert f"--quick runs {len(cells)} cells" in said
+    for benchmark in {cell.benchmark for cell in cells}:
+        own = [cell for cell in cells if cell.benchmark == benchmark]
+        steps = " and ".join(str(n) for n in sorted({cell.steps for cell in own}))
+        labels = f" ({own[0].labels} intents)" if own[0].labels else ""
+        assert f"{benchmark}{labels} x {steps} step" in said
+    (budget, rows, select), = {
+        (cell.rollout_budget, cell.test_size, select_size(cell.val_size, cell.rollout_budget)) for cell in cells
+    }  # fmt: skip
+    assert f"B = {budget}, V = {select}, {rows} test rows" in said
+
+
+def test_the_interpreters_are_the_same_everywhere() -> None:
+    project = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]
+    lowest, above = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", project["requires-python"]).groups()  # type: ignore[union-attr]
+    highest = int(above) - 1
+    assert f"(3, {lowest}) <= sys.version_info[:2] <= (3, {highest})" in text_of(ROOT / "Makefile")
+    for page in (ROOT / "README.md", ROOT / "Makefile", ROOT / "package_results.py"):
+        assert f"Python 3.{lowest} to 3.{highest}" in text_of(page)
+
+
+def test_requirements_alone_are_what_the_program_imports() -> None:
+    """Everything that is imported outside of tests, benches and lint comes with requirements.txt."""
+    lines = [line.split("#")[0].strip() for line in text_of(ROOT / "requirements.txt").splitlines()]
+    waiting = [Requirement(line) for line in lines if line]
+    installed: set[str] = set()
+    while waiting:
+        wanted = waiting.pop()
+        if canonicalize_name(wanted.name) not in installed:
+            installed.add(canonicalize_name(wanted.name))
+            for line in metadata.requires(wanted.name) or []:
+                needed = Requirement(line)
+                extras = [{"extra": extra} for extra in ("", *wanted.extras)]
+                if needed.marker is None or any(needed.marker.evaluate(extra) for extra in extras):
+                    waiting.append(needed)
+    comes_from = metadata.packages_distributions()
+    imported = {root for path in _program() for root in _roots_of(path)} - set(sys.stdlib_module_names)
+    outside = imported - {"scaling", "benchmarks", "IPython", *(path.stem for path in ROOT.glob("*.py"))}
+    assert not {name for name in outside if not {canonicalize_name(d) for d in comes_from[name]} & installed}
+
+
+def _program() -> list[Path]:
+    return [*(ROOT / "scaling").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"), *ROOT.glob("*.py")]
+
+
+def _roots_of(path: Path) -> set[str]:
+    """The packages that a file imports."""
+    nodes = list(ast.walk(ast.parse(text_of(path))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[0] for name in names}

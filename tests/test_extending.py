@@ -104,3 +104,16 @@ def test_an_optimizer_that_nobody_planned_is_an_error(server: Any, toy: Any, tmp
     with pytest.raises(UsageError, match="unknown optimizer 'rule'; possible: none, gepa"):
         asyncio.run(script.run_single_experiment(**SMALL | {"optimizer": "rule", "output_dir": tmp_path}))
     assert server.requests == []
+
+
+def test_the_command_says_how_to_run_a_benchmark_that_was_added(
+    toy: Any, server: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ["--study", "pipeline", "--data", "sample", "--dry-run"]
+    assert script.main(flags) == 0
+    said = capsys.readouterr().out
+    advice = "--benchmarks banking77 heartdisease hotpotqa toy"
+    assert f"note: the study pipeline does not name toy. To add, type {advice}" in said
+    assert script.main([*flags, *advice.split()]) == 0
+    said = capsys.readouterr().out
+    assert "does not name" not in said and "toy 1step gepa" in said

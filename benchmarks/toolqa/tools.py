@@ -171,9 +171,10 @@ def _aggregate(tables: Tables, found: tuple[str, list[object]], wanted: Sequence
 
 def _number(text: str) -> float | None:
     try:
-        return float(text.replace(",", ""))
+        number = float(text.replace(",", ""))
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _value(node: ast.expr) -> Any:

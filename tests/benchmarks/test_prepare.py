@@ -251,6 +251,7 @@ def test_a_fixed_sample_is_the_same_each_time_and_even(tmp_path: Path) -> None:
     assert len([row for row in one.train if row["subtask"] == "rte"]) == 2490
 
 
+@real
 def test_a_sample_of_one_pool_leaves_groups_for_train(toolqa: Path, tmp_path: Path) -> None:
     release = write_toolqa(tmp_path / "release", questions())
     flags = ["toolqa", "--from", str(release), "--out", str(tmp_path / "data"), "--rows", "100"]
