@@ -71,7 +71,9 @@ def test_a_benchmark_needs_dspy_and_the_contract_only(path: Path) -> None:
         allowed.add("duckdb")  # Parquet files
     assert roots(names) <= allowed
     # Of the library, the contract; and the sandbox for a benchmark whose metric runs programs.
-    contract = {"scaling.types"} | ({"scaling.sandbox.programs"} if path.parent.name == "humaneval" else set())
+    contract = {"scaling.types"}
+    if path.parent.name == "humaneval":
+        contract |= {"scaling.sandbox.deno", "scaling.sandbox.programs"}
     contract |= {"scaling.arguments"} if path.name == "prepare.py" else set()  # a command
     assert {name for name in names if name.startswith("scaling")} <= contract
 

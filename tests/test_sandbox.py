@@ -21,13 +21,14 @@ from dspy.primitives.python_interpreter import PythonInterpreter
 import run_scaling_experiment as script
 from benchmarks import humaneval
 from scaling.sandbox import bridge as sandbox_bridge
+from scaling.sandbox import deno
 from scaling.sandbox import programs as sandbox
 from scaling.sandbox.programs import Verdict, run_checks
 from scaling.types import CellStopped, UsageError
 
 REAL_ROWS = Path(__file__).parent.parent.parent / "shared" / "data"
 real = pytest.mark.skipif(not (REAL_ROWS / "humaneval").is_dir(), reason="no real rows beside this clone")
-boxed = pytest.mark.skipif(not sandbox.available(), reason="no Deno with Pyodide here: python -m scaling.sandbox")
+boxed = pytest.mark.skipif(not deno.available(), reason="no Deno with Pyodide here: python -m scaling.sandbox")
 
 CHECKS = """
 def check(candidate):
@@ -352,9 +353,9 @@ def test_feedback_names_the_kind_and_shows_no_hidden_test() -> None:
 def test_without_a_sandbox_the_error_says_what_to_type(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(sandbox, "missing", lambda: "Deno is not installed")
+    monkeypatch.setattr(deno, "missing", lambda: "Deno is not installed")
     with pytest.raises(UsageError, match="pip install .*python -m scaling.sandbox"):
-        sandbox.require()
+        deno.require()
     flags = ["--benchmarks", "humaneval", "--data", "sample", "--models", "openai/scripted", "--steps", "1"]
     flags += ["--optimizers", "none", "--runs", "1", "--api-base", "http://127.0.0.1:1/v1"]
     flags += ["--output-dir", str(tmp_path)]
@@ -383,7 +384,7 @@ def test_a_judge_that_is_being_killed_judges_no_other_program(monkeypatch: pytes
         threading.Timer(next(delays, 0.0), kill, [process]).start()
 
     with ThreadPoolExecutor(1) as one_thread:  # which has one judge
-        monkeypatch.setattr(sandbox, "_threads", one_thread)
+        monkeypatch.setattr(sandbox, "THREADS", one_thread)
         monkeypatch.setattr(subprocess.Popen, "kill", kill_later)
         assert judged("def add_one(x):\n    while True: pass", seconds=1.5).kind == "time"
         verdict = judged("def add_one(x):\n    return x + 1 + 0", seconds=20)

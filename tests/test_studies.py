@@ -16,7 +16,7 @@ from scaling.models import find_model, load_registry
 from scaling.planning.study import load_study
 from scaling.records.codec import as_plain
 from scaling.records.store import read_records
-from scaling.sandbox import programs as sandbox
+from scaling.sandbox import deno
 from scaling.testing import ScriptedServer
 from tests.support.scholar import golds_of, scholar
 
@@ -81,7 +81,7 @@ def planted(study: str, folder: Path, source: str) -> Iterator[list[str]]:
         yield ["--study", study, "--data", source, "--models-file", str(folder / "models.toml")]
 
 
-@pytest.mark.skipif(CHAOS and not sandbox.available(), reason="no Deno with Pyodide here: python -m scaling.sandbox")
+@pytest.mark.skipif(CHAOS and not deno.available(), reason="no Deno with Pyodide here: python -m scaling.sandbox")
 def test_the_whole_self_correction_study_runs(tmp_path: Path) -> None:
     results = tmp_path / "results"
     sizes = [] if CHAOS else ["--test-size", "4", "--runs", "1", "--benchmarks", *BENCHMARKS]

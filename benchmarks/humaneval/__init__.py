@@ -3,8 +3,8 @@
 Data: openai/openai_humaneval (Chen et al. 2021, arXiv 2107.03374), MIT; 164 problems in one split, published as
 `test`: a single pool, split into train, val and test, so that sizes are maxima.
 Sample: 30 small problems with solutions and tests, written for this project.
-Metric: pass@1 of the one answer: the hidden tests pass in the sandbox (scaling/sandbox/; 10 s, 512 MB and 16 MB of disk
-each).
+Metric: pass@1 of the one answer: the hidden tests pass in the sandbox (scaling/sandbox/; 10 s and 512 MB each). The
+program is taken out of the answer there as well.
 Feedback names the kind of failure and the error; hidden tests are never shown. `execution_feedback` runs the
 docstring's own examples and nothing else.
 
@@ -14,12 +14,20 @@ docstring's own examples and nothing else.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dspy
 
 from benchmarks.humaneval.data import load
-from benchmarks.humaneval.program import examples, examples_check, program_of
-from scaling.sandbox.programs import Verdict, require, run_checks
+from benchmarks.humaneval.examples import examples, examples_check
+from scaling.sandbox.deno import require
+from scaling.sandbox.programs import Verdict, run_checks
 
+PROGRAM_OF = Path(__file__).with_name("program.py").read_text(encoding="utf-8")
+READER = """{source}
+def read(answer):
+    return program_of(answer, {prompt!r}, {entry_point!r})
+"""
 REASONS = {
     "missing": "no function of that name was found in the answer; answer with the whole function, in plain Python",
     "syntax": "the code is not valid Python",
@@ -70,10 +78,11 @@ def execution_feedback(gold: dspy.Example, pred: dspy.Prediction) -> str:
 
 
 def _verdict(gold: dspy.Example, pred: dspy.Prediction, checks: str) -> Verdict:
-    code = program_of(str(getattr(pred, "code", None) or ""), gold.prompt, gold.entry_point)
-    if code is None:
-        return Verdict(False, "missing", f"no function {gold.entry_point}")
-    return run_checks(code, checks, gold.entry_point, prelude=f"{gold.prompt}\n    pass\n")
+    answer = str(getattr(pred, "code", None) or "")
+    if not any(word in answer for word in (gold.entry_point, "return", "yield")):
+        return Verdict(False, "missing", f"no function {gold.entry_point}")  # no sandbox is needed to see that
+    reader = READER.format(source=PROGRAM_OF, prompt=gold.prompt, entry_point=gold.entry_point)
+    return run_checks(answer, checks, gold.entry_point, prelude=f"{gold.prompt}\n    pass\n", reader=reader)
 
 
 CONFIG = {

@@ -7,7 +7,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.humaneval.data import load
-from scaling.sandbox.programs import Verdict, require, run_checks
+from scaling.sandbox.deno import require
+from scaling.sandbox.programs import Verdict, run_checks
 from scaling.types import UsageError
 
 

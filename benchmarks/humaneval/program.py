@@ -1,29 +1,17 @@
-"""From a model's answer to a program, and from a docstring's own examples to checks."""
+"""From a model's answer to the program in it.
+
+The text of this file runs inside the sandbox, because a hostile answer can take any time to parse, or end the process
+that does. So it needs nothing but the standard library.
+"""
 
 from __future__ import annotations
 
 import ast
-import doctest
 import re
 import textwrap
 
 FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 LONGEST_ANSWER = 2000  # lines that are looked at
-EXAMPLES_CHECK = """
-def check(candidate):
-    import ast
-
-    def same(got, wanted):
-        try:
-            return got == ast.literal_eval(wanted)
-        except (ValueError, SyntaxError):
-            return repr(got) == wanted
-
-    for source, wanted in {examples!r}:
-        got = eval(source, globals())
-        if not same(got, wanted):
-            raise AssertionError(f"{{source}} gave {{repr(got)[:200]}}, the docstring says {{wanted}}")
-"""
 
 
 def program_of(answer: str, prompt: str, entry_point: str) -> str | None:
@@ -42,25 +30,6 @@ def program_of(answer: str, prompt: str, entry_point: str) -> str | None:
             if _is_body(prompt + body, entry_point):
                 return prompt + body + "\n"
     return None
-
-
-def examples(prompt: str, entry_point: str) -> list[tuple[str, str]]:
-    """The docstring's own `>>>` examples of the function: (expression, value as it is written)."""
-    tree = _parsed(prompt + "\n    pass\n")
-    docs = [ast.get_docstring(node) or "" for node in _functions(tree) if node.name == entry_point] if tree else []
-    pairs = []
-    for doc in docs:
-        try:
-            shown = doctest.DocTestParser().get_examples(doc)
-        except ValueError:  # it only looks like a session
-            continue
-        pairs += [(e.source.strip(), e.want.strip()) for e in shown if e.want and _is_expression(e.source)]
-    return pairs
-
-
-def examples_check(shown: list[tuple[str, str]]) -> str:
-    """Python that defines check(candidate) over those examples and nothing else."""
-    return EXAMPLES_CHECK.format(examples=shown)
 
 
 def _with_function(text: str, entry_point: str) -> str | None:
@@ -107,14 +76,6 @@ def _returns(node: ast.AST) -> bool:
 
 def _functions(tree: ast.Module) -> list[ast.FunctionDef]:
     return [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-
-
-def _is_expression(source: str) -> bool:
-    try:
-        ast.parse(source.strip(), mode="eval")
-    except (SyntaxError, ValueError):
-        return False
-    return True
 
 
 def _parsed(text: str) -> ast.Module | None:

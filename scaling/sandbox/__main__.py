@@ -2,7 +2,7 @@
 
 import sys
 
-from scaling.sandbox.programs import install
+from scaling.sandbox.deno import install
 from scaling.types import UsageError
 
 if __name__ == "__main__":

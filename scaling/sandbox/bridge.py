@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -92,7 +93,11 @@ def cleaned(reply: Any) -> str:
 
 
 def judge(ask: Callable[..., str], entry_point: str, prelude: str, checks: str, word: str) -> str:
-    """In the checks' sandbox: run the checks on a function that asks the program; `word` when they end."""
+    """In the checks' sandbox: run the checks on a function that asks the program; `word` when they end.
+
+    Checks that draw numbers draw the same ones each time, however far those before them came.
+    """
+    random.seed(0)
     names: dict[str, Any] = {"__name__": "checks"}
     exec(prelude, names)
     exec(checks, names)
