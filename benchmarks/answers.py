@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -20,16 +21,15 @@ from scaling.types import CellStopped
 # A minus counts where no digit, letter or bracket is before it: 10-12 holds 10 and 12.
 NUMBER = re.compile(r"(?:(?<![\w)])-[$£€]?|[$£€]\s?-?)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)")
 LONGEST = 400  # characters of an answer that the judge is asked about; a final answer is shorter
+JUDGE = Path(__file__).with_name("judge.py")
 PATIENCE = 12.0  # seconds until the judge is given up: its own limits, three times 3 s, do not reach into long products
-_JUDGE = Path(__file__).with_name("judge.py")
-_lock = threading.Lock()
-_process: subprocess.Popen[str] | None = None
 
 
 def numbers_in(text: str) -> list[Fraction]:
     """All numbers of a text in order; thousands' commas and signs of money are no part of them."""
     numbers = NUMBER.findall(text.replace("\u2212", "-"))
-    return [Fraction(re.sub(r"[,$£€\s]", "", number)) for number in numbers]
+    # By way of Decimal: int() takes no text of more than 4,300 digits.
+    return [Fraction(Decimal(re.sub(r"[,$£€\s]", "", number))) for number in numbers]
 
 
 def only_number(text: str) -> Fraction | None:
@@ -76,7 +76,53 @@ def normalise_latex(text: str) -> str:
     return text.replace(",", "") if re.fullmatch(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?", text) else text
 
 
-@lru_cache(maxsize=20_000)
+class Judge:
+    """The process that says whether two mathematical answers are equal; it starts at the first question.
+
+    script: what the process runs. patience: seconds until it is given up. Thread-safe; it takes one question at a time.
+    """
+
+    def __init__(self, script: Path = JUDGE, patience: float = PATIENCE):
+        self.script, self.patience = script, patience
+        self.process: subprocess.Popen[str] | None = None
+        self.equal = lru_cache(maxsize=20_000)(self._ask)
+        self._lock = threading.Lock()
+
+    def _ask(self, gold: str, given: str) -> bool:
+        """What the process says; False where it does not answer in time. Raises CellStopped where it cannot start."""
+        with self._lock:
+            if self.process is None or self.process.poll() is not None:
+                self.process = _started(self.script)
+            limit = threading.Timer(self.patience, self.process.kill)
+            limit.start()
+            try:
+                self.process.stdin.write(json.dumps([gold, given]) + "\n")
+                self.process.stdin.flush()
+                reply = self.process.stdout.readline()
+            except OSError:  # it was ended from outside; the next question gets a new one
+                reply = ""
+            finally:
+                limit.cancel()
+            if not reply:
+                self.process.kill()
+                self.process.wait()
+            return reply.strip() == "1"
+
+
+def _started(script: Path) -> subprocess.Popen[str]:
+    """A process that is ready. Raises CellStopped where it does not start, because a score of 0 would hide that."""
+    # -P: this folder, which holds a package called math, must not come before the standard library.
+    command = [sys.executable, "-P", str(script)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    if process.stdout.readline().strip() != "ready":
+        process.kill()
+        raise CellStopped("error", "the judge of mathematical answers does not start. Is math-verify installed?")
+    return process
+
+
+judge = Judge()
+
+
 def same_maths(gold: str, given: str) -> bool:
     """Whether an answer is the gold one: the same LaTeX when normalised, or mathematically equal (math-verify)."""
     inner = boxed(given)
@@ -86,37 +132,4 @@ def same_maths(gold: str, given: str) -> bool:
         return bool(answer) and right == answer
     if re.fullmatch(r"[A-Za-z]{2,}|[A-Z]", right):  # a word or a letter of a choice is no product of variables
         return right.lower() == answer.lower()
-    return len(given) <= LONGEST and _judged(gold, given)
-
-
-def _judged(gold: str, given: str) -> bool:
-    """What the judge says; False where it does not answer in time. One question at a time, from any thread."""
-    global _process
-    with _lock:
-        if _process is None or _process.poll() is not None:
-            _process = _new_judge()
-        limit = threading.Timer(PATIENCE, _process.kill)
-        limit.start()
-        try:
-            _process.stdin.write(json.dumps([gold, given]) + "\n")
-            _process.stdin.flush()
-            reply = _process.stdout.readline()
-        except OSError:  # it was ended from outside; the next question gets a new one
-            reply = ""
-        finally:
-            limit.cancel()
-        if not reply:
-            _process.kill()
-            _process.wait()
-        return reply.strip() == "1"
-
-
-def _new_judge() -> subprocess.Popen[str]:
-    """A judge that is ready. Raises CellStopped where it cannot start, because a score of 0 would hide that."""
-    # -P: this folder, which holds a package called math, must not come before the standard library.
-    command = [sys.executable, "-P", str(_JUDGE)]
-    judge = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    if judge.stdout.readline().strip() != "ready":
-        judge.kill()
-        raise CellStopped("error", "the judge of mathematical answers does not start. Is math-verify installed?")
-    return judge
+    return len(given) <= LONGEST and judge.equal(gold, given)

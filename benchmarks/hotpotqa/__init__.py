@@ -16,6 +16,8 @@ import dspy
 
 from benchmarks.hotpotqa.data import load
 
+WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
 
 class HotpotQA(dspy.Signature):
     """Answer the question from the paragraphs. Two of them together hold the answer. Answer with a name,
@@ -28,7 +30,7 @@ class HotpotQA(dspy.Signature):
 
 def normalise_answer(text: str) -> str:
     """Lower case without punctuation, articles and repeated spaces (official evaluation script)."""
-    text = "".join(ch for ch in text.lower() if ch not in set(string.punctuation))
+    text = text.lower().translate(WITHOUT_PUNCTUATION)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 

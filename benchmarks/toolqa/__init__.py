@@ -35,7 +35,7 @@ def as_number(text: str) -> float | None:
     """The number that a text is, without currency, percent sign and thousands' commas; None for other texts."""
     bare = re.sub(r"[$€£%]|\busd\b", "", text.casefold()).strip().rstrip(".")
     bare = re.sub(r"(?<=\d),(?=\d{3}\b)", "", bare)
-    return float(bare) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", bare) else None
+    return float(bare) if re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", bare) else None
 
 
 def normalise(text: str) -> str:

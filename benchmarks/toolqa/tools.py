@@ -24,15 +24,25 @@ from scaling.types import UsageError
 SAMPLE = Path(__file__).parent / "sample_corpora"
 MOST_ROWS, LONGEST_RESULT = 20, 2000  # rows and characters that one look-up shows
 LARGEST_POWER, LONGEST_EXPRESSION = 1000, 300
+LONGEST_QUERY, MOST_DIGITS = 1000, 300  # characters of conditions or columns; digits that round keeps or drops
 OPERATIONS = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
     ast.UAdd: operator.pos, ast.USub: operator.neg,
 }  # fmt: skip
-FUNCTIONS = {"abs": abs, "round": round, "min": min, "max": max, "sqrt": math.sqrt}
+
+
+def rounded(number: float, digits: int = 0) -> float:
+    """As round(), which would write 10 ** digits out however many there are."""
+    if abs(digits) > MOST_DIGITS:
+        raise ValueError("too many digits")
+    return round(number, digits) if digits else round(number)
+
+
+FUNCTIONS = {"abs": abs, "round": rounded, "min": min, "max": max, "sqrt": math.sqrt}
 AGGREGATES = {"sum": "sum", "mean": "avg", "min": "min", "max": "max"}
 SIGNS = {"=": "IS NOT DISTINCT FROM", "!=": "IS DISTINCT FROM"}  # others are SQL's own; empty is not equal to a number
-CONDITION = re.compile(r"\s*(.+?)\s*(!=|<=|>=|=|<|>|~)\s*(.*?)\s*")
+SIGN = re.compile(r"(!=|<=|>=|=|<|>|~)")
 
 
 def make_tools(source: str) -> list[dspy.Tool]:
@@ -69,7 +79,9 @@ def calculate(expression: str) -> str:
 def look_up(tables: Tables, table: str, where: str = "", columns: str = "", answer: str = "rows") -> str:
     """Rows of a table that meet the conditions, or their count, sum, mean, min or max; in words what is wrong."""
     if table not in tables.columns:
-        return f"error: no table '{table}'; there are: {', '.join(tables.columns)}"
+        return f"error: no table '{table[:100]}'; there are: {', '.join(tables.columns)}"
+    if max(len(where), len(columns)) > LONGEST_QUERY:
+        return f"error: at most {LONGEST_QUERY} characters of conditions and of columns"
     mine = tables.columns[table]
     try:
         conditions = [_condition(mine, condition) for condition in where.split(";") if condition.strip()]
@@ -138,11 +150,10 @@ def _column(columns: Sequence[Column], name: str) -> Column:
 
 def _condition(columns: Sequence[Column], condition: str) -> tuple[str, object]:
     """SQL of one condition, and its value: as numbers where both sides are, else as text without case."""
-    parts = CONDITION.fullmatch(condition)
-    if parts is None:
+    name, *rest = SIGN.split(condition, maxsplit=1)
+    if not rest or not name.strip():
         raise ValueError(f"'{condition.strip()}' is no condition; write column = value")
-    name, sign, value = parts.groups()
-    value = value.strip("'\"")
+    sign, value = rest[0], rest[1].strip().strip("'\"")
     column = _column(columns, name)
     text = f"lower(trim({column.text}))"
     if sign == "~":

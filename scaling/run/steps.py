@@ -113,21 +113,24 @@ def noted_tool_calls(wanted: bool) -> Iterator[list[dict[str, Any]] | None]:
         _tool_calls.reset(token)
 
 
-def recorded(tool: dspy.Tool) -> dspy.Tool:
-    """The tool, whose calls are noted for the record and whose errors are answers."""
+class RecordedTool(dspy.Tool):
+    """A tool whose calls are noted for the record, and whose errors are answers."""
 
-    def call(**arguments: Any) -> str:
+    def __call__(self, **arguments: Any) -> str:
         try:
-            result = str(tool(**arguments))
+            result = str(super().__call__(**arguments))
         except Exception as error:  # whatever the model's arguments do to a tool is an answer to the model
             result = f"error: {type(error).__name__}: {error}"
         if (called := _tool_calls.get()) is not None:
             step_name = getattr(dspy.settings.lm, "role", None)
-            short = {"step": step_name, "name": tool.name, "arguments": arguments, "result": result[:SHORT_RESULT]}
+            short = {"step": step_name, "name": self.name, "arguments": arguments, "result": result[:SHORT_RESULT]}
             called.append(short)
         return result
 
-    return dspy.Tool(call, name=tool.name, desc=tool.desc, args=tool.args)
+
+def recorded(tool: dspy.Tool) -> dspy.Tool:
+    """The same tool as a RecordedTool."""
+    return RecordedTool(tool.func, name=tool.name, desc=tool.desc, args=tool.args, arg_types=tool.arg_types)
 
 
 def _trace_failure(predictor: dspy.Module, inputs: dict[str, Any], error: AdapterParseError) -> None:

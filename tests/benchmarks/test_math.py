@@ -95,34 +95,26 @@ def test_answers_are_judged_from_threads() -> None:
     assert found == dict.fromkeys(range(100, 120), True)
 
 
-def test_an_answer_that_takes_too_long_is_wrong_and_the_next_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert answers.same_maths(r"\frac{1}{4}", "0.25")
-    first = answers._process.pid
-    monkeypatch.setattr(answers, "PATIENCE", 0.5)
-    assert not answers.same_maths("12", "9^{9^{9^{9}}} - 1")
-    assert answers._process.poll() is not None
-    monkeypatch.undo()
-    assert answers.same_maths(r"\frac{1}{4}", "2/8")
-    assert answers._process.pid != first
-
-
-def test_a_judge_that_cannot_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "judge.py").write_text("print('no')")
-    answers.same_maths.cache_clear()
-    monkeypatch.setattr(answers, "_process", None)
-    monkeypatch.setattr(answers, "_JUDGE", tmp_path / "judge.py")
-    with pytest.raises(CellStopped, match="math-verify"):
-        answers.same_maths(r"\frac{1}{5}", "0.2")
+def test_an_answer_that_takes_too_long_is_wrong_and_the_next_is_judged() -> None:
+    judge = answers.Judge()
+    assert judge.equal(r"\frac{1}{4}", "0.25")
+    first, judge.patience = judge.process, 0.5
+    assert not judge.equal("12", "9^{9^{9^{9}}} - 1")
+    assert first.poll() is not None
+    judge.patience = answers.PATIENCE
+    assert judge.equal(r"\frac{1}{4}", "2/8")
+    assert judge.process is not first
+    judge.process.kill()
 
 
 @pytest.mark.parametrize("optimizer", ["none", "gepa"])
-def test_a_judge_that_cannot_start_is_no_score_of_0(
+def test_a_judge_that_cannot_start_is_told_and_is_no_score_of_0(
     experiment: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, optimizer: str
 ) -> None:
-    (tmp_path / "judge.py").write_text("")
-    answers.same_maths.cache_clear()
-    monkeypatch.setattr(answers, "_process", None)
-    monkeypatch.setattr(answers, "_JUDGE", tmp_path / "judge.py")
+    (tmp_path / "judge.py").write_text("print('no')" if optimizer == "none" else "")
+    monkeypatch.setattr(answers, "judge", answers.Judge(tmp_path / "judge.py"))
+    with pytest.raises(CellStopped, match="math-verify"):
+        answers.same_maths(r"\frac{1}{5}", "0.2")
     record = experiment(benchmark="math", optimizer=optimizer)
     assert record["status"] == "error" and "math-verify" in record["error"]["message"]
 

@@ -168,13 +168,17 @@ def test_an_unparseable_turn_is_a_scored_failure(
     assert record["status"] == "ok" and record["error_rates"]["parse"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [('"colour": 3', "error: ValueError: Arg colour"), ('"answer": 5', "error: ValueError: Arg answer is invalid")],
+)
 def test_a_tool_that_is_called_wrongly_answers_in_one_line(
-    experiment: Callable, server: ScriptedServer, tmp_path: Path
+    experiment: Callable, server: ScriptedServer, tmp_path: Path, arguments: str, says: str
 ) -> None:
-    server.answer = lambda body: player(body).replace('"answer": "count"', '"colour": 3')
+    server.answer = lambda body: player(body).replace('"answer": "count"', arguments)
     experiment(**TOOLQA)
     (line, *_) = lines(tmp_path / "cell/predictions.jsonl")
-    assert line["tool_calls"][0]["result"].startswith("error: ValueError: Arg colour")
+    assert line["tool_calls"][0]["result"].startswith(says)
     assert not any(
         "Traceback" in whole_prompt(body) or "site-packages" in whole_prompt(body) for body in server.requests
     )
