@@ -165,7 +165,7 @@ def _in_two_processes(save: Callable[[Picture], None], pictures: list[Picture]) 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line's options."""
-    parser = ArgumentParser(__doc__.splitlines()[0])
+    parser = ArgumentParser(__doc__)
     parser.add_argument(
         "--results-dir",
         nargs="+",

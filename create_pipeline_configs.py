@@ -91,7 +91,7 @@ def cell_toml(study: Study, benchmark: str, pipeline: str, steps: int, optimizer
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line's options."""
-    parser = ArgumentParser(__doc__.splitlines()[0])
+    parser = ArgumentParser(__doc__)
     parser.add_argument(
         "--study",
         default="pipeline",

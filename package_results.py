@@ -51,7 +51,7 @@ that were given with --models-file must be given again. `python analyze_results.
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (0 well, 2 usage)."""
-    parser = ArgumentParser(__doc__.splitlines()[0])
+    parser = ArgumentParser(__doc__)
     parser.add_argument(
         "--results-dir", type=Path, default=Path("results"), metavar="DIR", help="the folder with records (results)"
     )

@@ -207,7 +207,7 @@ def with_own_files(study: Study) -> Study:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (0 well, 1 failed cells, 2 usage, 3 cost cap, 130 interrupted)."""
     interrupt.end_in_order()
-    command = parse(argv, __doc__.splitlines()[0], list(BENCHMARK_CONFIG))
+    command = parse(argv, __doc__, list(BENCHMARK_CONFIG))
     results = command.options.output_dir
     try:
         load_dotenv_file()

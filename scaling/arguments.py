@@ -78,10 +78,13 @@ def _discard_output() -> None:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser whose errors are one line and which takes no abbreviated flags."""
+    """A parser whose errors are one line and which takes no abbreviated flags.
 
-    def __init__(self, description: str) -> None:
-        super().__init__(description=description, allow_abbrev=False)
+    doc: a docstring, whose first line describes the command.
+    """
+
+    def __init__(self, doc: str | None) -> None:
+        super().__init__(description=(doc or "").partition("\n")[0], allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Print the error and end the process with exit code 2."""

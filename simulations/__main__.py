@@ -15,12 +15,12 @@ from simulations.procedures import PROCEDURES
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Runs all procedures and writes RESULTS.md; returns 1 when one is outside its range."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=1000, metavar="N")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     outcomes: list[Outcome] = []
     for number, procedure in enumerate(PROCEDURES):
         for outcome in procedure(np.random.default_rng((options.seed, number)), options.repeats):

@@ -123,9 +123,12 @@ def study_of(command: Command, benchmarks: Benchmarks) -> Study:
     return narrow(study, **choices, exact_sizes=exact)
 
 
-def parse(argv: Sequence[str] | None, description: str, benchmarks: Sequence[str]) -> Command:
-    """Read the command line. Ends the process, with one line and exit code 2, for a flag that is not there."""
-    parser = ArgumentParser(description)
+def parse(argv: Sequence[str] | None, doc: str | None, benchmarks: Sequence[str]) -> Command:
+    """Read the command line; the first line of `doc` describes it.
+
+    Ends the process, with one line and exit code 2, for a flag that is not there.
+    """
+    parser = ArgumentParser(doc)
     what = parser.add_argument_group("what to run")
     what.add_argument(
         "--study", "--config", default="pipeline", metavar="NAME|FILE.toml",

@@ -61,7 +61,7 @@ def load_task(name: str, config: dict[str, Any], steps: int, options: argparse.N
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """A task app's options."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--port", type=int, default=TASK_APP_PORT, metavar="N", help=f"default: {TASK_APP_PORT}")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1")
     parser.add_argument("--insecure-loopback", action="store_true", help="ask for no key (loopback only)")

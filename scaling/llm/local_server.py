@@ -179,7 +179,7 @@ def _serve_in_turn(file: ModelFile, lock: FileLock, port_file: Path) -> None:
 @one_line_errors
 def main() -> int:
     """Serve a local model by hand, for whatever speaks to an OpenAI-compatible server."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--port", type=int, default=8080, metavar="N")
     parser.add_argument("--file", type=Path, metavar="PATH", help="a GGUF file (default: the embedded model's)")
     given = parser.parse_args()

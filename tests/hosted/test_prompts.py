@@ -10,8 +10,8 @@ from scaling.data import load_benchmark
 from scaling.hosted.prompts import PromptError, initial_prompt, read_prompt, stages_of, with_prompts
 from scaling.llm.adapters import make_adapter
 from scaling.run.pipelines import MultiStepClassifier
-from tests.hosted.test_task_app import MODEL, STAGES
 from tests.support import toy
+from tests.support.hosted import MODEL, STAGES
 
 BENCH = load_benchmark("toy", toy.config(), "sample")
 

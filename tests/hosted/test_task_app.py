@@ -24,20 +24,15 @@ from scaling.hosted.app import create_app
 from scaling.hosted.inference import chat_url
 from scaling.hosted.rollout import Task
 from scaling.hosted.server import serving
-from scaling.models import Model
 from scaling.run.pipelines import MultiStepClassifier
 from scaling.testing import ScriptedServer, last_user_message, whole_prompt
 from scaling.types import Splits
 from tests.support import toy
+from tests.support.hosted import MODEL, STAGES
 
 KEY = {"X-API-Key": "app-key"}
-MODEL = Model(id="openai/scripted", route="openai/scripted")
 ROOT = Path(__file__).parents[2]
 ENTRIES = {n: ROOT / f"benchmarks/banking77/pipeline_{n}step/banking77_{n}step_task_app.py" for n in (3, 5)}
-STAGES = {
-    3: ["analyzer", "reasoner", "classifier"],
-    5: ["parser", "contextualizer", "reasoner", "synthesizer", "classifier"],
-}
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +108,15 @@ def test_a_rollout_is_one_example_by_seed_with_the_reward_in_both_places(
 ) -> None:
     rows = toy_splits.train + toy_splits.select
     for seed in (0, 14, 15, 31):
-        server._received.clear()
+        before = len(server.requests)
         said = app.post("/rollout", json=request(server, seed)).json()
         assert said["trace_correlation_id"] == "trace_1"
         assert said["reward_info"]["outcome_reward"] == said["metrics"]["outcome_reward"] == 1.0
         assert said["reward_info"]["outcome_objectives"] == {"reward": 1.0} and said["metrics"]["mean_return"] == 1.0
         assert (said["success_status"], said["trace"]) == ("success", None)
-        assert len(server.requests) == said["metrics"]["num_steps"] == 3
-        assert all(rows[seed % 15]["message"] in last_user_message(body) for body in server.requests)
+        made = server.requests[before:]
+        assert len(made) == said["metrics"]["num_steps"] == 3
+        assert all(rows[seed % 15]["message"] in last_user_message(body) for body in made)
     server.skill = lambda body: 0.0
     assert app.post("/rollout", json=request(server)).json()["reward_info"]["outcome_reward"] == 0.0
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from scaling.models import Model
 from tests.support.files import read
+
+MODEL = Model(id="openai/scripted", route="openai/scripted")
+STAGES = {
+    3: ["analyzer", "reasoner", "classifier"],
+    5: ["parser", "contextualizer", "reasoner", "synthesizer", "classifier"],
+}
+
 
 PLANTED = "Look at the zebra first, then name the label."
 
