@@ -9,7 +9,7 @@ import pytest
 
 from scaling.analysis.comparisons import Entry
 from scaling.analysis.fit_table import fits_frame
-from scaling.analysis.series import OF_HOSTED_JOBS, SERIES, SHARED, SHARED_IN_BENCHMARK, SeriesKey
+from scaling.analysis.series import OF_OPTIMIZER, SERIES, SHARED, SHARED_IN_BENCHMARK, SeriesKey
 from scaling.types import Cell
 from simulations.data import arms
 
@@ -35,7 +35,7 @@ def test_every_field_of_a_cell_tells_two_series_apart_or_is_what_a_series_runs_o
     """A new field of a cell belongs into one of these lists."""
     runs_over, told_by_test_rows = {"steps", "run"}, {"test_size", "data", "data_sha256"}
     assert set(SERIES) - {"test_sha256"} == {field.name for field in fields(Cell)} - runs_over - told_by_test_rows
-    lists = [["benchmark", "pipeline", "optimizer"], SHARED, SHARED_IN_BENCHMARK, OF_HOSTED_JOBS]
+    lists = [["benchmark", "pipeline", "optimizer"], SHARED, SHARED_IN_BENCHMARK, OF_OPTIMIZER]
     assert sorted(name for names in lists for name in names) == sorted(SERIES)
 
 
