@@ -7,15 +7,15 @@ import pandas as pd
 from scaling.analysis.findings import Findings
 from scaling.analysis.fits import power_law
 from scaling.analysis.research import FEWEST_MODELS, gains_by_model, size_line_of
-from scaling.analysis.text import UNKNOWN, Table, count, interval_text, percent, table_of, without_folders
+from scaling.analysis.text import UNKNOWN, Table, count, percent, table_of, without_folders
 
 
 def by_model(f: Findings) -> Table:
     """What correcting itself gives each model and costs, as means over tasks."""
     note = (
-        "Means over tasks of the last turn minus the first, in points with 95 % intervals. 'USD more' is the list cost "
-        "of the later turns for 1,000 answers. An assumed size has a question mark. A model that lacks a task is left "
-        "out."
+        "Means over tasks of the last turn minus the first, in points, plus or minus half a 95 % interval. 'USD more' "
+        "is the list cost of the later turns for 1,000 answers. An assumed size has a question mark. A model that "
+        "lacks a task is left out."
     )
     gains = gains_by_model(f.gains).sort_values("size") if len(f.gains) else f.gains
     names = without_folders([str(name) for name in gains.index])
@@ -28,8 +28,8 @@ def _by_model(name: str, row: pd.Series) -> dict[str, str]:
     return {
         "model": name,
         "billions": count(row["size"], "{:.3g}") + assumed,
-        "gain": f"{percent(row['gain'], sign=True)} {interval_text(row['low'], row['high'], sign=True)}",
-        "USD more": count(1000 * row["extra_usd"], "{:.3f}"),
+        "gain": _with_half(row["gain"], row["high"]),
+        "USD more": count(1000 * row["extra_usd"], "{:.3g}"),
     }
 
 
@@ -37,8 +37,8 @@ def by_task(f: Findings) -> Table:
     """How the gain grows with size on each task: the exponent where one may be named, and the slope."""
     note = (
         f"Models of published size, from {FEWEST_MODELS} on. Alpha is the exponent of gain = A size^alpha with its "
-        "95 % set; the slope is in points for ten times the size. Why an exponent is refused stands under 'Shapes and "
-        "fits'."
+        "95 % set. The slope is in points for ten times the size, plus or minus half a 95 % interval. Why an exponent "
+        "is refused stands under 'Shapes and fits'."
     )
     tasks = {str(task): part for task, part in f.gains.groupby("benchmark")}
     parts = {"all tasks": f.gains, **tasks} if len(tasks) > 1 else tasks
@@ -52,11 +52,15 @@ def _by_task(task: str, gains: pd.DataFrame) -> dict[str, str] | None:
     if line is None or len(models) < FEWEST_MODELS:
         return None
     law = power_law(models["size"].tolist(), models["gain"].tolist())
-    low, high = line.slope_interval
     return {
         "task": task,
         "models": str(len(models)),
         "alpha": "refused" if law.refused else f"{law.alpha:.2f}",
         "95 % set": UNKNOWN if law.refused else f"[{law.low:.2f}, {law.high:.2f}]",
-        "slope": f"{percent(line.slope, sign=True)} {interval_text(low, high, sign=True)}",
+        "slope": _with_half(line.slope, line.slope_interval[1]),
     }
+
+
+def _with_half(value: float, high: float) -> str:
+    """'+3.4 ± 1.8': half of a 95 % interval that is as wide below as above."""
+    return f"{percent(value, sign=True)} ± {percent(high - value)}"

@@ -33,7 +33,7 @@ LATEX = r"""% Needs \usepackage{booktabs} and \usepackage{graphicx}.
 \footnotesize\setlength{\tabcolsep}{3pt}
 {% endif %}
 \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{
-\begin{tabular}{ {{- "l" * table.columns | length -}} }
+\begin{tabular}{ {{- table | columns | safe -}} }
 \toprule
 {% for name in table.columns %}{{ name }}{{ " & " | safe if not loop.last }}{% endfor %} \\
 \midrule
@@ -78,6 +78,7 @@ def write_markdown(path: Path, report: Report) -> None:
 def write_latex(path: Path, report: Report) -> None:
     """summary_results.tex: the same tables for a paper (booktabs)."""
     environment = jinja2.Environment(finalize=_escape_unless_safe, trim_blocks=True)
+    environment.filters["columns"] = _columns
     environment.filters["label"] = lambda title: "".join(ch if ch.isalnum() else "-" for ch in title.lower())
     path.write_text(environment.from_string(LATEX).render(tables=report.tables), encoding="utf-8")
 
@@ -98,6 +99,12 @@ def write_html(path: Path, report: Report, f: Findings, pictures: dict[Path, str
         environment=_environment(f),
     )
     path.write_text(text, encoding="utf-8")
+
+
+def _columns(table: Table) -> str:
+    """LaTeX's columns of a table; those of a narrow one begin and end with no space."""
+    columns = "l" * len(table.columns)
+    return f"@{{}}{columns}@{{}}" if table.narrow else columns
 
 
 def _bullets(title: str, sentences: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from scipy import stats as distributions
 import analyze_results
 import run_scaling_experiment as script
 from scaling.analysis.findings import Findings
-from scaling.analysis.report import report_of
+from scaling.analysis.report import report_of, write_latex
 from scaling.analysis.self_correction import correction, labels
 from scaling.analysis.sentences import notes_of, recommendations
 from scaling.records.record import CallRecord, ModelFacts
@@ -274,3 +274,24 @@ def test_later_turns_cost_their_share_also_where_a_turn_is_several_calls(tmp_pat
     """Three calls for the answer and one for each of two reviews: two fifths of an answer's cost."""
     write_turns(tmp_path, {"self_correct": 3})
     assert found(tmp_path).gains["extra_usd"].tolist() == pytest.approx([0.002])
+
+
+def test_tables_for_a_paper_fit_a_column(tmp_path: Path) -> None:
+    """In small type a column of 3.2 inches holds about 54 letters; names of models come without folders."""
+    rng = np.random.default_rng(5)
+    for number, size in enumerate((1.2, 3.2, 8.0, 30.0, 120.0)):
+        for task in ("toolqa", "superglue"):
+            turns = (rng.random((300, 3)) < np.array([0.4, 0.45, 0.45 + 0.03 * size**0.4])).astype(float)
+            name = f"together_ai/maker/Qwen2.5-{number}B-Instruct-Turbo"
+            cell = Cell(task, "self_correct", 3, "none", name, name, test_size=300, data_sha256="0")
+            write_answers(tmp_path / "results", cell, turns, ModelFacts(size, "published", None, 1.0, None), 0.005)
+    narrow = [table for table in report_of(found(tmp_path / "results")).tables if table.narrow]
+    titles = ["Gain and cost of self-correction by model", "Exponent of self-correction by task"]
+    assert [table.title for table in narrow] == titles
+    for table in narrow:
+        widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+        assert sum(widths) <= 54
+    assert narrow[0].rows[0][0] == "Qwen2.5-0B-Instruct-Turbo"
+    assert [row[0] for row in narrow[1].rows] == ["all tasks", "superglue", "toolqa"]
+    write_latex(tmp_path / "tables.tex", report_of(found(tmp_path / "results")))
+    assert (tmp_path / "tables.tex").read_text().count("\\footnotesize") == 2
