@@ -12,7 +12,6 @@ from scaling import interrupt
 interrupt.end_at_once(__name__)  # until `main`: the libraries take seconds to load
 
 import errno
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -20,8 +19,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else DSPy asks the network for prices at start
 
 from benchmarks import (
     banking77,
@@ -102,7 +99,7 @@ async def run_single_experiment(
 ) -> dict[str, Any]:
     """Run one cell, write its files straight into `output_dir`, and return its record.
 
-    rollout_budget: runs of the whole program that the optimizer may make. model: a name of
+    rollout_budget: runs of the whole program that the optimizer may make. model: a name of LiteLLM's table or of
     scaling/models.toml (the pipeline study's by default). settings: other fields of a study: train_size, val_size,
     test_size (rows), temperature, labels, optimizer_model. A settled cell is not run again: its record is returned.
     Several may run beside each other in one process (`asyncio.gather`); a cancelled one stops at its next call.
@@ -136,8 +133,8 @@ def run_sweep(study: Study, options: Options, caller: Caller = LIBRARY) -> list[
     estimates = print_plan(study, sweep, options)
     if options.dry_run:
         return records_of(sweep.settled)
-    for task in sweep.skipped:
-        skip_cell(task, sweep.lacks or "")
+    for task, reason in sweep.skipped:
+        skip_cell(task, reason)
     if sweep.waiting:
         sweep = replace(sweep, models={name: fetched(model) for name, model in sweep.models.items()})
         run_waiting(sweep, estimates, run_together, options, caller)

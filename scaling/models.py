@@ -1,4 +1,4 @@
-"""The model registry: names, routes, keys, prices and sizes, from models.toml and the user's own file."""
+"""Models by name: LiteLLM's table, and what that table lacks from models.toml and the user's own file."""
 
 from __future__ import annotations
 
@@ -6,38 +6,36 @@ import math
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date, timedelta
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 
-from scaling.schema import (
-    SAFE_MODEL,
-    SHA256,
-    VARIABLE,
-    Address,
-    is_address,
-    read_toml,
-    refuse_twice,
-    shown,
-    validated,
-)
-from scaling.types import UsageError, unknown_name
+from scaling.addresses import address_in_environment
+from scaling.price_table import Listed, Reasons, TakesTemperature, look_up, table_names, table_source, unlisted
+from scaling.schema import SAFE_MODEL, SHA256, VARIABLE, Address, read_toml, refuse_twice, shown, validated
+from scaling.types import Effort, UsageError, did_you_mean, unknown_name
 
 REGISTRY_FILE = Path(__file__).parent / "models.toml"
 # size:NAME -> billions of parameters, published or assumed: from the first figure (included) up to the second.
 SIZES = {"small": (0.0, 10.0), "medium": (10.0, 100.0), "large": (100.0, math.inf)}
 
-
 # The id of the one entry that may be `embedded`: its weights come with the install.
 EMBEDDED = "local/smollm2-135m"
+
+# Tokens of an answer where an entry does not say: of a task call, of a call that proposes, and of either with
+# reasoning, which counts as output.
+TASK_OUTPUT, PROPOSAL_OUTPUT, REASONING_OUTPUT = 1024, 4096, 16384
+PRICES = tuple(f"{kind}_usd_per_million" for kind in ("input", "cached_input", "output", "reasoning"))
 
 Price = Annotated[float, pydantic.Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
 Billions = Annotated[float, pydantic.Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
 Tokens = Annotated[int, pydantic.Field(strict=True, ge=1, le=10**8)]
+OutputTokens = Annotated[int, pydantic.Field(strict=True, ge=1, le=10**7)]
 Text = Annotated[str, pydantic.Field(strict=True, max_length=500)]
 ModelName = Annotated[str, pydantic.Field(strict=True, max_length=200, pattern=SAFE_MODEL)]
 Variable = Annotated[str, pydantic.Field(strict=True, pattern=VARIABLE)]
@@ -65,7 +63,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class Model:
-    """One entry of the registry. Prices in USD per million tokens; None is unknown, never free."""
+    """A model as the program calls it. Prices in USD per million tokens; None is unknown, never free.
+
+    reasons, temperature, efforts and the limits of tokens are those of `price_table.Listed`. reasoning_effort: what
+    the cell asks for; None leaves it to the provider.
+    """
 
     id: ModelName = field(metadata={"file": False})
     route: ModelName
@@ -79,17 +81,25 @@ class Model:
     input_usd_per_million: Price | None = None
     cached_input_usd_per_million: Price | None = None
     output_usd_per_million: Price | None = None
+    reasoning_usd_per_million: Price | None = None
     price_date: Text | None = None
     price_source: Text | None = None
     context_length: Tokens | None = None
     bytes_per_token: Annotated[float, pydantic.Field(strict=True, ge=0.1, le=100, allow_inf_nan=False)] = 4.0
-    max_output_tokens: Annotated[int, pydantic.Field(strict=True, ge=1, le=10**7)] = 1024
-    optimizer_max_output_tokens: Annotated[int, pydantic.Field(strict=True, ge=1, le=10**7)] = 4096
+    max_output_tokens: OutputTokens | None = None
+    optimizer_max_output_tokens: OutputTokens | None = None
+    most_output_tokens: OutputTokens | None = None
+    least_output_tokens: OutputTokens = 1
+    reasons: Reasons = "never"
+    temperature: TakesTemperature = "always"
+    efforts: tuple[Effort, ...] = ()
+    reasoning_effort: Effort | None = field(default=None, metadata={"file": False})
     max_concurrency: Annotated[int, pydantic.Field(strict=True, ge=1, le=100_000)] = 32
     adapter: Literal["chat", "json"] = "chat"
     sends_seed: Flag = False
     aliases: tuple[ModelName, ...] = ()
     status: Literal["current", "retired"] = "current"
+    end_date: date | None = None
     successor: ModelName | None = None
 
     @property
@@ -110,28 +120,78 @@ class Model:
     def has_key(self) -> bool:
         return self.key_env is None or bool(os.environ.get(self.key_env))
 
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether its answers begin with reasoning, which is billed as output."""
+        if self.reasons == "never":
+            return False
+        return self.reasons == "by default" if self.reasoning_effort is None else self.reasoning_effort != "none"
+
+    @property
+    def takes_temperature(self) -> bool:
+        """Whether a request may set one; else the provider uses its own."""
+        return self.temperature == "always" or (self.temperature == "without reasoning" and not self.is_reasoning)
+
+    @property
+    def output_limit(self) -> int:
+        """The most tokens of a task call's answer, always sent."""
+        return self.max_output_tokens or self._limit(TASK_OUTPUT)
+
+    @property
+    def optimizer_output_limit(self) -> int:
+        """The most tokens of an answer that reflects or proposes, always sent."""
+        return self.optimizer_max_output_tokens or self._limit(PROPOSAL_OUTPUT)
+
+    def _limit(self, without_reasoning: int) -> int:
+        """Room for reasoning where there is some, within what the model may answer and half of its context."""
+        wanted = REASONING_OUTPUT if self.is_reasoning else without_reasoning
+        bounds = [self.most_output_tokens, self.context_length and self.context_length // 2]
+        return max(self.least_output_tokens, min([wanted, *(bound for bound in bounds if bound is not None)]))
+
     def concurrency(self, limit: int | None) -> int:
         """Calls at a time: the user's limit or the entry's own; a model served here answers one by one."""
         return 1 if self.is_local else limit or self.max_concurrency
 
-    def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float | None:
-        """List cost in USD of one call; None when the price is not known."""
+    def cost(
+        self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0, reasoning_tokens: int = 0
+    ) -> float | None:
+        """List cost in USD of one call; None when the price is not known. Reasoning is a part of the completion."""
         if self.input_usd_per_million is None or self.output_usd_per_million is None:
             return None
-        cached_price = self.cached_input_usd_per_million
+        cached_price, reasoning_price = self.cached_input_usd_per_million, self.reasoning_usd_per_million
         cached = cached_tokens if cached_price is not None else 0
-        usd = (prompt_tokens - cached) * self.input_usd_per_million + completion_tokens * self.output_usd_per_million
-        return (usd + cached * (cached_price or 0.0)) / 1e6
+        reasoning = reasoning_tokens if reasoning_price is not None else 0
+        usd = (prompt_tokens - cached) * self.input_usd_per_million + cached * (cached_price or 0.0)
+        usd += (completion_tokens - reasoning) * self.output_usd_per_million + reasoning * (reasoning_price or 0.0)
+        return usd / 1e6
 
     def highest_cost(self, prompt_bytes: int, max_tokens: int) -> float | None:
-        """Upper bound in USD of a call not yet made: a token is at least a byte."""
-        return self.cost(prompt_bytes, max_tokens)
+        """Upper bound in USD of a call not yet made: a token is at least a byte, and all output may be reasoning."""
+        costs = [self.cost(prompt_bytes, max_tokens, 0, reasoning) for reasoning in (0, max_tokens)]
+        return max((cost for cost in costs if cost is not None), default=None)
+
+    def has_ended(self, today: date) -> bool:
+        """Whether its provider no longer serves it."""
+        return self.status == "retired" or (self.end_date is not None and self.end_date <= today)
+
+    def ends_within(self, days: int, today: date) -> bool:
+        """Whether it has ended, or ends in so many days."""
+        return self.has_ended(today + timedelta(days=days))
 
 
-def load_registry(models_file: Path | None = None) -> dict[str, Model]:
-    """All known models by id; entries of `models_file` add to and override the built-in ones.
+Registry = dict[str, Model]
 
-    Raises UsageError, in one line, for a file that is not a model file and for names that mean two models.
+
+def today() -> date:
+    """The day that models' end dates are held against."""
+    return date.today()
+
+
+def load_registry(models_file: Path | None = None) -> Registry:
+    """The models of models.toml by id; entries of `models_file` add to and override them.
+
+    LiteLLM's table fills in what an entry does not say, and `known_model` finds the names that have no entry. Raises
+    UsageError, in one line, for a file that is not a model file and for names that mean two models.
     """
     registry = _read(REGISTRY_FILE)
     if models_file is None:
@@ -149,42 +209,74 @@ def load_registry(models_file: Path | None = None) -> dict[str, Model]:
     names = ((name, model.id) for model in registry.values() for name in (model.id, *model.aliases))
     refuse_twice(names, str(models_file))
     for model in own.values():
-        successor = _entry(model.successor or "", registry)
-        if model.status == "retired" and (successor is None or successor.status == "retired"):
+        if model.status == "retired" and living_successor(model, registry) is None:
             raise UsageError(
                 f"{models_file}: model '{model.id}' is retired; its successor must be a model that can be called."
             )
     return registry
 
 
-def find_model(name: str, registry: dict[str, Model], api_base: str | None = None) -> Model:
-    """The entry of an id or alias; with `api_base` any openai/NAME is a model on that server.
+def known_model(name: str, registry: Registry) -> Model | None:
+    """The model of an id, an alias, or a name of LiteLLM's table; None where nobody knows it."""
+    found = registry.get(name) or next((m for m in registry.values() if name in m.aliases), None)
+    if found is not None:
+        return found
+    listed = look_up(name)
+    if listed is None:
+        return None
+    return registry.get(listed.route) or _model_of(listed)
+
+
+def find_model(name: str, registry: Registry, api_base: str | None = None) -> Model:
+    """The model of a name; with `api_base` any openai/NAME is a model on that server.
 
     Its address is that of `api_base`, of the entry, or of the environment (OPENAI_BASE_URL). Raises UsageError for a
-    name that is not known (with those that are), for a retired model (with its successor), and for an address in the
-    environment that is none.
+    name that is not known, for a model that is not called as a chat model, for one that has ended (with its
+    successor), and for an address in the environment that is none.
     """
-    model = _entry(name, registry)
+    model = known_model(name, registry)
     if api_base is not None and (model is None or not model.is_local):
         if model is None and ("/" not in name or not re.search(SAFE_MODEL, name)):
             raise UsageError(
                 f"--api-base needs a model as openai/NAME, not '{shown(name)}'. "
                 f"Type --models openai/{shown(name)}, for example."
             )
-        return replace(model or Model(id=name, route=name), api_base=api_base)
+        return replace(model or replace(_model_of(unlisted(name)), key_env=None), api_base=api_base)
     if model is None:
-        fix = "Give one of them, or openai/NAME with --api-base URL, or your own with --models-file FILE.toml."
-        raise unknown_name("model", name, sorted(registry), fix)
-    if model.status == "retired":
-        raise UsageError(f"model '{model.id}' is retired and can no longer be called. Use --models {model.successor}.")
-    return model if model.is_local or model.api_base else _at_environments_address(model)
+        raise _unknown(name, registry)
+    if not model.is_local and model.api_base is None and (found := address_in_environment(model.id, model.route)):
+        model = replace(model, api_base=found[0], key_env=model.key_env or found[1])
+    if model.api_base is not None:
+        return model
+    if (listed := look_up(model.route)) is not None and listed.mode != "chat":
+        raise UsageError(f"model '{model.id}' answers no chat requests (LiteLLM's table: {listed.mode}). Use another.")
+    if model.has_ended(today()):
+        successor = living_successor(model, registry)
+        instead = f"Use --models {successor.id}." if successor else "Use another."
+        raise UsageError(f"model '{model.id}' {_ended(model)} and can no longer be called. {instead}")
+    return model
 
 
-def expand_names(names: list[str], registry: dict[str, Model]) -> list[str]:
+def with_effort(model: Model, effort: Effort | None) -> Model:
+    """The model as a cell with this effort asks it; one that never reasons stays as it is.
+
+    Raises UsageError for an effort that the model does not take.
+    """
+    if effort is None or model.reasons == "never":
+        return model
+    if model.efforts and effort not in model.efforts:
+        raise UsageError(
+            f"--reasoning-effort {effort}: '{model.id}' does not take it; possible: {', '.join(model.efforts)}. "
+            f"Type --reasoning-effort {model.efforts[0]}, for example."
+        )
+    return replace(model, reasoning_effort=effort)
+
+
+def expand_names(names: list[str], registry: Registry) -> list[str]:
     """Models in the order given, each once: ids, aliases, globs over ids (groq/*) and size:small, medium, large.
 
-    Globs and sizes give models that can be called (retired ones are left out); a size, those whose size is
-    published or assumed. Raises UsageError for a glob or size that gives none.
+    Globs and sizes give models of models.toml that can be called (those that have ended are left out); a size, those
+    whose size is published or assumed. Raises UsageError for a glob or size that gives none.
     """
     found: list[str] = []
     for name in names:
@@ -194,51 +286,40 @@ def expand_names(names: list[str], registry: dict[str, Model]) -> list[str]:
             fix = "Give a pattern that matches one of them."
             found += _current(partial(_matches, name), name, registry, fix)
         else:
-            entry = _entry(name, registry)
-            found.append(entry.id if entry else name)
+            model = known_model(name, registry)
+            found.append(model.id if model else name)
     return list(dict.fromkeys(found))
 
 
-def require_key(model: Model) -> None:
-    """Raise UsageError when the environment lacks the model's key."""
-    if model.api_base is None and not model.has_key:
-        raise UsageError(
-            f"model '{model.id}' needs the environment variable {model.key_env}, which is not set. "
-            f"Type: export {model.key_env}=... (or put it into .env), or use --models local/smollm2-135m."
-        )
+def living_successor(model: Model, registry: Registry) -> Model | None:
+    """The first model in the line of successors that can be called; None where the line ends before."""
+    seen: set[str] = set()
+    successor: Model | None = model
+    while successor is not None and successor.has_ended(today()) and successor.id not in seen:
+        seen.add(successor.id)
+        successor = known_model(successor.successor or "", registry)
+    return None if successor is None or successor.id in seen else successor
 
 
-def _at_environments_address(model: Model) -> Model:
-    """The model at the server that the environment names for its provider, under the names that LiteLLM reads.
+def _ended(model: Model) -> str:
+    return f"ended on {model.end_date}" if model.end_date else "is retired"
 
-    Raises UsageError for an empty or impossible address: with it the key would go to the provider itself.
-    """
-    provider = re.sub(r"\W", "_", model.route.split("/")[0]).upper()
-    given = {name: os.environ[name] for name in (f"{provider}_BASE_URL", f"{provider}_API_BASE") if name in os.environ}
-    for name, address in given.items():
-        if not is_address(address):
-            what = "not an http address" if address.strip() else "empty"
-            raise UsageError(
-                f"the environment variable {name} is {what}, so '{model.id}' has no server. "
-                f"Type: unset {name} (or take it out of .env), or give it an address such as http://127.0.0.1:8000/v1."
-            )
-    if not given:
-        return model
-    key = f"{provider}_API_KEY"  # which LiteLLM sends there
-    return replace(
-        model, api_base=next(iter(given.values())), key_env=model.key_env or (key if key in os.environ else None)
+
+def _unknown(name: str, registry: Registry) -> UsageError:
+    names = sorted(model.id for model in registry.values() if not model.has_ended(today()))
+    nearest = did_you_mean(name, [*names, *table_names()])
+    return UsageError(
+        f"unknown model '{shown(name)}'{nearest}; possible: the chat models of LiteLLM's table and those of "
+        f"scaling/models.toml, {EMBEDDED} or groq/openai/gpt-oss-20b, for example. Give one of them, or openai/NAME "
+        f"with --api-base URL, or your own with --models-file FILE.toml."
     )
-
-
-def _entry(name: str, registry: dict[str, Model]) -> Model | None:
-    return registry.get(name) or next((m for m in registry.values() if name in m.aliases), None)
 
 
 def _matches(pattern: str, model: Model) -> bool:
     return fnmatchcase(model.id, pattern)
 
 
-def _of_size(size: str, registry: dict[str, Model]) -> list[str]:
+def _of_size(size: str, registry: Registry) -> list[str]:
     if size not in SIZES:
         raise unknown_name("size", size, list(SIZES), "Type --models size:small, for example.")
     low, high = SIZES[size]
@@ -249,25 +330,65 @@ def _of_size(size: str, registry: dict[str, Model]) -> list[str]:
     return _current(fits, f"size:{size}", registry, "Give its parameters_billions in a --models-file.")
 
 
-def _current(wanted: Callable[[Model], bool], name: str, registry: dict[str, Model], fix: str) -> list[str]:
+def _current(wanted: Callable[[Model], bool], name: str, registry: Registry, fix: str) -> list[str]:
     """Ids of the models that can be called and are wanted; UsageError where there is none."""
-    current = [model for model in registry.values() if model.status == "current"]
+    current = [model for model in registry.values() if not model.has_ended(today())]
     found = [model.id for model in current if wanted(model)]
     if not found:
         raise unknown_name("model", name, sorted(model.id for model in current), fix)
     return found
 
 
-def _read(path: Path) -> dict[str, Model]:
+def _read(path: Path) -> Registry:
     tables = read_toml(path, "a model file").get("models")
     if not isinstance(tables, dict) or not all(isinstance(entry, dict) for entry in tables.values()):
         raise UsageError(f'{path} is not a model file; needed: tables [models."<id>"].')
-    return {model_id: _model(path, model_id, entry) for model_id, entry in tables.items()}
+    return {model_id: _entry(path, model_id, entry) for model_id, entry in tables.items()}
 
 
-def _model(path: Path, model_id: str, entry: dict[str, Any]) -> Model:
+def _entry(path: Path, model_id: str, entry: dict[str, Any]) -> Model:
+    """An entry of a file; what it does not say is the table's."""
     where = f"{path}: model '{shown(model_id)}'"
     values = {"route": model_id} | entry
-    if isinstance(values.get("aliases"), list):
-        values["aliases"] = tuple(values["aliases"])
-    return validated(Model, values, where, given={"id": model_id})
+    for name in ("aliases", "efforts"):
+        if isinstance(values.get(name), list):
+            values[name] = tuple(values[name])
+    model = validated(Model, values, where, given={"id": model_id})
+    if model.is_local:
+        return model
+    listed = look_up(model.route) or look_up(model.id) or unlisted(model.route)
+    model = replace(model, **{name: value for name, value in _facts(listed, model).items() if name not in entry})
+    if model.max_output_tokens is not None and model.max_output_tokens < model.least_output_tokens:
+        raise UsageError(
+            f"{where}: max_output_tokens: this model reasons, and DSPy asks for {model.least_output_tokens} or more. "
+            f"Fix that field."
+        )
+    return model
+
+
+def _facts(listed: Listed, model: Model) -> dict[str, Any]:
+    """The fields of a model that the table fills; what a server of one's own costs and when it ends it cannot know."""
+    facts = {name: value for name, value in asdict(listed).items() if name not in ("provider", "mode", "route")}
+    names = [name for name in PRICES if facts[name] is not None]
+    if model.api_base is not None:
+        names, facts = [], {name: v for name, v in facts.items() if name not in (*PRICES, "end_date", "successor")}
+    else:
+        facts["key_env"] = _keys().get(listed.provider)
+    if any(getattr(model, name) is not None for name in PRICES):  # the entry has prices of its own
+        facts = {name: value for name, value in facts.items() if name not in PRICES}
+    elif names:
+        facts["price_source"] = table_source()
+    return facts
+
+
+def _model_of(listed: Listed) -> Model:
+    """A model that has no entry."""
+    model = Model(id=listed.route, route=listed.route)
+    return replace(model, **_facts(listed, model))
+
+
+@cache
+def _keys() -> dict[str, str]:
+    """Provider -> the environment variable of its key, of those that need just one."""
+    keys: dict[str, str] = read_toml(REGISTRY_FILE, "a model file")["keys"]
+    return keys

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 
@@ -27,6 +27,7 @@ TASK_APP_PORT = 8015  # unless somebody says otherwise
 STEPS = (1, 2, 3, 4, 5)
 # Fields of a row that its prediction line keeps and that scores are broken down by.
 BREAKDOWNS = ("subtask", "level", "domain", "difficulty")
+FIXED_TEMPERATURE = 1.0  # of a model that takes none: what its provider uses
 # Settled cells are not run again by the same command; budget and interrupted go on where they were.
 SETTLED = ("ok", "error", "invalid", "skipped")
 
@@ -71,6 +72,8 @@ Temperature = Annotated[float, pydantic.Field(strict=True, ge=0, le=2, allow_inf
 Flag = Annotated[bool, pydantic.Strict()]
 OptionName = Annotated[str, pydantic.Field(strict=True, max_length=100)]
 OptionValue = bool | int | str
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+EFFORTS: tuple[Effort, ...] = get_args(Effort)  # how long a model reasons; each model takes some of them
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ class CellAxes:
     steps: int = _chosen(axis="steps", flags=("--steps",), metavar="N", help="LLM calls per row, 1 to 5")
     optimizer: str = _chosen(axis="optimizers", flags=("--optimizers",), metavar="NAME")
     model: str = _chosen(axis="models", flags=("--models", "--model"), metavar="NAME",
-                         help="ids or aliases of scaling/models.toml, globs ('groq/*'), size:small, size:medium, "
-                              "size:large")  # fmt: skip
+                         help="names of LiteLLM's table, ids or aliases of scaling/models.toml, globs over these "
+                              "('groq/*'), size:small, size:medium, size:large")  # fmt: skip
     optimizer_model: str = _chosen(axis="optimizer_model")  # the model itself where a study names none
     run: Seed = _chosen(0, axis="run_list")
     max_output_tokens: Size = _chosen(1024, axis=None)  # the model's
@@ -121,6 +124,9 @@ class CellSettings:
     feedback: str = _chosen("none", flags=("--feedback",), metavar="NAME",
                             help="what self_correct hears of its answers: none, oracle (cheating), "
                                  "execution")  # fmt: skip
+    reasoning_effort: Effort | None = _chosen(None, flags=("--reasoning-effort",), metavar="LEVEL",
+                                              help="how long reasoning models think: " + ", ".join(EFFORTS)
+                                              + " (their provider's default)", left_out_of_id=True)  # fmt: skip
     closed_book: Flag = _chosen(False, flags=("--closed-book",), help="ask a benchmark with tools without them",
                                 left_out_of_id=True)  # fmt: skip
     # Hosted jobs: who runs the rollouts, and how many a candidate gets (None: a pass over select; online at most 10).
@@ -151,7 +157,8 @@ class PlannedCell(CellSettings, CellSizes, CellAxes):
         closed = " closed-book" if self.closed_book else ""
         online = " online" if self.synth_mode == "online" else ""
         options = f" ({options_text(self.optimizer_options)})" if self.optimizer_options else ""
-        return f"{self.benchmark}{closed} {step} {self.optimizer}{online}{options} {self.model} run{self.run}"
+        effort = f" effort {self.reasoning_effort}" if self.reasoning_effort else ""
+        return f"{self.benchmark}{closed} {step} {self.optimizer}{online}{options} {self.model}{effort} run{self.run}"
 
 
 @dataclass(frozen=True)

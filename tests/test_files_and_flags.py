@@ -112,8 +112,10 @@ BAD_MODELS = [
     "adapter = 'xml'", "status = 'gone'", "status = 'retired'", "parameters_status = 'guessed'",
     "input_usd_per_million = -1.0", "output_usd_per_million = inf", "input_usd_per_million = true",
     "max_output_tokens = -5", "max_output_tokens = 2.0", "max_output_tokens = true", "context_length = 0",
-    "parameters_billions = 0.0", "aliases = 'b'", "aliases = ['gpt-4o']", "aliases = ['../b']", "api_base = 'x'",
-    "key_env = 'MY KEY'", "sends_seed = 1", "route = ''", "status = 'retired'\nsuccessor = 'openai/gpt-4'", "id = 'b'",
+    "parameters_billions = 0.0", "aliases = 'b'", "aliases = ['claude-haiku']", "aliases = ['../b']", "api_base = 'x'",
+    "key_env = 'MY KEY'", "sends_seed = 1", "route = ''", "status = 'retired'\nsuccessor = 'openai/nobody'", "id = 'b'",
+    "efforts = ['hard']", "reasons = 'often'", "temperature = 0.5", "end_date = 'soon'", "reasoning_effort = 'low'",
+    "route = 'openai/gpt-5.4'\nmax_output_tokens = 2000",
 ]  # fmt: skip
 
 

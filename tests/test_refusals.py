@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,14 +17,14 @@ BAD_FLAGS: list[tuple[dict[str, str | None], list[str]]] = [
     ({"benchmarks": "bankng77"}, ["benchmark 'bankng77'", "banking77", "heartdisease", "hotpotqa", "toy"]),
     ({"optimizers": "gepa copro"}, ["optimizer 'copro'", "gepa", "mipro_instruct", "bootstrap"]),
     ({"pipelines": "ring"}, ["pipeline 'ring'", "chain", "repeat", "vote"]),
-    ({"models": "gpt-77", "api_base": None}, ["model 'gpt-77'", "groq/llama-3.1-8b-instant", "--api-base"]),
+    ({"models": "gpt-77", "api_base": None}, ["model 'gpt-77'", "groq/openai/gpt-oss-20b", "--api-base"]),
     ({"models": "gpt-77"}, ["openai/gpt-77"]),
     ({"optimizer_model": "gpt-77", "api_base": None, "models": "local/smollm2-135m"}, ["model 'gpt-77'"]),
     ({"study": "pipline"}, ["study 'pipline'", "pipeline", "quick"]),
     ({"phase": "1"}, ["--phase 1", "'pipeline' has no phases"]),
     ({"study": "model-scaling", "phase": "4"}, ["phase '4'", "1, 2, 3, all"]),
     ({"models": "size:tiny"}, ["size 'tiny'", "small, medium, large"]),
-    ({"models": "grok/*"}, ["model 'grok/*'", "groq/gpt-oss-20b"]),
+    ({"models": "grok/*"}, ["model 'grok/*'", "groq/openai/gpt-oss-20b"]),
     ({"study": "not-there.toml"}, ["not-there.toml", "pipeline"]),
     ({"steps": "0"}, ["steps 0", "1 to 5"]),
     ({"steps": "1 6"}, ["steps 6", "1 to 5"]),
@@ -157,9 +158,9 @@ def test_a_missing_key_is_refused_and_named(
 ) -> None:
     monkeypatch.delenv("GROQ_API_KEY", raising=False)
 
-    said = refused(command(models="groq/llama-3.1-8b-instant", api_base=None))
+    said = refused(command(models="groq/openai/gpt-oss-20b", api_base=None))
     assert "GROQ_API_KEY" in said
-    assert "groq/llama-3.1-8b-instant" in said
+    assert "groq/openai/gpt-oss-20b" in said
 
 
 def test_a_dry_run_needs_no_key_and_writes_nothing(
@@ -167,9 +168,9 @@ def test_a_dry_run_needs_no_key_and_writes_nothing(
 ) -> None:
     monkeypatch.delenv("GROQ_API_KEY", raising=False)
 
-    assert script.main([*command(models="groq/llama-3.1-8b-instant", api_base=None), "--dry-run"]) == 0
+    assert script.main([*command(models="groq/openai/gpt-oss-20b", api_base=None), "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "1 cell to run on groq/llama-3.1-8b-instant" in said and "toy 1step none run0" in said
+    assert "1 cell to run on groq/openai/gpt-oss-20b" in said and "toy 1step none run0" in said
     assert tree(tmp_path) == {}
 
 
@@ -199,5 +200,5 @@ def test_the_environment_wins_over_dotenv(command: Callable, tmp_path: Path, mon
     (tmp_path / ".env").write_text('export TOY_FROM_FILE="file"\nTOY_FROM_BOTH=file\n\n')
 
     assert script.main(command()) == 0
-    assert script.os.environ["TOY_FROM_FILE"] == "file"
-    assert script.os.environ["TOY_FROM_BOTH"] == "environment"
+    assert os.environ["TOY_FROM_FILE"] == "file"
+    assert os.environ["TOY_FROM_BOTH"] == "environment"

@@ -12,7 +12,7 @@ import pytest
 
 import analyze_results
 import run_scaling_experiment as script
-from scaling.models import find_model, load_registry
+from scaling.models import find_model, known_model, load_registry
 from scaling.planning.study import load_study
 from scaling.records.codec import as_plain
 from scaling.records.store import read_records
@@ -49,7 +49,7 @@ def chance(model: str, turn: int) -> float:
 
     The closed models, whose sizes nobody publishes, do as if they had 10 billion parameters.
     """
-    size = REGISTRY[model.replace("--", "/")].parameters_billions or 10.0
+    size = known_model(model.replace("--", "/"), REGISTRY).parameters_billions or 10.0
     return FIRST + AMPLITUDE * size**ALPHA * (0.0, 1.0, 1.5)[turn]
 
 
@@ -90,7 +90,7 @@ def test_the_whole_self_correction_study_runs(tmp_path: Path) -> None:
     every = [as_plain(record) for _, record in read_records([results])]
     records = [record for record in every if record["cell"]["pipeline"] == "self_correct"]
     assert len(every) == 3 * len(records) and {record["status"] for record in every} == {"ok"}
-    assert len(records) == 7 * len(BENCHMARKS) * RUNS
+    assert len(records) == 8 * len(BENCHMARKS) * RUNS
     assert {record["cell"]["benchmark"] for record in records} == set(BENCHMARKS)
     assert all(len(record["turns"]["scores"]) == 3 for record in records)
     assert all(record["error_rates"]["parse"] == 0 for record in records)

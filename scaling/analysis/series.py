@@ -9,14 +9,18 @@ from typing import Any
 import pandas as pd
 
 # What all cells of a comparison must share; those of a benchmark may differ from another's.
-SHARED = ("model", "optimizer_model", "rollout_budget", "temperature", "max_output_tokens", "feedback", "seed")
+SHARED = (
+    "model", "optimizer_model", "rollout_budget", "temperature", "max_output_tokens", "feedback", "seed",
+    "reasoning_effort",
+)  # fmt: skip
 SHARED_IN_BENCHMARK = (
     "train_size", "val_size", "select_size", "test_sha256", "closed_book", "benchmark_version", "labels",
 )  # fmt: skip
 OF_HOSTED_JOBS = ("synth_mode", "synth_rollouts")
 # What comes with an optimizer: its own options, and how its hosted job runs.
 OF_OPTIMIZER = ("optimizer_options", *OF_HOSTED_JOBS)
-OF_MODELS = ("model", "optimizer_model", "max_output_tokens")  # a model, and what comes with it
+# What comes with the model: not every model takes every setting.
+OF_MODELS = ("model", "optimizer_model", "max_output_tokens", "temperature", "reasoning_effort")
 Terms = tuple[object, ...]
 
 
@@ -44,6 +48,7 @@ class SeriesKey:
     synth_mode: str
     synth_rollouts: int | None
     optimizer_options: str = ""
+    reasoning_effort: str | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any] | pd.Series[Any]) -> SeriesKey:

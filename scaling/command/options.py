@@ -65,6 +65,7 @@ class Options:
         None, "a Dask cluster that is already running (--engine dask)", "ADDRESS"
     )
     many_cells: bool = _option(False, "run the sweep although it has more than 100,000 cells")
+    skip_missing_keys: bool = _option(False, "run what can run, and skip the cells whose models lack a key")
     dry_run: bool = _option(False, "print the plan with its cost, and stop", flags=("--dry-run", "--estimate-cost"))
     retry_failed: bool = _option(False, "run failed and invalid cells again")
     fresh: bool = _option(False, "run settled cells again, and take no answer from the cache")
@@ -183,7 +184,7 @@ def _add(group: argparse._ArgumentGroup, of: Field[Any], hint: Any, listed: str 
     elif get_origin(hint) is Literal:
         group.add_argument(*_flags(of), choices=get_args(hint), help=help_text, **settings)
     else:
-        read = {int: whole_number, float: number}.get(kind, kind)
+        read = str if get_origin(kind) is Literal else {int: whole_number, float: number}.get(kind, kind)
         group.add_argument(*_flags(of), type=read, metavar=of.metadata.get("metavar"), help=help_text, **settings)
 
 

@@ -46,11 +46,20 @@ def _plan_lines(study: Study, sweep: Sweep, options: Options, estimates: dict[st
             less = ", ".join(figures(twice))
             lines.append(f"note: cells share answers, which the total counts once: {less} less than cell by cell")
         notes = [*(power_notes(cells) if study.compares_mipro else []), *_data_notes(waiting)]
-        notes += fetch_lines(sweep.models.values())
+        notes += [*_model_notes(waiting, estimates), *fetch_lines(sweep.models.values())]
         lines += [f"note: {note}" for note in notes]
-    if sweep.skipped:
-        lines.append(f"note: skipped {_cells(len(sweep.skipped))} of {sweep.skipped[0].cell.optimizer}: {sweep.lacks}")
-    return lines
+    return lines + [f"note: {note}" for note in [*sweep.notes, *_skipped_notes(sweep.skipped)]]
+
+
+def _skipped_notes(skipped: Sequence[tuple[CellTask, str]]) -> list[str]:
+    """How many cells are skipped, for each reason."""
+    by_reason: dict[str, list[CellTask]] = {}
+    for task, reason in skipped:
+        by_reason.setdefault(reason, []).append(task)
+    return [
+        f"skipped {_cells(len(tasks))} of {', '.join(sorted({task.cell.optimizer for task in tasks}))}: {reason}"
+        for reason, tasks in by_reason.items()
+    ]
 
 
 def print_end(records: Sequence[Record], output_dir: Path) -> int:
@@ -95,6 +104,21 @@ def _rows_line(waiting: Sequence[CellTask]) -> str:
 
 def _sizes_text(cell: Cell) -> str:
     return f"{cell.train_size} train, {cell.val_size} val, {cell.test_size} test"
+
+
+def _model_notes(waiting: Sequence[CellTask], estimates: Mapping[str, Estimate]) -> list[str]:
+    """How much of the estimate is reasoning, and which models take no temperature."""
+    low, high = functools.reduce(operator.add, estimates.values()).reasoning
+    notes = []
+    if high:
+        notes.append(
+            f"{low:,} to {high:,} of the tokens are reasoning, which is billed as output. Nobody knows beforehand how "
+            f"long a model reasons: a run of a few rows tells"
+        )
+    fixed = sorted({task.model.id for task in waiting if not task.model.takes_temperature})
+    if fixed:
+        notes.append(f"no temperature can be set, so each uses its own (1): {', '.join(fixed)}")
+    return notes
 
 
 def _size_notes(study: Study, waiting: Sequence[CellTask]) -> list[str]:

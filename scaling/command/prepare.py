@@ -14,10 +14,11 @@ from scaling.command.options import Caller, Options
 from scaling.data import load_benchmark
 from scaling.llm.network import why_unreachable
 from scaling.llm.weights import located, with_named_files
-from scaling.models import Model, find_model, load_registry, require_key
-from scaling.planning.optimizers import is_hosted
+from scaling.models import Model, find_model, load_registry, with_effort
+from scaling.planning.optimizers import NONE, is_hosted
 from scaling.planning.plan import FITTED_FIELDS, Benchmarks, check_cell, check_count, expand, fit_to_data
 from scaling.planning.study import SIZE_FIELDS, Study, phases_of
+from scaling.ready import end_notes, missing_keys
 from scaling.records.store import CellFiles, files_of, is_settled, read_records
 from scaling.run.task import CellTask
 from scaling.types import Benchmark, Cell, HostedSettings, PlannedCell, Splits, UsageError
@@ -30,10 +31,10 @@ class Sweep:
     tasks: list[CellTask]
     settled: list[CellTask]
     waiting: list[CellTask]  # to be run
-    skipped: list[CellTask]  # hosted ones that lack what they need
+    skipped: list[tuple[CellTask, str]]  # those that lack what they need, and what that is
     models: dict[str, Model]
     hosted: HostedSettings | None  # where hosted jobs are sent; None without any
-    lacks: str | None  # why hosted cells are skipped
+    notes: list[str]  # what a user should know of the models
     fresh: FreshStart | None
 
 
@@ -50,20 +51,22 @@ def prepare_sweep(study: Study, options: Options, caller: Caller, benchmarks: Be
     fresh = fresh_start(options.output_dir, tasks) if options.fresh else None
     if fresh is not None and hosted is not None:
         hosted = replace(hosted, since=fresh.since)
-    sweep = Sweep(tasks, [], [], [], models, hosted, lacks, fresh)
+    sweep = Sweep(tasks, [], [], [], models, hosted, end_notes(models.values(), registry), fresh)
     for task in tasks:
-        is_skipped = lacks is not None and is_hosted(task.cell.optimizer)
-        if _stays(task, options, is_skipped, fresh):
+        reason = _lacking(task, lacks, options)
+        if _stays(task, options, reason is not None, fresh):
             sweep.settled.append(task)
+        elif reason is not None:
+            sweep.skipped.append((task, reason))
         else:
-            (sweep.skipped if is_skipped else sweep.waiting).append(task)
+            sweep.waiting.append(task)
     check_hosted(hosted, sweep.waiting, options)
     check_servers(sweep.waiting, options)
     return sweep
 
 
 def registry_of(study: Study, options: Options) -> dict[str, Model]:
-    """All models that can be called by name, with the files that the study names as gguf:PATH."""
+    """The models that have an entry, with the files that the study names as gguf:PATH."""
     names = [name for part in phases_of(study) for name in (*part.models, part.optimizer_model)]
     return with_named_files(load_registry(options.models_file), names)
 
@@ -94,10 +97,34 @@ def models_of(
     if not options.dry_run:
         for name in sorted({cell.benchmark for cell in cells}):
             benchmarks[name].get("needs", lambda: None)()
-        for model in models.values():
-            require_key(model)
+        _check_keys(cells, models, options.skip_missing_keys)
         check_local_models(cells, models, options)
     return models
+
+
+def _check_keys(cells: Sequence[PlannedCell], models: Mapping[str, Model], skip: bool) -> None:
+    """Raise UsageError that names all keys that are missing; where cells may be skipped, only if none can run."""
+    missing = missing_keys(models[name] for name in sorted({name for cell in cells for name in _called(cell)}))
+    some_can_run = any(missing_keys(models[name] for name in _called(cell)) is None for cell in cells)
+    if missing is None or (skip and some_can_run):
+        return
+    rest = "" if skip else "type --skip-missing-keys to run what needs none of them, "
+    raise UsageError(
+        f"{missing}. Type: export NAME=... (or put NAME=... into .env), {rest}or use --models local/smollm2-135m."
+    )
+
+
+def _called(cell: PlannedCell) -> tuple[str, ...]:
+    """The models that a cell calls; without an optimizer nobody proposes."""
+    return (cell.model,) if cell.optimizer == NONE.name else tuple(dict.fromkeys((cell.model, cell.optimizer_model)))
+
+
+def _lacking(task: CellTask, lacks_service: str | None, options: Options) -> str | None:
+    """What a cell lacks that is skipped; None for one that can run."""
+    if lacks_service is not None and is_hosted(task.cell.optimizer):
+        return lacks_service
+    models = {model.id: model for model in (task.model, task.optimizer_model)}
+    return missing_keys(models[name] for name in _called(task.cell)) if options.skip_missing_keys else None
 
 
 def make_tasks(
@@ -127,7 +154,8 @@ def make_tasks(
             raise UsageError(
                 f"{files.folder} holds another experiment ({files.owner()}). Give another output_dir, or move it away."
             )
-        task = CellTask(cell, bench, splits, models[cell.model], models[cell.optimizer_model], files, phase)
+        model = with_effort(models[cell.model], cell.reasoning_effort)
+        task = CellTask(cell, bench, splits, model, models[cell.optimizer_model], files, phase)
         tasks[cell.cell_id] = task
     return list(tasks.values())
 

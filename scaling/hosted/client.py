@@ -50,7 +50,7 @@ def check(hosted: HostedSettings, models: list[Model], mode: str) -> None:
         if not is_local(hosted) and provider_of(model) not in PROVIDERS:
             raise UsageError(
                 f"synth_mipro: Synth calls models of {', '.join(PROVIDERS)}; '{model.id}' is none of them. "
-                f"Type --models openai/gpt-4o-mini, for example, or leave synth_mipro out."
+                f"Type --models groq/openai/gpt-oss-20b, for example, or leave synth_mipro out."
             )
     if mode == "offline" and not is_local(hosted) and not hosted.task_app_url and not shutil.which("cloudflared"):
         raise UsageError(

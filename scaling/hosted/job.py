@@ -65,7 +65,7 @@ def _mipro(context: OptimizerContext, stages: list[Stage], trials: int) -> Json:
             "provider": provider_of(context.optimizer_lm.spec),
             "mode": "instruction_only",
             "temperature": context.optimizer_lm.kwargs["temperature"],
-            "max_tokens": context.optimizer_lm.spec.optimizer_max_output_tokens,
+            "max_tokens": context.optimizer_lm.spec.optimizer_output_limit,
             "generate_at_iterations": list(range(iterations)),
             "instructions_per_batch": INSTRUCTIONS_A_BATCH,
         },

@@ -18,7 +18,7 @@ from scaling.hosted.prompts import Json, PromptError, read_prompt, stages_of, wi
 from scaling.hosted.settings import KEY_NAME, URL_NAME
 from scaling.llm.adapters import make_adapter
 from scaling.llm.meter import Meter
-from scaling.models import Model, load_registry
+from scaling.models import Model, known_model, load_registry
 from scaling.run.scoring import as_example, safe_metric
 from scaling.schema import is_address
 from scaling.types import Benchmark, Row
@@ -91,7 +91,7 @@ class PolicyConfig(pydantic.BaseModel):
 
     def sampling(self, model: Model) -> Json:
         limit = "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
-        tokens = self.max_completion_tokens or self.max_tokens or model.max_output_tokens
+        tokens = self.max_completion_tokens or self.max_tokens or model.output_limit
         given = {"temperature": self.temperature, "top_p": self.top_p}
         return {limit: tokens} | {name: value for name, value in given.items() if value is not None}
 
@@ -220,11 +220,12 @@ def _synth_key_for(url: str) -> str | None:
 
 
 def _model_of(name: str | None) -> Model:
-    """The registry's entry of a model as a backend names it, without its provider; a plain one for others."""
+    """The model that a backend names, with or without its provider; a plain one where nobody knows it."""
     for model in KNOWN_MODELS.values():
         if name == model.route or name in _names_of(model):
             return model
-    return Model(id=name or "unknown", route=f"openai/{name or 'unknown'}")
+    plain = Model(id=name or "unknown", route=f"openai/{name or 'unknown'}")
+    return known_model(name or "", KNOWN_MODELS) or plain
 
 
 def _names_of(model: Model) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -18,50 +19,75 @@ from scaling.llm.lm import make_lm
 from scaling.llm.meter import Meter
 from scaling.llm.network import why_unreachable
 from scaling.models import Model
+from scaling.ready import lacks_key
 from scaling.redact import redact
 from scaling.types import CellStopped
 
 # Whoever keeps to the limit of tokens cannot come far; the cost cap relies on it.
 QUESTION = "Count from one to a hundred in words."
 MAX_TOKENS = 16
+REASONING_QUESTION = "Say yes."  # to a model that refuses so low a limit
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known of a model once it was asked. seconds: to its answer, None without one. problem: None if ready."""
+
+    model: Model
+    seconds: float | None
+    problem: str | None
 
 
 def print_check(models: Iterable[Model], timeout: float) -> bool:
-    """Print a table of the models (key, reachable, price, latency) and why one is not ready; whether all are."""
+    """Ask each model, print what is wrong with any of them and then a table of all; whether all are ready."""
+    checked = [_check(model, timeout) for model in models]
+    for one in checked:
+        if one.problem:
+            print(redact(f"{one.model.id}: {one.problem}"))
     table = Table(box=None, pad_edge=False)
-    for column in ("model", "key", "reachable", "price", "seconds"):
+    for column in ("model", "ready", "key", "reachable", "price", "ends", "seconds"):
         table.add_column(column)
-    reasons = []
-    for model in models:
-        asked = model.has_key or model.api_base is not None
-        reason, seconds = _ask(model, timeout) if asked else (f"set {model.key_env}", None)
-        key = "not needed" if model.key_env is None else "set" if model.has_key else "missing"
-        reachable = "yes" if seconds is not None else "no" if asked else "not asked"
-        price = "known" if model.has_price else "not known"
-        table.add_row(model.id, key, reachable, price, "" if seconds is None else f"{seconds:.1f}")
-        reasons += [f"{model.id}: {reason}"] if reason else []
+    for one in checked:
+        table.add_row(*_row(one))
     Console(soft_wrap=True, highlight=False).print(table)
-    for line in reasons:
-        print(redact(line))
-    return not reasons
+    return all(one.problem is None for one in checked)
 
 
-def _ask(model: Model, timeout: float) -> tuple[str | None, float | None]:
-    """(None or what is wrong, latency in seconds or None where nothing came). The answer is not kept."""
+def _row(one: Checked) -> tuple[str, ...]:
+    model, asked = one.model, not lacks_key(one.model)
+    return (
+        model.id,
+        "yes" if one.problem is None else "no",
+        "not needed" if model.key_env is None else "set" if model.has_key else f"{model.key_env} is missing",
+        "yes" if one.seconds is not None else "no" if asked else "not asked",
+        "known" if model.has_price else "not known",
+        "" if model.end_date is None or model.api_base is not None else str(model.end_date),
+        "" if one.seconds is None else f"{one.seconds:.1f}",
+    )
+
+
+def _check(model: Model, timeout: float) -> Checked:
+    """Ask a model whose key is there. The answer is not kept."""
+    if lacks_key(model):
+        return Checked(model, None, f"set {model.key_env}")
     if model.api_base and (reason := why_unreachable(model.api_base)):
-        return reason, None
+        return Checked(model, None, reason)
+    limit = model.output_limit if model.is_reasoning else max(MAX_TOKENS, model.least_output_tokens)
+    question = QUESTION if limit == MAX_TOKENS else REASONING_QUESTION
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         cache = Cache(Path(folder) / "check.sqlite")
         meter = Meter("check")
-        lm = make_lm(model, Gateway(cache), meter, 0, 0.0, phase="evaluate", timeout=timeout, max_tokens=MAX_TOKENS)
+        lm = make_lm(model, Gateway(cache), meter, 0, 0.0, phase="evaluate", timeout=timeout, max_tokens=limit)
         try:
-            lm(messages=[{"role": "user", "content": f"{QUESTION} ({os.getpid()})"}])
+            lm(messages=[{"role": "user", "content": f"{question} ({os.getpid()})"}])
         except (CellStopped, CallFailed) as error:
-            return str(error), None
+            return Checked(model, None, str(error))
         finally:
             cache.close()
     latency, used = time.monotonic() - started, meter.total().completion_tokens
-    if used is not None and used > MAX_TOKENS:
-        return f"it wrote {used} tokens where {MAX_TOKENS} were the limit, so no cost cap can hold it", latency
-    return None, latency
+    if used is not None and used > limit:
+        return Checked(
+            model, latency, f"it wrote {used} tokens where {limit} were the limit, so no cost cap can hold it"
+        )
+    return Checked(model, latency, None)

@@ -27,7 +27,7 @@ RETRYABLE_ERRORS = (
     lm_errors.LMTransportError,
     lm_errors.LMUnexpectedError,
 )
-TOO_LONG = ("context size", "context length", "context window")
+TOO_LONG = ("context size", "context length", "context window", "output limit was reached")
 LONGEST_PAUSE_SECONDS = 300.0
 # Eight attempts wait for half a minute together at least, whatever the server says, and for a minute at most.
 backoff_seconds = tenacity.wait_exponential(multiplier=0.25, max=15) + tenacity.wait_random_exponential(0.25, max=15)
@@ -47,7 +47,7 @@ class CallFailed(Exception):
 
 
 def is_too_long(error: BaseException) -> bool:
-    """Whether the prompt does not fit the model. Servers say it in their own words; not all give OpenAI's code."""
+    """Whether prompt or answer do not fit the model. Servers say it in their own words; not all give OpenAI's code."""
     refused = isinstance(error, lm_errors.LMInvalidRequestError) and any(words in str(error) for words in TOO_LONG)
     return refused or isinstance(error, lm_errors.ContextWindowExceededError)
 

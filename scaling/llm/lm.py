@@ -10,6 +10,8 @@ from typing import Any
 
 import dspy
 import pydantic
+from dspy._vendor.lm15.providers.anthropic import anthropic_adaptive_class
+from dspy._vendor.lm15.providers.common import EFFORT_THINKING_BUDGETS
 from dspy.clients.capabilities import Capabilities, capabilities
 from dspy.utils import exceptions as lm_errors
 
@@ -40,12 +42,17 @@ class MeteredLM(dspy.LM):
         remember(os.environ.get(model.key_env or ""))
         remember_url(model.api_base)
         client: dict[str, Any] = {"timeout": self.timeout_seconds}
+        if model.reasoning_effort is not None:
+            client["reasoning_effort"] = model.reasoning_effort
+        key = os.environ.get(model.key_env or "")
+        if key or model.api_base:
+            client["api_key"] = key or "none"
         if model.api_base:
-            client |= {"api_base": model.api_base, "api_key": os.environ.get(model.key_env or "") or "none"}
+            client["api_base"] = model.api_base
         super().__init__(
             model=model.route,
-            temperature=temperature,
-            max_tokens=options.pop("max_tokens", model.max_output_tokens),
+            temperature=temperature if model.takes_temperature else None,
+            max_tokens=options.pop("max_tokens", model.output_limit),
             cache=False,
             num_retries=0,
             **client,
@@ -91,7 +98,7 @@ class MeteredLM(dspy.LM):
             for settings, draw in self._requests(kwargs):
                 answers.append(self._ask(prompt, messages, settings, draw))
         except lm_errors.ContextWindowExceededError:
-            self._note(answers, "the prompt is longer than the model's context")
+            self._note(answers, "the prompt or the answer is too long for the model")
             raise
         except CallFailed as error:
             self._note(answers, str(error))
@@ -120,6 +127,8 @@ class MeteredLM(dspy.LM):
 
     def _ask(self, prompt: Any, messages: Any, kwargs: dict[str, Any], draw: Any) -> Answer:
         """One answer, by the gateway."""
+        if not self.spec.takes_temperature:
+            kwargs = kwargs | {"temperature": None}  # an optimizer may have set one in a copy
         request = self._request(prompt, messages, kwargs)
         key = digest([self.spec.id, request, self.run, draw])
         if self.spec.sends_seed:
@@ -140,6 +149,8 @@ class MeteredLM(dspy.LM):
         merged = {**self.kwargs, **kwargs}
         for name in ("api_key", "api_base", "timeout", "cache"):
             merged.pop(name, None)
+        if merged.get("temperature") is None:
+            merged.pop("temperature", None)
         form = merged.get("response_format")
         if isinstance(form, type) and issubclass(form, pydantic.BaseModel):
             merged["response_format"] = form.model_json_schema()
@@ -151,19 +162,20 @@ class MeteredLM(dspy.LM):
     def _most_answered(self, request: dict[str, Any]) -> int:
         """The limit of tokens of an answer that a request sets."""
         limits = [request.get(name) for name in ("max_tokens", "max_completion_tokens")]
-        return max((limit for limit in limits if limit), default=self.spec.max_output_tokens)
+        return max((limit for limit in limits if limit), default=self.spec.output_limit) + _thinking_budget(self.spec)
 
     def _send(self, request: dict[str, Any], prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Answer:
         client = self.client
         sent = client.send(self, prompt, messages, kwargs) if client else None
         outputs, usage = sent or self._send_by_dspy(prompt, messages, kwargs)
+        outputs = [_without_reasoning(output) for output in outputs]
         # Providers add to a prompt, and some write more than they are asked to: that is possible, and billed.
         answered = len(json.dumps(outputs, default=str))
         most = max(prompt_bytes(request), self._most_answered(request), answered, self.spec.context_length or 0)
         counts = read_usage(usage, most, any(outputs))
         cost = None
         if counts.prompt is not None and counts.completion is not None:
-            cost = self.spec.cost(counts.prompt, counts.completion, counts.cached or 0)
+            cost = self.spec.cost(counts.prompt, counts.completion, counts.cached or 0, counts.reasoning or 0)
         return Answer(
             outputs=outputs,
             prompt_tokens=counts.prompt,
@@ -227,3 +239,18 @@ def prompt_bytes(request: dict[str, Any]) -> int:
     read = [request["messages"], request.get("response_format")]
     read += [request[name] for name in ("tools", "functions") if request.get(name)]
     return len(json.dumps(read, default=str).encode())
+
+
+def _thinking_budget(model: Model) -> int:
+    """Tokens that DSPy adds to the limit of a Claude whose thinking has a budget in place of an effort."""
+    effort = model.reasoning_effort
+    if effort in (None, "none") or not model.route.startswith("anthropic/") or anthropic_adaptive_class(model.route):
+        return 0
+    return int(EFFORT_THINKING_BUDGETS[effort])
+
+
+def _without_reasoning(output: Any) -> Any:
+    """An answer as its text; the reasoning that comes with it is read by nobody, and optimizers expect a text."""
+    if isinstance(output, dict) and "text" in output and output.keys() <= {"text", "reasoning_content"}:
+        return output["text"]
+    return output

@@ -142,6 +142,8 @@ def add_to(usage: Usage, call: CallRecord) -> None:
     usage.failed_calls += call.error is not None
     usage.prompt_tokens = (usage.prompt_tokens or 0) + (call.prompt_tokens or 0)
     usage.completion_tokens = (usage.completion_tokens or 0) + (call.completion_tokens or 0)
+    if call.reasoning_tokens is not None:
+        usage.reasoning_tokens = (usage.reasoning_tokens or 0) + call.reasoning_tokens
     usage.list_cost_usd = add_usd(usage.list_cost_usd, call.list_cost_usd)
     usage.billed_cost_usd = add_usd(usage.billed_cost_usd, call.billed_cost_usd)
 

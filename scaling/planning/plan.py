@@ -9,12 +9,13 @@ from itertools import product
 from typing import Any
 
 from scaling.data import check_config, make_splits, shrink
-from scaling.models import Model, expand_names, find_model
+from scaling.models import Model, expand_names, find_model, with_effort
 from scaling.pipelines import FEEDBACKS, PIPELINES
 from scaling.planning.budgets import select_size
 from scaling.planning.optimizers import NONE, OPTIMIZERS, check_options, is_hosted, own_options
 from scaling.planning.study import SEEDS_OF, SIZE_FIELDS, Study, checked, phases_of
 from scaling.types import (
+    FIXED_TEMPERATURE,
     STEPS,
     SYNTH_MODES,
     Benchmark,
@@ -50,7 +51,9 @@ def expand(
     cells = []
     for benchmark, pipeline, optimizer in product(study.benchmarks, study.pipelines, study.optimizers):
         steps = study.steps_by_benchmark.get(benchmark, study.steps)
-        models = [find_model(name, registry, api_base) for name in _models_of(study, optimizer, registry)]
+        names = _models_of(study, optimizer, registry)
+        models = [with_effort(find_model(name, registry, api_base), study.reasoning_effort) for name in names]
+        settings = settings_of(study, benchmark, pipeline, optimizer)
         for step, model, run in product(steps, models, _runs_of(study)):
             proposer = find_model(study.optimizer_model, registry, api_base) if study.optimizer_model else model
             cells.append(
@@ -62,11 +65,13 @@ def expand(
                     model=model.id,
                     optimizer_model=proposer.id,
                     run=run,
-                    max_output_tokens=model.max_output_tokens,
+                    max_output_tokens=model.output_limit,
                     **sizes_of(study, benchmarks[benchmark]),
-                    **settings_of(study, benchmark, pipeline, optimizer),
+                    **settings | settings_of_model(model, study.temperature),
                 )
             )
+    if study.reasoning_effort is not None and all(cell.reasoning_effort is None for cell in cells):
+        raise UsageError(f"--reasoning-effort {study.reasoning_effort}: none of the models can reason. Leave it out.")
     for cell in cells:
         check_cell(cell, select_size(cell.val_size, cell.rollout_budget))
     return cells
@@ -117,6 +122,14 @@ def sizes_of(study: Study, config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         size: len(config.get(seeds) or ()) if getattr(study, size) is None else getattr(study, size)
         for size, seeds in SEEDS_OF.items()
+    }
+
+
+def settings_of_model(model: Model, temperature: float) -> dict[str, Any]:
+    """The settings that not every model takes, as they are for this one: its provider's own in their place."""
+    return {
+        "temperature": temperature if model.takes_temperature else FIXED_TEMPERATURE,
+        "reasoning_effort": model.reasoning_effort,
     }
 
 

@@ -42,6 +42,7 @@ class Usage(Struct):
     completion_tokens: Count | None = 0
     list_cost_usd: Dollars | None = 0.0
     billed_cost_usd: Dollars | None = 0.0
+    reasoning_tokens: Count | None = None  # a part of completion_tokens; null where no call says how many
 
 
 class PhaseUsage(Struct):
@@ -122,6 +123,11 @@ class ModelFacts(Struct):
     price_date: str | None = None
     output_usd_per_million: Dollars | None = None
     context_length: Count | None = None
+    price_source: str | None = None
+    input_usd_per_million: Dollars | None = None
+    cached_input_usd_per_million: Dollars | None = None
+    reasoning_usd_per_million: Dollars | None = None
+    parameters_source: str | None = None
 
 
 class Failure(Struct, omit_defaults=True):
@@ -314,6 +320,7 @@ class CellPlan(Struct):
     cell: Cell
     usd: tuple[Number, Number] | None = None
     chain: tuple[Number, Number] | None = None
+    reasoning_tokens: tuple[Number, Number] | None = None
 
 
 def json_schema() -> dict[str, Any]:

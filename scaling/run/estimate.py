@@ -6,6 +6,7 @@ makes. What only the run can tell (does the optimizer find anything, how long ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
@@ -20,7 +21,7 @@ from scaling.planning.optimizers import NONE, OPTIMIZERS, options_of
 from scaling.records.record import CellPlan
 from scaling.run.pipelines import make_core
 from scaling.run.scoring import as_example
-from scaling.types import Benchmark, Cell, Row, Splits
+from scaling.types import Benchmark, Cell, Effort, Row, Splits
 
 SECONDS_A_CALL = 1.0
 KINDS = ("optimize", "propose", "evaluate")  # of calls
@@ -36,12 +37,20 @@ class Guess:
     role_demos: float  # the same in the other roles' prompts
     instruction_tokens: int  # of a proposed instruction
     tool_turns: int  # calls of a step with tools before its answer
+    reasoning_tokens: Mapping[Effort, int]  # before an answer, by effort
 
 
-LOW = Guess(improves=False, note_tokens=15, demos=0.5, role_demos=0.0, instruction_tokens=30, tool_turns=2)
+LOW = Guess(
+    improves=False, note_tokens=15, demos=0.5, role_demos=0.0, instruction_tokens=30, tool_turns=2,
+    reasoning_tokens={"none": 0, "minimal": 0, "low": 30, "medium": 100, "high": 300, "xhigh": 500, "max": 1000},
+)  # fmt: skip
 HIGH = Guess(
-    improves=True, note_tokens=50, demos=0.9, role_demos=0.4, instruction_tokens=250, tool_turns=MAX_TOOL_TURNS
-)
+    improves=True, note_tokens=50, demos=0.9, role_demos=0.4, instruction_tokens=250, tool_turns=MAX_TOOL_TURNS,
+    reasoning_tokens={
+        "none": 0, "minimal": 100, "low": 400, "medium": 1000, "high": 4000, "xhigh": 8000, "max": 12000
+    },
+)  # fmt: skip
+USUAL_EFFORT: Effort = "medium"  # of most providers where nobody sets one
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ class Estimate:
     """(low, high) of each figure; dollars are list cost, None when a price is not known.
 
     chain: calls of a cell that wait for one another, so that no concurrency makes it faster.
-    likely: by kind, the calls that are likely.
+    likely: by kind, the calls that are likely. reasoning: the part of the tokens that comes before answers.
     """
 
     calls: tuple[int, int]
@@ -65,10 +74,11 @@ class Estimate:
     usd: tuple[float, float] | None
     chain: tuple[int, int]
     likely: dict[str, PlannedCalls] = field(default_factory=dict)
+    reasoning: tuple[int, int] = (0, 0)
 
     def plan_of(self, cell: Cell) -> CellPlan:
         """What plan.json keeps of it."""
-        return CellPlan(self.calls, self.tokens, cell, self.usd, self.chain)
+        return CellPlan(self.calls, self.tokens, cell, self.usd, self.chain, self.reasoning)
 
     def __add__(self, other: Estimate) -> Estimate:
         return self._with(other, 1)
@@ -86,24 +96,26 @@ class Estimate:
             (self.tokens[0] + sign * other.tokens[0], self.tokens[1] + sign * other.tokens[1]),
             usd,
             (max(self.chain[0], other.chain[0]), max(self.chain[1], other.chain[1])),
+            reasoning=(self.reasoning[0] + other.reasoning[0], self.reasoning[1] + other.reasoning[1]),
         )
 
 
 @dataclass(frozen=True)
 class Size:
-    """Tokens of one predictor's call: its prompt, all demos, and its answer."""
+    """Tokens of one predictor's call: its prompt, all demos, its answer with its reasoning, and the reasoning alone."""
 
     prompt: float
     demos: float
     answer: float
+    reasoning: int
     times: int = 1  # calls per example
 
 
 def estimate(cell: Cell, bench: Benchmark, splits: Splits, model: Model, proposer: Model) -> Estimate:
     """Estimate one cell; no call is made."""
     ends = [_one_end(cell, bench, splits, model, proposer, guess) for guess in (LOW, HIGH)]
-    calls, tokens, usd, chain, planned = zip(*ends, strict=True)
-    return Estimate(calls, tokens, None if None in usd else usd, chain, _likely(*planned))
+    calls, tokens, usd, chain, planned, reasoning = zip(*ends, strict=True)
+    return Estimate(calls, tokens, None if None in usd else usd, chain, _likely(*planned), reasoning)
 
 
 def seconds(total: Estimate, concurrency: int) -> tuple[float, float]:
@@ -146,8 +158,8 @@ def minutes(low: float, high: float) -> str:
 
 def _one_end(
     cell: Cell, bench: Benchmark, splits: Splits, model: Model, proposer: Model, guess: Guess
-) -> tuple[int, int, float | None, int, dict[str, PlannedCalls]]:
-    """(calls, tokens, dollars, calls that wait for one another, calls by kind) at one end of the range."""
+) -> tuple[int, int, float | None, int, dict[str, PlannedCalls], int]:
+    """(calls, tokens, dollars, calls that wait for one another, calls by kind, reasoning tokens) at one end."""
     optimizer = OPTIMIZERS[cell.optimizer]
     sizes = _sizes(cell, bench, splits, model, guess)
     work = optimizer.plan(_budget(cell, splits, sizes, guess, proposer.bytes_per_token))
@@ -163,14 +175,20 @@ def _one_end(
     answer = sum(s.times * (bare + with_demos) * s.answer for s in sizes)
     calls = sum(s.times for s in sizes)
     asked = work.proposals * work.proposal_prompt
-    proposed = work.proposals * min(guess.instruction_tokens, proposer.optimizer_max_output_tokens)
-    costs = model.cost(round(prompt), round(answer)), proposer.cost(round(asked), round(proposed))
+    thought = _reasoning_tokens(proposer, guess)
+    proposed = work.proposals * min(guess.instruction_tokens + thought, proposer.optimizer_output_limit)
+    reasoning = round(sum(s.times * (bare + with_demos) * s.reasoning for s in sizes)), work.proposals * thought
+    costs = (
+        model.cost(round(prompt), round(answer), 0, reasoning[0]),
+        proposer.cost(round(asked), round(proposed), 0, round(reasoning[1])),
+    )
     return (
         round((bare + with_demos) * calls + work.proposals),
         round(prompt + answer + asked + proposed),
         None if costs[0] is None or costs[1] is None else costs[0] + costs[1],
         round(work.rounds * calls + work.proposals + cell.steps),
         planned | {"propose": PlannedCalls(work.proposals, proposed)},
+        round(sum(reasoning)),
     )
 
 
@@ -206,7 +224,7 @@ def _budget(cell: Cell, splits: Splits, sizes: list[Size], guess: Guess, bytes_p
         train=len(splits.train),
         predictors=len(sizes),
         row_tokens=mean(_length(row, list(row)) for row in splits.train) / bytes_per_token,
-        answer_tokens=sizes[-1].answer,
+        answer_tokens=sizes[-1].answer - sizes[-1].reasoning,
         note_tokens=guess.note_tokens,
         improves=guess.improves,
         options=options_of(cell),
@@ -217,11 +235,11 @@ def _sizes(cell: Cell, bench: Benchmark, splits: Splits, model: Model, guess: Gu
     """Tokens of each predictor's call: one row formatted, and the mean length of all rows' inputs in its place."""
     core = make_core(cell, bench)
     adapter = make_adapter(model)
-    note = "x" * round(model.bytes_per_token * min(guess.note_tokens, model.max_output_tokens))
+    note = "x" * round(model.bytes_per_token * min(guess.note_tokens, model.output_limit))
     first = splits.train[0]
     most_demos = max(options_of(cell).demo_limits)
     extra = mean(_length(r, bench.inputs) for r in splits.test or splits.train) - _length(first, bench.inputs)
-    sizes = []
+    sizes, thought = [], _reasoning_tokens(model, guess)
     for name, predictor in core.named_predictors():
         signature = predictor.signature
         shown = dict(as_example(first, bench).inputs())
@@ -236,12 +254,17 @@ def _sizes(cell: Cell, bench: Benchmark, splits: Splits, model: Model, guess: Gu
             Size(
                 prompt=(bare + extra) / model.bytes_per_token,
                 demos=filled * most_demos * demo / model.bytes_per_token,
-                answer=min(answer, model.max_output_tokens),
+                answer=min(answer + thought, model.output_limit),
+                reasoning=thought,
                 times=(guess.tool_turns if name.endswith(".react") else 1)
                 * PIPELINES[cell.pipeline].calls(name, cell.steps),
             )
         )
     return sizes
+
+
+def _reasoning_tokens(model: Model, guess: Guess) -> int:
+    return guess.reasoning_tokens[model.reasoning_effort or USUAL_EFFORT] if model.is_reasoning else 0
 
 
 def _formatted(adapter: dspy.Adapter, signature: Any, demos: list[dspy.Example], inputs: dict[str, Any]) -> int:

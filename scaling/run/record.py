@@ -77,13 +77,7 @@ def new_record(task: CellTask, status: Status, error: Failure | None = None) -> 
             test_sha256=task.splits.test_sha256,
             dropped_near_copies=task.splits.dropped,
         ),
-        model=ModelFacts(
-            parameters_billions=model.parameters_billions,
-            parameters_status=model.parameters_status,
-            price_date=model.price_date,
-            output_usd_per_million=model.output_usd_per_million,
-            context_length=model.context_length,
-        ),
+        model=ModelFacts(**{name: getattr(model, name) for name in ModelFacts.__struct_fields__}),
         error=error,
     )
 

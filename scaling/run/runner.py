@@ -189,7 +189,7 @@ def _context(
         OPTIMIZER_TEMPERATURE,
         role="optimizer",
         timeout=settings.timeout,
-        max_tokens=model.optimizer_max_output_tokens,
+        max_tokens=model.optimizer_output_limit,
     )
     return OptimizerContext(
         core=core,

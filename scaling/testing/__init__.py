@@ -15,8 +15,9 @@ from scaling.testing.server import (
     message_text,
     whole_prompt,
 )
+from scaling.testing.strict import BUDGET_CLAUDE, CLAUDE, GEMINI, GROQ, OPENAI, Maker, StrictServer
 
 __all__ = [
-    "Body", "Fault", "ScriptedServer", "chat_fields", "fingerprint", "fraction", "json_fields", "last_user_message",
-    "message_text", "whole_prompt",
+    "BUDGET_CLAUDE", "Body", "CLAUDE", "Fault", "GEMINI", "GROQ", "Maker", "OPENAI", "ScriptedServer", "StrictServer",
+    "chat_fields", "fingerprint", "fraction", "json_fields", "last_user_message", "message_text", "whole_prompt",
 ]  # fmt: skip

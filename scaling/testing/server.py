@@ -88,6 +88,14 @@ class ScriptedServer:
         with self._lock:
             self.in_flight -= 1
 
+    def read(self, body: Body) -> Body:
+        """A request as a chat completion; another API's is put into that form by a subclass."""
+        return body
+
+    def refusal(self, body: Body) -> Fault:
+        """What befalls a request that the model does not take; None for one that it takes."""
+        return None
+
     def complete(self, body: Body) -> dict[str, Any]:
         """The response to a request that is answered well."""
         text = self.answer(body) if self.answer else self.default_answer(body)
@@ -226,7 +234,7 @@ def _handler_of(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["Content-Length"]))
             server.raw_requests.append((dict(self.headers), raw))
-            body = json.loads(raw)
+            body = server.read(json.loads(raw))
             number = server.arrived(body)
             try:
                 server.wait(server.latency)
@@ -242,7 +250,7 @@ def _handler_of(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True  # the client gave up, as after a time-out
 
         def _answer(self, body: Body, fault: Fault) -> tuple[int, str | bytes, dict[str, str]] | None:
-            kind, *details = fault or ("none",)
+            kind, *details = fault or server.refusal(body) or ("none",)
             if kind == "cut":
                 return None
             if kind == "status":

@@ -20,7 +20,7 @@ KEY = SeriesKey(
 )  # fmt: skip
 RELATIONS = {
     "across_optimizers": {"optimizer", "optimizer_options", "synth_mode", "synth_rollouts"},
-    "across_models": {"model", "optimizer_model", "max_output_tokens"},
+    "across_models": {"model", "optimizer_model", "max_output_tokens", "temperature", "reasoning_effort"},
     "across_programs": {"pipeline", "optimizer", "optimizer_options"},
     "across_controls": {"pipeline", "feedback"},
     "equal_terms": {"pipeline", "optimizer", "optimizer_options", "synth_mode", "synth_rollouts"},

@@ -10,7 +10,7 @@ import pytest
 
 import run_scaling_experiment as script
 from scaling.planning.optimizers import OPTIMIZERS, is_hosted
-from scaling.testing import ScriptedServer
+from scaling.testing import GROQ, ScriptedServer, StrictServer
 from tests.support import toy
 from tests.support.files import lines, read
 from tests.support.sweeps import write_study
@@ -93,3 +93,18 @@ def test_a_vote_shares_the_optimization_of_one_step(tmp_path: Path, capsys: pyte
 def number(text: str) -> float:
     """1.25k is 1250."""
     return float(text.removesuffix("k")) * (1000 if text.endswith("k") else 1)
+
+
+def test_reasoning_is_a_part_of_the_estimate_and_of_what_was_used(tmp_path: Path) -> None:
+    with StrictServer(GROQ, skill=lambda body: 0.6, truth=TRUTH) as server:
+        flags = write_study(tmp_path, server.url, [1, 2], ["none", "gepa"], 1)[:2]
+        model = ["--models", "groq/openai/gpt-oss-20b", "--reasoning-effort", "low", "--api-base", server.url]
+        assert script.main([*flags, *model, "--output-dir", str(tmp_path / "out")]) == 0
+    planned = read(tmp_path / "out" / "plan.json")
+    for path in (tmp_path / "out").rglob("results.json"):
+        record = read(path)
+        used = list(record["usage"].values())
+        low, high = planned[record["cell_id"]]["reasoning_tokens"]
+        assert 0 < low <= sum(part["reasoning_tokens"] or 0 for part in used) <= high
+        low, high = planned[record["cell_id"]]["usd"]
+        assert low <= sum(part["list_cost_usd"] for part in used) <= high
