@@ -106,7 +106,8 @@ class RedactingStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        self._stream.flush()
+        if not self._stream.closed:  # when it is collected after the stream that it writes to
+            self._stream.flush()
 
     def writable(self) -> bool:
         return True
