@@ -6,7 +6,7 @@ import functools
 import operator
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from scaling.command.local_models import fetch_lines
@@ -40,13 +40,14 @@ def _plan_lines(study: Study, sweep: Sweep, options: Options, estimates: dict[st
     if waiting:
         lines.append(_rows_line(waiting))
         lines += [f"note: {note}" for note in [*warnings(cells), *_size_notes(study, waiting)]]
-        twice = shared(waiting)
-        lines += [*estimate_lines(cells, estimates), _total(estimates, twice, sweep, options)]
+        twice, total = shared(waiting), functools.reduce(operator.add, estimates.values())
+        total = total if twice is None else total - twice
+        lines += [*estimate_lines(cells, estimates), _total(total, sweep, options)]
         if twice is not None:
             less = ", ".join(figures(twice))
             lines.append(f"note: cells share answers, which the total counts once: {less} less than cell by cell")
         notes = [*(power_notes(cells) if study.compares_mipro else []), *_data_notes(waiting)]
-        notes += [*_model_notes(waiting, estimates), *fetch_lines(sweep.models.values())]
+        notes += [*_model_notes(waiting, total), *fetch_lines(sweep.models.values())]
         lines += [f"note: {note}" for note in notes]
     return lines + [f"note: {note}" for note in [*sweep.notes, *_skipped_notes(sweep.skipped)]]
 
@@ -83,10 +84,7 @@ def _cells(count: int) -> str:
     return "1 cell" if count == 1 else f"{count} cells"
 
 
-def _total(estimates: Mapping[str, Estimate], twice: Estimate | None, sweep: Sweep, options: Options) -> str:
-    """The sum of the cells. twice: what they would use more than once if each were run by itself."""
-    total = functools.reduce(operator.add, estimates.values())
-    total = total if twice is None else total - twice
+def _total(total: Estimate, sweep: Sweep, options: Options) -> str:
     limit = min(model.concurrency(options.max_concurrency) for model in sweep.models.values())
     low, high = seconds(total, limit)
     if all(task.model.is_local and task.optimizer_model.is_local for task in sweep.waiting):
@@ -106,9 +104,9 @@ def _sizes_text(cell: Cell) -> str:
     return f"{cell.train_size} train, {cell.val_size} val, {cell.test_size} test"
 
 
-def _model_notes(waiting: Sequence[CellTask], estimates: Mapping[str, Estimate]) -> list[str]:
+def _model_notes(waiting: Sequence[CellTask], total: Estimate) -> list[str]:
     """How much of the estimate is reasoning, and which models take no temperature."""
-    low, high = functools.reduce(operator.add, estimates.values()).reasoning
+    low, high = total.reasoning
     notes = []
     if high:
         notes.append(

@@ -96,7 +96,7 @@ class Estimate:
             (self.tokens[0] + sign * other.tokens[0], self.tokens[1] + sign * other.tokens[1]),
             usd,
             (max(self.chain[0], other.chain[0]), max(self.chain[1], other.chain[1])),
-            reasoning=(self.reasoning[0] + other.reasoning[0], self.reasoning[1] + other.reasoning[1]),
+            reasoning=(self.reasoning[0] + sign * other.reasoning[0], self.reasoning[1] + sign * other.reasoning[1]),
         )
 
 
