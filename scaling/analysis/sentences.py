@@ -33,7 +33,7 @@ def recommendations(f: Findings) -> list[str]:
         for _, row in recommended(f.summary, f.per_dollar).iterrows()
     ]
     return chosen + [
-        f"{name}: no cell is recommended: {plural(rows, 'check row')}, and {FEWEST_CHECK_ROWS} are needed."
+        f"{name}: no cell is recommended: {plural(rows, 'check row')}, and {FEWEST_CHECK_ROWS} are needed (--val-size)."
         for name, rows in too_few_check_rows(f.summary).items()
     ]
 

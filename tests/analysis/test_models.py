@@ -167,7 +167,7 @@ def test_no_cell_is_recommended_from_fewer_than_thirty_check_rows(tmp_path: Path
     said = report_of(found(tmp_path, runs=1, val_size=val_size)).recommendations
     assert len(said) == 2 and ("has the best score" in said[0] or "with the best score" in said[0]) == named
     if not named:
-        assert said[0] == f"alpha: no cell is recommended: {val_size - 5} check rows, and 30 are needed."
+        assert said[0] == f"alpha: no cell is recommended: {val_size - 5} check rows, and 30 are needed (--val-size)."
 
 
 def test_a_model_that_lacks_a_benchmark_is_not_in_their_mean(tmp_path: Path) -> None:
