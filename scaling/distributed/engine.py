@@ -33,13 +33,14 @@ from scaling.distributed.coordinator import Coordinator
 from scaling.distributed.protocol import AttemptRequest
 from scaling.distributed.tasks import pickle_benchmarks
 from scaling.distributed.worker import prepared
-from scaling.llm.gateway import GRACE_SECONDS, Gateway
+from scaling.llm.gateway import Gateway
 from scaling.records.store import CACHE, LOG, aggregating, write_aggregate
 from scaling.run.progress import ProgressReporter
 from scaling.run.runner import MAX_CELLS_TOGETHER, CellTask, Settings, write_failure
 from scaling.types import SweepInterrupted, UsageError
 
 CONNECT_SECONDS = 10
+PATIENCE_SECONDS = 2.0  # for calls under way at Ctrl-C: Dask then needs up to five to end its processes
 DASHBOARD = "127.0.0.1:8787"
 CLIENT_LOGGER = logging.getLogger("distributed.client")
 LOCAL_SETTINGS = {
@@ -87,7 +88,7 @@ def run_cells(
         except BaseException as error:
             why = "interrupted by Ctrl-C" if isinstance(error, KeyboardInterrupt) else str(error)
             gateway.stop("interrupted", why)
-            coordinator.close(patience=GRACE_SECONDS)
+            coordinator.close(patience=PATIENCE_SECONDS)
             raise
 
 

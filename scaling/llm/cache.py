@@ -86,9 +86,12 @@ class Cache:
             self._db.execute("UPDATE bills SET usd = ?, state = 'settled' WHERE bill = ?", (usd, bill))
 
     def spent_usd(self) -> float:
-        """USD billed since the results folder began, over all sweeps in it; bills left open at their highest cost."""
+        """USD billed since the results folder began, over all sweeps in it; bills left open at their highest cost.
+
+        Earlier versions wrote bills below 0 where a provider counted nonsense: those lower nothing.
+        """
         with self._lock:
-            return float(self._db.execute("SELECT COALESCE(SUM(usd), 0) FROM bills").fetchone()[0])
+            return float(self._db.execute("SELECT COALESCE(SUM(MAX(usd, 0)), 0) FROM bills").fetchone()[0])
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -272,3 +272,12 @@ def test_what_was_spent_before_counts(sweep_server: ScriptedServer, tmp_path: Pa
     assert second.cost_budget.spent == pytest.approx(spent)
     used = meter.total()
     assert used.cache_hits == 1 and used.billed_cost_usd == 0 and used.list_cost_usd == pytest.approx(spent)
+
+
+def test_a_bill_below_0_of_an_earlier_version_lowers_nothing(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    first = Gateway(Cache(tmp_path / "c.sqlite"), max_cost=1.0)
+    ask(make_lm(a_model(sweep_server), first, Meter("c"), 0, 0.7), "one")
+    first.cache.settle_bill(first.cache.open_bill("c", "toy/x", "optimize", 0.1), -374_997.0)
+    first.cache.open_bill("c", "toy/x", "optimize", None)  # of a model without a price
+    first.cache.close()
+    assert Cache(tmp_path / "c.sqlite").spent_usd() == pytest.approx(first.cost_budget.spent) > 0
