@@ -205,7 +205,9 @@ class InferenceLM(dspy.LM):
         if self.meter is not None:
             cost = 0.0 if error is not None and error.is_free else None
             if counts.prompt is not None and counts.completion is not None:
-                cost = rollout.target.model.cost(counts.prompt, counts.completion, counts.cached or 0)
+                cost = rollout.target.model.cost(
+                    counts.prompt, counts.completion, counts.cached or 0, counts.reasoning or 0
+                )
             call = CallRecord(
                 phase=self.phase,
                 role=self.role,
