@@ -18,7 +18,7 @@ import pydantic
 from scaling.addresses import address_in_environment
 from scaling.price_table import Listed, Reasons, TakesTemperature, look_up, table_names, table_source, unlisted
 from scaling.schema import SAFE_MODEL, SHA256, VARIABLE, Address, read_toml, refuse_twice, shown, validated
-from scaling.types import Effort, UsageError, did_you_mean, unknown_name
+from scaling.types import EFFORTS, Effort, UsageError, did_you_mean, unknown_name
 
 REGISTRY_FILE = Path(__file__).parent / "models.toml"
 # size:NAME -> billions of parameters, published or assumed: from the first figure (included) up to the second.
@@ -264,10 +264,13 @@ def with_effort(model: Model, effort: Effort | None) -> Model:
     """
     if effort is None or model.reasons == "never":
         return model
-    if model.efforts and effort not in model.efforts:
+    possible = model.efforts or (EFFORTS if model.reasons == "on request" else ())
+    if not possible:
+        raise UsageError(f"--reasoning-effort {effort}: '{model.id}' takes none. Leave it out, or use another model.")
+    if effort not in possible:
         raise UsageError(
-            f"--reasoning-effort {effort}: '{model.id}' does not take it; possible: {', '.join(model.efforts)}. "
-            f"Type --reasoning-effort {model.efforts[0]}, for example."
+            f"--reasoning-effort {effort}: '{model.id}' does not take it; possible: {', '.join(possible)}. "
+            f"Type --reasoning-effort {possible[0]}, for example."
         )
     return replace(model, reasoning_effort=effort)
 

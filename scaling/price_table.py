@@ -120,7 +120,8 @@ def _prefix(entry: Entry) -> str:
 def _listed(entry: Entry, route: str, provider: str) -> Listed:
     is_openai = OPENAI_REASONING.match(route.rpartition("/")[2]) is not None
     is_claude = "claude" in route
-    reasons = _reasons(entry, is_openai, is_claude)
+    # Not every host's entry says of gpt-oss that it reasons.
+    reasons = _reasons(entry, is_openai or "gpt-oss" in route, is_claude)
     return Listed(
         route=route,
         provider=provider,
@@ -134,15 +135,15 @@ def _listed(entry: Entry, route: str, provider: str) -> Listed:
         least_output_tokens=LEAST_OPENAI_OUTPUT if is_openai else 1,
         reasons=reasons,
         temperature=_takes_temperature(entry, reasons, is_openai, is_claude),
-        efforts=_efforts(entry, provider) if reasons != "never" else (),
+        efforts=_efforts(entry, provider) if entry.get("supports_reasoning") or is_openai else (),
         end_date=_date(entry.get("deprecation_date")),
         successor=entry.get("successor_model"),
     )
 
 
-def _reasons(entry: Entry, is_openai: bool, is_claude: bool) -> Reasons:
+def _reasons(entry: Entry, always: bool, is_claude: bool) -> Reasons:
     """Claude thinks when it is asked to, unless the table says otherwise; other models that can reason do it always."""
-    if not entry.get("supports_reasoning") and not is_openai:
+    if not entry.get("supports_reasoning") and not always:
         return "never"
     if entry.get("default_reasoning_effort") == "none":
         return "on request"

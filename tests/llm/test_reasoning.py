@@ -84,6 +84,25 @@ def test_a_model_that_reasons_settles_a_cell_and_its_reasoning_is_counted_and_pr
         assert 0 < line["reasoning_tokens"] < line["completion_tokens"]
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        "together_ai/meta-llama/Llama-3.2-1B-Instruct",
+        "together_ai/openai/gpt-oss-120b",
+        "fireworks_ai/accounts/fireworks/models/llama-v3p1-8b-instruct",
+        "novita/meta-llama/llama-3.2-1b-instruct",
+        "deepinfra/openai/gpt-oss-20b",
+    ],
+)
+def test_hosts_of_the_studies_that_only_litellm_reaches_settle_a_cell(settle: Callable, model: str) -> None:
+    effort = "low" if model == "together_ai/openai/gpt-oss-120b" else None
+    with strict(GROQ) as server:
+        record = settle(server, model, reasoning_effort=effort)
+        assert {body.get("reasoning_effort") for body in server.requests} == {effort}
+    assert record["status"] == "ok", record["error"]
+    assert sum(usage["reasoning_tokens"] or 0 for usage in record["usage"].values()) == server.reasoning_tokens > 0
+
+
 def test_gpt_5_4_does_not_reason_unless_it_is_asked_to(settle: Callable, tmp_path: Path) -> None:
     with strict(OPENAI) as server:
         settle(server, "openai/gpt-5.4", reasoning_effort="high", output_dir=tmp_path / "high")
@@ -137,6 +156,7 @@ def test_a_temperature_that_cannot_be_set_is_the_providers_and_the_cell_says_so(
         ("openai/gpt-6-luna", "max", "possible: none, low, medium, high, xhigh"),
         ("groq/openai/gpt-oss-20b", "none", "possible: low, medium, high"),
         ("openai/gpt-4o-mini", "low", "none of the models can reason"),
+        ("deepinfra/openai/gpt-oss-20b", "low", "takes none"),
         ("openai/gpt-6-luna", "much", "--reasoning-effort much is not possible"),
     ],
 )
