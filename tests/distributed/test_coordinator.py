@@ -243,7 +243,7 @@ def test_an_error_is_sent_with_its_causes() -> None:
 def test_a_worker_without_a_key_or_the_folder_cannot_run_cells(tmp_path: Path) -> None:
     with a_coordinator(tmp_path / "c.sqlite") as coordinator:
         said = [
-            worker.why_unfit([], keys, False, mark, coordinator.address, key)
+            worker.why_unfit([], keys, [], mark, coordinator.address, key)
             for keys, mark, key in (
                 (["NO_SUCH_KEY"], tmp_path, coordinator.key),
                 ([], tmp_path / "another folder" / "mark", coordinator.key),
