@@ -31,14 +31,14 @@ from scaling.arguments import ArgumentParser, check_output_folder, one_line_erro
 from scaling.planning.study import choices_of, toml_of
 from scaling.records.codec import RecordError, as_plain
 from scaling.records.record import Record
-from scaling.records.store import AGGREGATE, CACHE, LOG, PREDICTIONS, SWEEP, read_record, record_paths
+from scaling.records.store import AGGREGATE, CACHE, CLAIM, LEDGER, LOG, PREDICTIONS, SWEEP, read_record, record_paths
 from scaling.records.store import PROGRAM as PROGRAM_FILE
 from scaling.redact import hide_known, redact, remember, secret_variables
 from scaling.types import EXIT_OK, UsageError
 
 ROOT = Path(__file__).parent
 PROGRAM = ("*.py", "*.txt", "*.md", "LICENSE", "Makefile", "pyproject.toml", "scaling/**/*", "benchmarks/**/*")
-LEFT_OUT = {Path(CACHE).parts[0], Path(LOG).name, Path(SWEEP).name, Path(AGGREGATE).name, "cell.json"}
+LEFT_OUT = {Path(CACHE).parts[0], Path(LEDGER).parts[0], LOG, SWEEP, AGGREGATE, CLAIM}
 HOW_TO = """To run any of these cells again: Python 3.11 to 3.14, `pip install -r requirements.lock`, then
 
     python run_scaling_experiment.py --config configs/<cell_id>.toml --data hub

@@ -51,7 +51,7 @@ from scaling.planning.plan import check_count, expand
 from scaling.planning.study import SIZE_FIELDS, Study, load_study, narrow, phases_of
 from scaling.records.codec import as_plain
 from scaling.records.record import Record
-from scaling.records.store import CACHE, LOG, is_settled, write_aggregate, write_plan
+from scaling.records.store import CACHE, LEDGER, LOG, is_settled, write_aggregate, write_plan
 from scaling.redact import redact
 from scaling.run.estimate import Estimate
 from scaling.run.pipelines import MultiStepClassifier
@@ -160,7 +160,7 @@ def run_waiting(
         remember(results, sweep.fresh)
         since = sweep.fresh.since
     with ExitStack() as stack:
-        cache = Cache(results / CACHE, since)
+        cache = Cache(results / CACHE, since, results / LEDGER)
         stack.callback(cache.close)
         gateway = Gateway(cache, options.max_cost, options.max_concurrency)
         caller.on_start(gateway)
@@ -179,6 +179,8 @@ def run_waiting(
                 for line in time_lines(group, estimates, addresses):
                     reporter.say(line)
                 run_together([task_at_address(t, addresses) for t in group], gateway, settings, reporter, results)
+        if cache.damaged:
+            reporter.say(f"note: {cache.damaged} stored answers were damaged and were asked for again")
 
 
 def records_of(tasks: Sequence[CellTask]) -> list[Record]:

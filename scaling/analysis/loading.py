@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from scaling.analysis.programs import refuse_mixtures
 from scaling.analysis.reading import CellData, CellReader, LeftOut
 from scaling.analysis.results import Results
 from scaling.analysis.series import SERIES
@@ -32,13 +33,17 @@ COPIED = (
 
 
 def load(folders: Iterable[Path]) -> Results:
-    """Read every record under the folders. Raises UsageError, with what to do, when none can be used."""
+    """Read every record under the folders.
+
+    Raises UsageError, with what to do, when none can be used, and when they are of different programs under one name.
+    """
     folders = [Path(folder) for folder in folders]
     left_out: list[LeftOut] = []
     rows: dict[str, dict[str, Any]] = {}
     read = _readable(folders, left_out, rows)
     if not read:
         raise UsageError(_nothing(folders, left_out))
+    refuse_mixtures(read)
     used = _one_of_each(read, left_out)
     reader = CellReader()
     data: dict[str, CellData] = {}
@@ -72,6 +77,7 @@ def cell_row(record: Record) -> dict[str, Any]:
     row["rollouts_list_cost_usd"] = record.hosted.rollouts_list_cost_usd if record.hosted else None
     row["test_sha256"] = record.data.test_sha256 if record.data else None
     row["error"] = record.error.message if record.error else None
+    row["program_known"] = record.program is not None
     row["parameters_status"] = (record.model and record.model.parameters_status) or "unknown"
     for name in ("parameters_billions", "output_usd_per_million", "context_length"):
         row[name] = getattr(record.model, name, None)

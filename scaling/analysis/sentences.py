@@ -56,7 +56,8 @@ def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:
                         "nothing about the real tasks."),
         *_of_benchmarks(cells, "closed_book", "Closed-book: some or all cells of {} were asked without the tables that "
                         "hold the answers."),
-        *_own_notes(cells), *_of_models(cells), *_of_rows(summary), *_of_what_is_missing(results),
+        *_own_notes(cells), *_of_models(cells), *_of_programs(cells), *_of_rows(summary),
+        *_of_what_is_missing(results),
     ]  # fmt: skip
     return notes
 
@@ -81,6 +82,17 @@ def _of_models(cells: pd.DataFrame) -> list[str]:
             f"what LLMs can do."
         )
     return notes
+
+
+def _of_programs(cells: pd.DataFrame) -> list[str]:
+    """Records of before there were program digests, beside others."""
+    known = cells[cells["status"] == "ok"]["program_known"]
+    if known.all() or not known.any():
+        return []
+    return [
+        f"{int((~known).sum())} of {plural(len(known), 'cell')} do not say what their program was: whether their "
+        f"prompts and metrics are those of the others is not known."
+    ]
 
 
 def _of_rows(summary: pd.DataFrame) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from scaling.planning.optimizers import NONE, is_hosted
 from scaling.planning.plan import FITTED_FIELDS, Benchmarks, check_cell, check_count, expand, fit_to_data
 from scaling.planning.study import SIZE_FIELDS, Study, phases_of
 from scaling.ready import end_notes, missing_keys
+from scaling.records.record import ProgramDigest, Record
 from scaling.records.store import CellFiles, files_of, is_settled, read_records
+from scaling.run.program_digest import program_digest
 from scaling.run.task import CellTask
 from scaling.types import Benchmark, Cell, HostedSettings, PlannedCell, Splits, UsageError
 
@@ -60,6 +62,7 @@ def prepare_sweep(study: Study, options: Options, caller: Caller, benchmarks: Be
             sweep.skipped.append((task, reason))
         else:
             sweep.waiting.append(task)
+    refuse_other_programs(sweep.settled)
     check_hosted(hosted, sweep.waiting, options)
     check_servers(sweep.waiting, options)
     return sweep
@@ -155,9 +158,27 @@ def make_tasks(
                 f"{files.folder} holds another experiment ({files.owner()}). Give another output_dir, or move it away."
             )
         model = with_effort(models[cell.model], cell.reasoning_effort)
-        task = CellTask(cell, bench, splits, model, models[cell.optimizer_model], files, phase)
-        tasks[cell.cell_id] = task
+        optimizer_model = models[cell.optimizer_model]
+        program = data.program(cell, bench, model, optimizer_model)
+        tasks[cell.cell_id] = CellTask(cell, bench, splits, model, optimizer_model, files, program, phase)
     return list(tasks.values())
+
+
+def refuse_other_programs(settled: Iterable[CellTask]) -> None:
+    """Raise UsageError where a settled cell has the score of another program: its metric, say, has changed since."""
+    others = [task for task in settled if has_other_program(task, task.files.read_record())]
+    if others:
+        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+        raise UsageError(
+            f"{others[0].files.folder}{more} holds the score of another program: its prompts, its metric or its "
+            f"optimizer have changed since. Move it away (what was answered stays in the cache), give another "
+            f"--output-dir, or type --fresh to pay for it again."
+        )
+
+
+def has_other_program(task: CellTask, record: Record | None) -> bool:
+    """Whether the record is a score that is known to be of another program than the task's."""
+    return record is not None and record.status == "ok" and record.program not in (None, task.program)
 
 
 class _Data:
@@ -167,6 +188,7 @@ class _Data:
         self._exact_sizes, self._configs = exact_sizes, benchmarks
         self._loaded: dict[tuple[Any, ...], Benchmark] = {}
         self._fitted: dict[tuple[Any, ...], tuple[dict[str, Any], Splits]] = {}
+        self._programs: dict[tuple[Any, ...], ProgramDigest] = {}
 
     def benchmark(self, cell: PlannedCell) -> Benchmark:
         """The cell's benchmark with its rows loaded; UsageError where it has nothing that the cell asks for."""
@@ -193,6 +215,13 @@ class _Data:
         cell = Cell(**asdict(planned) | values)
         check_cell(cell, cell.select_size)
         return cell, splits
+
+    def program(self, cell: Cell, bench: Benchmark, model: Model, optimizer_model: Model) -> ProgramDigest:
+        """The digest of the cell's program."""
+        key = (id(bench), cell.pipeline, cell.steps, cell.feedback, cell.optimizer, model, optimizer_model)
+        if key not in self._programs:
+            self._programs[key] = program_digest(cell, bench, model, optimizer_model)
+        return self._programs[key]
 
 
 def _stays(task: CellTask, options: Options, is_skipped: bool, fresh: FreshStart | None) -> bool:

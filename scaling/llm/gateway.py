@@ -165,7 +165,7 @@ class Gateway:
         """The answer to a call, from the cache, from an identical call in flight, or from the provider."""
         self.check(call.model)
         while True:
-            if (stored := self.cache.get(call.key)) is not None:
+            if (stored := self._on_disk(self.cache.get, call.key)) is not None:
                 return replace(stored, cache_hit=True)
             flight, leads = self._flight(call.key)
             if leads:
@@ -187,7 +187,7 @@ class Gateway:
         """Make the call that others may wait for."""
         try:
             # It may have landed between our look into the cache and our take-off.
-            landed = self.cache.get(call.key)
+            landed = self._on_disk(self.cache.get, call.key)
             flight.answer = self._send(call) if landed is None else replace(landed, cache_hit=True)
             return flight.answer
         finally:
@@ -264,13 +264,14 @@ class Gateway:
             self.stop("error", f"{message}: leave --max-cost out, or use another server", scope=call.model.id)
         return answer
 
-    def _on_disk(self, write: Callable[..., T], *args: Any) -> T:
-        """Write to the cache; a disk that is full ends the sweep, as nothing that is paid for could be kept."""
+    def _on_disk(self, use: Callable[..., T], *args: Any) -> T:
+        """Use the cache; a full disk or a damaged file ends the sweep, as nothing that is paid for could be kept."""
         try:
-            return write(*args)
+            return use(*args)
         except sqlite3.Error as error:
-            self.stop("interrupted", f"the cache cannot be written ({error})")
-            raise CellStopped("interrupted", f"the cache cannot be written ({error})") from error
+            message = f"the cache cannot be used ({error}): free the disk, or move {self.cache.path.name} away"
+            self.stop("interrupted", message)
+            raise CellStopped("interrupted", message) from error
 
     def _failed(self, call: Call, error: Exception, attempts: int) -> BaseException:
         """What a call that failed for good means: the end of the model's cells, the provider's, or this call only."""

@@ -29,6 +29,7 @@ Dollars = Annotated[float, Meta(ge=0, le=1e15, description="US dollars")]
 Seconds = Annotated[float, Meta(ge=0, le=1e15)]
 Interval = tuple[Change, Change]
 CellId = Annotated[str, Meta(pattern="^[0-9A-Za-z_-]{1,64}$", description="a digest of all fields of the cell")]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
 Status = Literal["ok", "error", "invalid", "skipped", "budget", "interrupted"]
 
 
@@ -138,6 +139,18 @@ class Failure(Struct, omit_defaults=True):
     traceback: str | None = None
 
 
+class ProgramDigest(Struct, frozen=True):
+    """What can change an answer or a score and is no field of the cell, as three digests. Every machine has the same.
+
+    task: what is asked and how answers are scored. program: its prompts, and how it makes an answer of its calls.
+    optimizer: its constants, and what it is told of an answer.
+    """
+
+    task: Digest
+    program: Digest
+    optimizer: Digest
+
+
 class Versioned(Struct):
     """The one field that is looked at first."""
 
@@ -151,6 +164,7 @@ class Record(Struct, kw_only=True):
     status: Status
     cell_id: CellId
     cell: Cell
+    program: ProgramDigest | None = None  # null in records from before there was one
     task_class: str | None = None
     split: str | None = None
     n: Count | None = None

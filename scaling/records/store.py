@@ -28,8 +28,9 @@ RECORD, CURVE, PREDICTIONS, PROGRAM, CALLS, CLAIM, HOSTED_JOB = (
     "results.json", "learning_curve.json", "predictions.jsonl", "program.json", "calls.jsonl", "cell.json",
     "hosted_job.json",
 )  # fmt: skip
-AGGREGATE, SWEEP, PLAN, LOG, CACHE, FRESH = (
+AGGREGATE, SWEEP, PLAN, LOG, CACHE, FRESH, LEDGER = (
     "aggregate_results.json", "sweep.json", "plan.json", "sweep.log", ".cache/responses.sqlite", ".cache/fresh.json",
+    ".ledger/bills.sqlite",
 )  # fmt: skip
 
 

@@ -64,6 +64,7 @@ def new_record(task: CellTask, status: Status, error: Failure | None = None) -> 
         status=status,
         cell_id=task.cell.cell_id,
         cell=task.cell,
+        program=task.program,
         task_class=_text(bench.task_class),
         split=task.splits.split,
         sample=bench.source == "sample",

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from scaling.llm.meter import Meter
 from scaling.models import Model
+from scaling.records.record import ProgramDigest
 from scaling.records.store import CellFiles
 from scaling.types import Benchmark, Cell, HostedSettings, Splits
 
@@ -34,6 +35,7 @@ class CellTask:
     model: Model
     optimizer_model: Model
     files: CellFiles
+    program: ProgramDigest | None = None
     phase: int = 0  # the cells of a study's earlier phase start first
 
 
