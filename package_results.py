@@ -105,20 +105,25 @@ def write_package(results: Path, output: Path) -> int:
 
 def stage_results(results: Path, stage: Path) -> int:
     """Copy everything that is a result, without what names this machine; returns the number of cells."""
-    records = usable_records(results)
-    if not records:
-        raise UsageError(f"no results in {results}. Run: python run_scaling_experiment.py --quick")
+    home = results.resolve()
     for path in sorted(results.rglob("*")):
         inside = path.relative_to(results)
-        if path.is_file() and not LEFT_OUT & set(inside.parts):
+        if LEFT_OUT & set(inside.parts):
+            continue
+        if not path.resolve().is_relative_to(home):
+            print(f"left out: {path} is a link out of the folder", file=sys.stderr)
+        elif path.is_file():
             try:
                 text = path.read_text(encoding="utf-8")
                 if path.suffix == ".json":
                     text = json.dumps(without_paths(json.loads(text)), indent=2, ensure_ascii=False) + "\n"
-            except (ValueError, RecursionError):  # what names this machine could not be taken out of it
+            except (ValueError, RecursionError, OSError):  # what names this machine could not be taken out of it
                 print(f"left out: {path} is damaged", file=sys.stderr)
                 continue
             _write(stage / inside, text)
+    records = usable_records(stage)
+    if not records:
+        raise UsageError(f"no results in {results}. Run: python run_scaling_experiment.py --quick")
     return len(records)
 
 

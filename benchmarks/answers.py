@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import unicodedata
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -40,8 +41,8 @@ def only_number(text: str) -> Fraction | None:
 
 
 def normalise_words(text: str) -> str:
-    """Lower case, one space between words, no quotes or full stop around."""
-    return " ".join(text.lower().split()).strip(" .\"'`")
+    """Lower case, composed letters, one space between words, no quotes or full stop around."""
+    return " ".join(unicodedata.normalize("NFC", text.lower()).split()).strip(" .\"'`")
 
 
 def boxed(text: str) -> str | None:

@@ -44,8 +44,16 @@ def read_jsonl(path: Path) -> RawRows:
 
 
 def named(value: Any, label_names: list[str] | None) -> str:
-    """A label as its name: numbers are looked up, names stay."""
+    """A label as its name: numbers are looked up, names stay.
+
+    Raises UsageError for a number that no name has, such as the -1 of rows without a label, and for no label at all.
+    """
+    if value is None:
+        raise UsageError("a row has no label (null). Leave rows without a label out.")
     if isinstance(value, int) and label_names is not None:
+        if not 0 <= value < len(label_names):
+            last = len(label_names) - 1
+            raise UsageError(f"a row has the label {value}, and the labels are 0 to {last}. Leave such rows out.")
         return label_names[value]
     return str(value)
 

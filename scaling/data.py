@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import random
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -40,6 +41,9 @@ def load_benchmark(
     signature, label_field = config["signature"], config.get("label_field") or _literal_field(config["signature"])
     train = _normalise(name, loaded["train"], signature, "train")
     test = _normalise(name, loaded["test"], signature, "test") if loaded.get("test") else None
+    if label_field:
+        for row in train + (test or []):
+            row[label_field] = _clean_label(name, row, label_field)
     labels = labels if labels is not None else config.get("labels")
     if labels is not None:
         train, test = _keep_labels(name, label_field, labels, train, test)
@@ -165,8 +169,11 @@ def stratified(rows: list[Row], stratum: str | None, seed: int) -> list[Row]:
 
 
 def normalise_text(text: str) -> str:
-    """Lower case, punctuation and repeated spaces stripped: what counts as the same row (STATISTICS 1.9)."""
-    return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split())
+    """Lower case, composed letters, punctuation and repeated spaces stripped: what counts as the same row.
+
+    STATISTICS 1.9. The same letter can be written composed (NFC) and as a letter with its accent (NFD).
+    """
+    return " ".join(re.sub(r"[^\w\s]", " ", unicodedata.normalize("NFC", text.lower())).split())
 
 
 @lru_cache(maxsize=16)
@@ -331,6 +338,18 @@ def _normalise(name: str, rows: Any, signature: Any, part: str) -> list[Row]:
     if len({row["id"] for row in normal}) != len(normal):
         raise UsageError(f"ids of '{name}' ({part}) are not unique; give each row its own id.")
     return normal
+
+
+def _clean_label(name: str, row: Row, label_field: str) -> Any:
+    """The row's label as a model can give it: no spaces around it, composed letters. UsageError for none."""
+    label = row[label_field]
+    if isinstance(label, str):
+        label = unicodedata.normalize("NFC", label).strip()
+    if label is None or label == "" or label != label:  # NaN is not equal to itself
+        raise UsageError(
+            f"the row '{row['id']}' of '{name}' has no label in '{label_field}'. Leave rows without a label out."
+        )
+    return label
 
 
 def _keep_labels(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import analyze_results
 import package_results
 import run_scaling_experiment as script
 from scaling.planning.plan import expand
@@ -155,6 +156,42 @@ def test_damaged_files_are_left_out_and_told(tmp_path: Path, capsys: pytest.Capt
     told = capsys.readouterr().err.splitlines()
     assert [Path(line.split()[2]).name for line in told] == ["results.json", "learning_curve.json"]
     assert len(list((tmp_path / "stage").rglob("predictions.jsonl"))) == 2
+
+
+def test_links_out_of_the_folder_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    results, secret = tmp_path / "results", tmp_path / "secret.txt"
+    write_cell(results, made("toy", 1, "gepa", 0), 0.5)
+    secret.write_text("of somebody else")
+    write_cell(tmp_path / "elsewhere", made("toy", 1, "gepa", 1), 0.5)
+    (results / "linked.txt").symlink_to(secret)
+    (results / "elsewhere").symlink_to(tmp_path / "elsewhere")
+    (results / "results.json").symlink_to(next((tmp_path / "elsewhere").rglob("results.json")))
+    (results / "gone").symlink_to(tmp_path / "gone")
+    assert package_results.stage_results(results, tmp_path / "stage") == 1
+    told = capsys.readouterr().err.splitlines()
+    assert [Path(line.split()[2]).name for line in told] == ["elsewhere", "gone", "linked.txt", "results.json"]
+    assert all("link out of the folder" in line for line in told)
+    assert not [path for path in (tmp_path / "stage").rglob("*") if path.name in ("linked.txt", "elsewhere", "gone")]
+
+
+def test_files_that_are_no_text_end_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_cell(tmp_path / "results", made("toy", 1, "gepa", 0), 0.5)
+    (tmp_path / "results" / "photo.jpg").write_bytes(bytes(range(256)))
+    flags = ["--results-dir", str(tmp_path / "results"), "--output", str(tmp_path / "p.tar.gz")]
+    assert package_results.main(flags) == EXIT_OK
+    assert "photo.jpg is damaged" in capsys.readouterr().err
+
+
+def test_a_study_without_any_score_is_packed_and_analysed(
+    experiment: Callable, server: ScriptedServer, tmp_path: Path
+) -> None:
+    server.fault = lambda n, body: ("status", 401)
+    assert experiment(output_dir=tmp_path / "results")["status"] == "error"
+    flags = ["--results-dir", str(tmp_path / "results")]
+    for more in ([], ["--per-dollar", "--value-per-correct", "1"]):
+        assert analyze_results.main([*flags, "--output-dir", str(tmp_path / "out"), *more]) == EXIT_OK
+    assert "No cell has a score yet." in (tmp_path / "out" / "summary_results.md").read_text()
+    assert package_results.main([*flags, "--output", str(tmp_path / "p.tar.gz")]) == EXIT_OK
 
 
 def test_without_results_there_is_nothing_to_pack(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -87,9 +87,12 @@ class CellReader:
     def read(self, folder: Path, record: Record) -> CellData:
         """Everything beside the record of a cell that is ok."""
         lines, bad = read_objects(folder / PREDICTIONS, PredictionLine)
-        left_out = bad_rows(folder / PREDICTIONS, bad)
+        by_program = _by_program(lines)
+        left_out = bad_rows(folder / PREDICTIONS, bad) + _missing_rows(
+            folder / PREDICTIONS, record, by_program, len(bad)
+        )
         answers: dict[str, Answers] = {}
-        for program, own in _by_program(lines).items():
+        for program, own in by_program.items():
             repeated = self._array(own)[1]
             if repeated:
                 left_out.append(LeftOut(f"program {program}", folder / PREDICTIONS, repeated))
@@ -162,6 +165,26 @@ def _categories(lines: list[PredictionLine]) -> dict[str, np.ndarray]:
     said = [line.categories or {} for line in lines]
     names = [name for name in BREAKDOWNS if any(name in categories for categories in said)]
     return {name: np.array([categories.get(name, "") for categories in said]) for name in names}
+
+
+def _missing_rows(path: Path, record: Record, by_program: dict[str, list[PredictionLine]], bad: int) -> list[LeftOut]:
+    """Rows that were written and are not there, by program. bad: lines that are there and cannot be used."""
+    there = {program: len(lines) for program, lines in by_program.items()}
+    written = record.prediction_lines or _lines_of_earlier(record, there)
+    missing = {program: count - there.get(program, 0) for program, count in written.items()}
+    lost = sum(count for count in missing.values() if count > 0) - bad
+    if lost <= 0 or not path.exists():  # a file that is not there is told of its cell
+        return []
+    named = ", ".join(f"{program}: {count} of {written[program]}" for program, count in missing.items() if count > 0)
+    return [LeftOut("row", path, f"the file has lost rows ({named})", lost)]
+
+
+def _lines_of_earlier(record: Record, there: dict[str, int]) -> dict[str, int]:
+    """How many lines each program had, for a record that does not say: all programs answer the same test rows."""
+    checked = {"check": record.check_n} if record.check_n else {}
+    tested = {*PAIR, *there} - {"check"} | ({"at_equal_calls"} if record.at_equal_calls_score is not None else set())
+    most = max((there.get(program, 0) for program in tested), default=0)
+    return dict.fromkeys(sorted(tested), most) | checked
 
 
 def _turn_table(lines: list[PredictionLine]) -> np.ndarray | None:

@@ -172,6 +172,7 @@ class Record(Struct, kw_only=True):
     sample: bool | None = None
     note: str | None = None
     unchanged: bool | None = None
+    prediction_lines: dict[str, Count] | None = None  # of predictions.jsonl, by program
     proposals: Proposals | None = None
     baseline_score: Score | None = None
     final_score: Score | None = None

@@ -110,6 +110,7 @@ def add_outcome(
     """
     lines = measured.lines
     record.unchanged, record.proposals = measured.unchanged, measured.proposals
+    record.prediction_lines = {name: len(own) for name, own in lines.items() if own}
     record.optimize_seconds = measured.optimize_seconds
     record.lm_calls_per_example = _calls_per_example(task, lines)
     record.val_baseline_score = measured.points[0].candidate_val_score if measured.points else None

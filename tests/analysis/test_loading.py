@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,34 @@ def test_figures_are_drawn_where_every_curve_lacks_something(tmp_path: Path) -> 
         LACKING[what](write_cell(tmp_path / "results", damaged.made("toy", 1, "gepa", run), 0.5, 0.1))
     assert analyze_results.main(["--results-dir", str(tmp_path / "results"), "--output-dir", str(tmp_path)]) == EXIT_OK
     assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("says", [True, False], ids=["with its number of lines", "of an earlier version"])
+@pytest.mark.parametrize(
+    ("kept", "named"),
+    [
+        (lambda i: i < 115, "at_equal_calls: 5 of 40"),
+        (lambda i: i < 80, "at_equal_calls: 40 of 40"),
+        (lambda i: i not in (3, 41, 83), "at_equal_calls: 1 of 40, baseline: 1 of 40, final: 1 of 40"),
+    ],
+    ids=["cut", "cut between programs", "a row of each"],
+)
+def test_rows_that_a_file_has_lost_are_named(
+    tmp_path: Path, kept: Callable[[int], bool], named: str, says: bool
+) -> None:
+    files = write_cell(tmp_path / "results", damaged.made("toy", 1, "gepa", 0), 0.5)
+    if says:
+        counts = {"baseline": 40, "final": 40, "at_equal_calls": 40}
+        damaged.field("prediction_lines", counts)(files)
+    else:
+        damaged.field("check_n", None)(files)
+    damaged.each_line(lambda i, line: line if kept(i) else None)(files)
+    said = [unit for unit in loading.load([tmp_path / "results"]).left_out if unit.unit == "row"]
+    if named.count(":") == 1 or says:  # where every program has lost a row, only the record can tell
+        assert len(said) == 1
+        parts = {part.strip() for part in said[0].reason.split("(")[1].strip(")").split(",")}
+        assert parts == {part.strip() for part in named.split(",")}
+        assert said[0].count == sum(int(part.split()[1]) for part in named.split(","))
 
 
 # Any field, broken in any way
