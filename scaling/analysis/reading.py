@@ -181,10 +181,9 @@ def _missing_rows(path: Path, record: Record, by_program: dict[str, list[Predict
 
 def _lines_of_earlier(record: Record, there: dict[str, int]) -> dict[str, int]:
     """How many lines each program had, for a record that does not say: all programs answer the same test rows."""
-    checked = {"check": record.check_n} if record.check_n else {}
     tested = {*PAIR, *there} - {"check"} | ({"at_equal_calls"} if record.at_equal_calls_score is not None else set())
     most = max((there.get(program, 0) for program in tested), default=0)
-    return dict.fromkeys(sorted(tested), most) | checked
+    return dict.fromkeys(sorted(tested), most)
 
 
 def _turn_table(lines: list[PredictionLine]) -> np.ndarray | None:

@@ -30,8 +30,8 @@ NOT_FOLLOWED = (
     "scaling.hosted.app", "scaling.hosted.client", "scaling.hosted.follow", "scaling.hosted.outcome",
     "scaling.hosted.rollout", "scaling.hosted.settings", "scaling.hosted.stored_job", "scaling.hosted.tunnel",
     "scaling.llm.client", "scaling.llm.errors", "scaling.llm.gateway", "scaling.llm.lm", "scaling.llm.meter",
-    "scaling.models", "scaling.records", "scaling.redact", "scaling.run.context", "scaling.run.dspy_optimizers",
-    "scaling.types",
+    "scaling.models", "scaling.price_table", "scaling.ready", "scaling.records", "scaling.redact",
+    "scaling.run.context", "scaling.run.dspy_optimizers", "scaling.types",
 )  # fmt: skip
 LENGTH = 16  # hex digits
 
@@ -56,7 +56,7 @@ def _program(cell: Cell, bench: Benchmark, model: Model) -> Any:
     adapter = make_adapter(model)
     prompts = {name: _prompt(part, adapter) for name, part in make_core(cell, bench).named_predictors()}
     weights = model.weights and (Path(model.weights.file).name, model.weights.sha256)
-    called = (model.route, model.adapter, model.sends_seed, weights)
+    called = (model.route, model.adapter, model.sends_seed, model.temperature, weights)
     return [prompts, called, _described(*functions, told, type(adapter), [tool.func for tool in bench.tools])]
 
 
@@ -72,7 +72,7 @@ def _optimizer(cell: Cell, bench: Benchmark, model: Model, optimizer_model: Mode
     """The optimizer with its constants, what it is told of an answer, and how its proposer is called."""
     optimizer = pkgutil.resolve_name(OPTIMIZERS[cell.optimizer].run)
     sources = [source_or_none(type(make_core(cell, bench))), source_or_none(bench.signature)]  # MIPROv2 shows them
-    proposer = (optimizer_model.route, optimizer_model.sends_seed, optimizer_model.optimizer_max_output_tokens)
+    proposer = (optimizer_model.route, optimizer_model.sends_seed, optimizer_model.optimizer_output_limit)
     return [proposer, OPTIMIZER_TEMPERATURE, sources, _described(optimizer, bench.feedback, type(make_adapter(model)))]
 
 

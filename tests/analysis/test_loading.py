@@ -163,10 +163,7 @@ def test_rows_that_a_file_has_lost_are_named(
 ) -> None:
     files = write_cell(tmp_path / "results", damaged.made("toy", 1, "gepa", 0), 0.5)
     if says:
-        counts = {"baseline": 40, "final": 40, "at_equal_calls": 40}
-        damaged.field("prediction_lines", counts)(files)
-    else:
-        damaged.field("check_n", None)(files)
+        damaged.field("prediction_lines", {"baseline": 40, "final": 40, "at_equal_calls": 40})(files)
     damaged.each_line(lambda i, line: line if kept(i) else None)(files)
     said = [unit for unit in loading.load([tmp_path / "results"]).left_out if unit.unit == "row"]
     if named.count(":") == 1 or says:  # where every program has lost a row, only the record can tell
