@@ -44,7 +44,7 @@ def _plan_lines(study: Study, sweep: Sweep, options: Options, estimates: dict[st
         total = total if twice is None else total - twice
         lines += [*estimate_lines(cells, estimates), _total(total, sweep, options)]
         if twice is not None:
-            less = ", ".join(figures(twice))
+            less = ", ".join(figures(twice)[: 2 if twice.usd is None else 3])
             lines.append(f"note: cells share answers, which the total counts once: {less} less than cell by cell")
         notes = [*(power_notes(cells) if study.compares_mipro else []), *_data_notes(waiting)]
         notes += [*_model_notes(waiting, total), *fetch_lines(sweep.models.values())]
