@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,6 @@ from benchmarks.sources import RawRows, is_test, read_jsonl
 from scaling.types import BREAKDOWNS, UsageError
 
 ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
-csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
 
 
 def _each_its_own(rows: RawRows) -> list[str]:

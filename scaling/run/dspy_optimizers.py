@@ -150,9 +150,23 @@ def _copies() -> _PrivateCopies:
 
     vars(copies.load("dspy.evaluate.evaluate")).update(Evaluate=Evaluate, ParallelExecutor=ParallelExecutor)
     copies._modules["dspy.evaluate"] = _instead(evaluate, Evaluate=Evaluate)
+    proposing = copies.load("dspy.propose.utils")
+    vars(proposing)["get_dspy_source_code"] = _with_signature_names(proposing.get_dspy_source_code)
     proposer = copies.load("dspy.propose.grounded_proposer").GroundedProposer
     copies._modules["dspy.propose"] = _instead(propose, GroundedProposer=proposer)
     return copies
+
+
+def _with_signature_names(source_of_program: Any) -> Any:
+    """DSPy's reader of a program's source, which looks for a name that pydantic keeps on Python below 3.14 only."""
+
+    def get_dspy_source_code(module: Any) -> Any:
+        for predictor in module.predictors():
+            if predictor.signature.__pydantic_parent_namespace__ is None:
+                predictor.signature.__pydantic_parent_namespace__ = {"signature_name": "Signature"}
+        return source_of_program(module)
+
+    return get_dspy_source_code
 
 
 def _instead(module: ModuleType, **changes: Any) -> SimpleNamespace:
