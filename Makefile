@@ -30,7 +30,7 @@ chaos: $(VENV)/ready
 	CHAOS=1 $(BIN)/python -m pytest tests/hosted
 	CHAOS=1 $(BIN)/python -m pytest tests/test_command_lines.py tests/llm/test_network.py
 	CHAOS=1 $(BIN)/python -m pytest tests/test_sandbox.py tests/test_sandbox_leaks.py
-	CHAOS=1 $(BIN)/python -m pytest tests/benchmarks/test_hostile_answers.py
+	CHAOS=1 $(BIN)/python -m pytest tests/benchmarks/test_hostile_answers.py tests/benchmarks/test_humaneval.py
 	CHAOS=1 $(BIN)/python -m pytest tests/run/test_surroundings.py
 	CHAOS=1 $(BIN)/python -m pytest tests/benchmarks/test_math.py -k every_math_row
 	CHAOS=1 $(BIN)/python -m pytest tests/test_studies.py

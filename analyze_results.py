@@ -154,10 +154,14 @@ def draw(findings: Findings, folder: Path, formats: list[str]) -> dict[Path, str
 
 def _in_two_processes(save: Callable[[Picture], None], pictures: list[Picture]) -> None:
     """Draw half of the figures in a child of this process, which has all data already."""
-    child = multiprocessing.get_context("fork").Process(target=lambda: [save(picture) for picture in pictures[1::2]])
+
+    def save_all(part: list[Picture]) -> None:
+        for picture in part:
+            save(picture)
+
+    child = multiprocessing.get_context("fork").Process(target=save_all, args=(pictures[1::2],))
     child.start()
-    for picture in pictures[::2]:
-        save(picture)
+    save_all(pictures[::2])
     child.join()
     if child.exitcode:
         raise RuntimeError("a figure could not be drawn; its error is above")

@@ -80,7 +80,8 @@ def predictions(rng: np.random.Generator, benchmark: int, level: float) -> tuple
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lines"
         write_lines(path, found)
-        return path.read_bytes(), *means
+        base, final = means
+        return path.read_bytes(), base, final
 
 
 def curve(rng: np.random.Generator) -> list[dict[str, Any]]:

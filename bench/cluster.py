@@ -12,9 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -92,7 +94,7 @@ def nearly_settled(folder: Path) -> list[Measure]:
     """Seconds from typing the command to the first call, and what bounds it, where nearly all cells are settled."""
     results = folder / "many"
     settle_all(results)
-    pieces = [
+    pieces: list[tuple[str, Callable[[], object]]] = [
         ("listing and reading all records", lambda: read_records([results])),
         ("rebuilding the aggregate", lambda: write_aggregate(results)),
     ]
@@ -138,10 +140,11 @@ class WithoutTasks(Coordinator):
 
 def coordinator_rate(folder: Path) -> list[Measure]:
     """Calls a second that the coordinator lets through, of two processes whose provider answers at once."""
-    cells = [SimpleNamespace(cell=SimpleNamespace(cell_id=f"cell {n}", label="")) for n in range(WORKERS)]
+    cells: list[Any] = [SimpleNamespace(cell=SimpleNamespace(cell_id=f"cell {n}", label="")) for n in range(WORKERS)]
     cache = Cache(folder / "rate.sqlite")
     gateway = Gateway(cache, max_cost=1e6, max_concurrency=CONCURRENCY)
-    coordinator = WithoutTasks(cells, gateway, None, Settings(), "127.0.0.1")
+    no_reporter: Any = None
+    coordinator = WithoutTasks(cells, gateway, no_reporter, Settings(), "127.0.0.1")
     context = multiprocessing.get_context("spawn")
     with context.Pool(WORKERS) as pool:
         ask = [(coordinator.address, coordinator.key, f"cell {n}") for n in range(WORKERS)]

@@ -21,9 +21,11 @@ from pathlib import Path
 
 from bench.results import Measure, write_results
 from scaling.llm import local_server
+from scaling.llm.weights import bundled_weights, read_model_file
 
 ROOT = Path(__file__).parent.parent
 CALLS = 20
+CONTEXT_TOKENS = 8192
 PATIENCE_SECONDS = 120.0
 SLOWER_BESIDE_LOAD = 1.6  # at most so many times the time of an idle machine
 DEMO_SECONDS, FIRST_RESULT_SECONDS = 300.0, 60.0
@@ -143,8 +145,8 @@ def serve_as_the_library_does() -> Iterator[str]:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = str(local_server.weights_path())
-    params.n_ctx, params.n_parallel, params.port, params.verbosity = local_server.CONTEXT_TOKENS, 1, 0, 0
+    params.model.path = str(bundled_weights())
+    params.n_ctx, params.n_parallel, params.port, params.verbosity = CONTEXT_TOKENS, 1, 0, 0
     server = xllamacpp.Server(params)
     yield server.listening_address + "/v1"
     del server
@@ -171,7 +173,9 @@ def ask(address: str, number: int) -> None:
 
 def print_seconds_of_calls(threads: str) -> None:
     """Of the calls alone: the server has started and has read the part that all prompts share."""
-    server = local_server.serve() if threads == "ours" else serve_as_the_library_does()
+    server = (
+        local_server.serve(read_model_file(bundled_weights())) if threads == "ours" else serve_as_the_library_does()
+    )
     with server as address:
         ask(address, CALLS)
         started = time.monotonic()

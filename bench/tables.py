@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -50,9 +51,7 @@ def main() -> None:
         made = time.perf_counter() - started
         tables = open_tables(folder)
         assert tables is not None and tables.prepared
-        times = {
-            name: seconds(lambda where=where: look_up(tables, "flight", where)) for name, where in LOOK_UPS.items()
-        }
+        times = {name: seconds(partial(look_up, tables, "flight", where)) for name, where in LOOK_UPS.items()}
         times["a mean"] = seconds(lambda: look_up(tables, "flight", "Origin = AAX", "DepDelayMinutes", "mean"))
         frame = pandas.read_csv(path, dtype=str, keep_default_na=False, usecols=["FlightDate", "Origin"])
         by_pandas = seconds(lambda: two_conditions(frame))

@@ -62,7 +62,7 @@ def call(app: str | None, url: str, rollouts: int) -> float:
             connection.request("POST", path, json.dumps(body), JSON)
             answer = connection.getresponse()
             if answer.status != 200:
-                raise RuntimeError(f"{answer.status} {answer.read(200)}")
+                raise RuntimeError(f"{answer.status} {answer.read(200)!r}")
             answer.read()
 
     with ThreadPoolExecutor(CONCURRENCY) as pool:

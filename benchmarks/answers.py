@@ -16,6 +16,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from typing import IO, cast
 
 from scaling.types import CellStopped
 
@@ -94,12 +95,13 @@ class Judge:
         with self._lock:
             if self.process is None or self.process.poll() is not None:
                 self.process = _started(self.script)
+            asked, replies = _pipes(self.process)
             limit = threading.Timer(self.patience, self.process.kill)
             limit.start()
             try:
-                self.process.stdin.write(json.dumps([gold, given]) + "\n")
-                self.process.stdin.flush()
-                reply = self.process.stdout.readline()
+                asked.write(json.dumps([gold, given]) + "\n")
+                asked.flush()
+                reply = replies.readline()
             except OSError:  # it was ended from outside; the next question gets a new one
                 reply = ""
             finally:
@@ -115,10 +117,15 @@ def _started(script: Path) -> subprocess.Popen[str]:
     # -P: this folder, which holds a package called math, must not come before the standard library.
     command = [sys.executable, "-P", str(script)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    if process.stdout.readline().strip() != "ready":
+    if _pipes(process)[1].readline().strip() != "ready":
         process.kill()
         raise CellStopped("error", "the judge of mathematical answers does not start. Is math-verify installed?")
     return process
+
+
+def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
+    """Where questions go in and replies come out."""
+    return cast(IO[str], process.stdin), cast(IO[str], process.stdout)
 
 
 judge = Judge()

@@ -129,4 +129,5 @@ def _read_parquet(path: Path) -> RawRows:
     import duckdb  # only where there is a Parquet file
 
     found = duckdb.sql("SELECT * FROM read_parquet($path)", params={"path": str(path)})
+    assert found is not None  # a SELECT has a result
     return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]

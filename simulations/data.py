@@ -58,7 +58,7 @@ def arms(
 
 def _scores(latent: npt.NDArray[np.float64], level: npt.NDArray[np.float64], partial: bool) -> npt.NDArray[np.float64]:
     if not partial:
-        return (latent < special.ndtri(level)) * 1.0
+        return np.where(latent < special.ndtri(level), 1.0, 0.0)
     # Of the right answers' share a fifth is half right: the mean stays.
     right, half = special.ndtri(0.8 * level), special.ndtri(np.minimum(1.2 * level, 1.0))
     return np.where(latent < right, 1.0, np.where(latent < half, 0.5, 0.0))

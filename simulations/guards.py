@@ -24,9 +24,11 @@ def guards(rng: np.random.Generator, repeats: int) -> Iterator[Outcome]:
         first, last, again = (arm.scores for arm in cells.values())
         turned = correction(first, last, (first, again), cells["alpha", "none", 1].groups)
         corrects.append(labels([turned]) == ["corrects"])
-        one_run = [Arm("alpha", o, arm.items, arm.groups, arm.scores[:, :1])
-                   for o, arm in zip(("none", "gepa"), cells.values(), strict=False)]  # fmt: skip
-        adopted.append(adoption_p(*one_run, {}) <= 0.05)
+        base, final = (
+            Arm("alpha", optimizer, arm.items, arm.groups, arm.scores[:, :1])
+            for optimizer, arm in zip(("none", "gepa"), list(cells.values())[:2], strict=True)
+        )
+        adopted.append(adoption_p(base, final, {}) <= 0.05)
         by_band = bands(first, last - first)
         for name, values in differences.items():
             values.append(by_band[name])

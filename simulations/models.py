@@ -41,10 +41,11 @@ def pairs(made: list[Entry]) -> list[TestRow]:
 
 def model_tables(rng: np.random.Generator, repeats: int) -> Iterator[Outcome]:
     """Any label in a table of equal models, and among the equal ones beside a better one."""
-    for name, setting in {
+    settings: dict[str, dict[str, Any]] = {
         "one run": {"runs": 1}, "three runs": {}, "one run, groups of 3": {"runs": 1, "group_size": 3},
         "one run, F1 scores": {"runs": 1, "partial": True}, "one run, near the ceiling": {"runs": 1, "q": 0.95},
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for name, setting in settings.items():
         q = setting.pop("q", 0.7)
         false = [_any(pairs(entries(rng, dict.fromkeys("ab", [q] * MODELS), **setting))) for _ in range(repeats)]
         yield at_most(f"tables of {MODELS} equal models on 2 benchmarks, {name}: any label", false, 0.05)

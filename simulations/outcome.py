@@ -32,7 +32,7 @@ Procedure = Callable[[np.random.Generator, int], Iterator[Outcome]]
 
 def band(target: float, repeats: int, upper_only: bool = False) -> tuple[float, float]:
     """99.9 % band in per cent of a share `target` seen in `repeats`."""
-    low, high = distributions.binom.ppf((0.0005, 0.9995), repeats, target) * 100 / repeats
+    low, high = np.asarray(distributions.binom.ppf((0.0005, 0.9995), repeats, target)) * 100 / repeats
     return (0.0, float(high)) if upper_only else (float(low), float(high))
 
 

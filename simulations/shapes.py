@@ -33,7 +33,7 @@ def shapes(rng: np.random.Generator, repeats: int) -> Iterator[Outcome]:
             curve = {int(k): cells["alpha", "gepa", int(k)] for k in steps}
             mine = list(curve.values())
             ends = contrast([(1.0, mine[-1]), (-1.0, mine[0])], pooled)
-            fitted = families(steps, [arm.mean for arm in mine], covariance(mine, pooled), ends.df)
+            fitted = families(steps.tolist(), [arm.mean for arm in mine], covariance(mine, pooled), ends.df)
             inside.append(not next(f for f in fitted if f.name == name).rejected)
             other_shape.append(shape_of(curve, pooled)[0] != "flat not rejected")
         yield at_least(f"family set holds the truth: {name}", inside)
@@ -61,11 +61,11 @@ def sizes(rng: np.random.Generator, repeats: int) -> Iterator[Outcome]:
             in_alpha, in_slope, in_threshold = [], [], []
             for _ in range(repeats):
                 gain, _ = gains(rng, 0.03 * size**0.3, 500, scatter)
-                law = power_law(size, gain)
+                law = power_law(size.tolist(), gain.tolist())
                 in_alpha.append(law.low <= 0.3 <= law.high)
                 x = np.log10(size)
                 gain, variance = gains(rng, 0.03 * (x - 0.7), 500, scatter)
-                line = size_line(size, gain, variance)
+                line = size_line(size.tolist(), gain.tolist(), variance.tolist())
                 low, high = line.slope_interval
                 in_slope.append(low <= 0.03 <= high)
                 parts = zero_set(line, -1.0, 3.0)
@@ -81,7 +81,7 @@ def exponents(rng: np.random.Generator, repeats: int) -> Iterator[Outcome]:
     size = np.array(SIZES[7])
 
     def printed(truth: np.ndarray, items: int) -> list[bool]:
-        return [not power_law(size, gains(rng, truth, items, 0.0)[0]).refused for _ in range(repeats)]
+        return [not power_law(size.tolist(), gains(rng, truth, items, 0.0)[0].tolist()).refused for _ in range(repeats)]
 
     slack = 0 if repeats >= 1000 else 4  # percentage points, for the smaller runs in the tests
     yield Outcome("exponent on a flat gain of 3", share(printed(np.full(7, 0.03), 500)), 0, 7.4 + slack)

@@ -1,13 +1,14 @@
 """Rows of Banking77: text, intent."""
 
 from pathlib import Path
+from typing import Any
 
 from benchmarks.sources import named, read
 
 HUB = {"path": "PolyAI/banking77", "train": "train", "test": "test", "revision": "refs/convert/parquet"}
 
 
-def load(source: str = "hub") -> dict:
+def load(source: str = "hub") -> dict[str, Any]:
     """Rows {"text", "intent"}; raises UsageError when the source cannot be read."""
     raw = read(source, Path(__file__).parent, HUB)
     for part in ("train", "test"):

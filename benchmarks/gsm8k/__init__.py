@@ -8,6 +8,8 @@ Metric: accuracy. The number after `####`, else the last number of the answer, i
 gold one as a number: commas, signs of money, units, a full stop and a trailing `.0` do not count.
 """
 
+from fractions import Fraction
+
 import dspy
 
 from benchmarks.answers import numbers_in
@@ -27,10 +29,10 @@ def metric(gold: dspy.Example, pred: dspy.Prediction, trace: object = None) -> f
     return float(given is not None and given == final_number(gold.answer))
 
 
-def final_number(text: str):
+def final_number(text: str) -> Fraction | None:
     """The number after `####`, else the last of the text, as a Fraction; None without one."""
     after = numbers_in(text.rpartition("####")[2]) if "####" in text else []
-    return (after or numbers_in(text)[-1:] or [None])[0]
+    return next(iter(after or numbers_in(text)[-1:]), None)
 
 
 def failure_kind(gold: dspy.Example, pred: dspy.Prediction) -> str | None:

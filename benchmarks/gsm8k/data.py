@@ -9,7 +9,7 @@ from benchmarks.sources import read
 HUB = {"path": "openai/gsm8k", "name": "main", "train": "train", "test": "test"}
 
 
-def load(source: str = "hub") -> dict:
+def load(source: str = "hub") -> dict[str, Any]:
     """Rows {"question", "answer", "solution"}; raises UsageError when the source cannot be read."""
     raw = read(source, Path(__file__).parent, HUB)
     for part in ("train", "test"):

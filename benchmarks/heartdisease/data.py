@@ -32,7 +32,7 @@ COLUMNS: dict[str, tuple[str, str | dict[Any, str]]] = {
 }
 
 
-def load(source: str = "hub") -> dict:
+def load(source: str = "hub") -> dict[str, Any]:
     """Rows {"record", "diagnosis"}; raises UsageError when the source cannot be read."""
     raw = read(source, Path(__file__).parent, HUB)
     for part in ("train", "test"):

@@ -14,7 +14,7 @@ HUB = {
 }
 
 
-def load(source: str = "hub") -> dict:
+def load(source: str = "hub") -> dict[str, Any]:
     """Rows {"id", "group", "context", "question", "answer", "type", "titles"}; UsageError when unreadable."""
     raw = read(source, Path(__file__).parent, HUB)
     for part in ("train", "test"):

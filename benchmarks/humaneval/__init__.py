@@ -63,7 +63,7 @@ def feedback(gold: dspy.Example, pred: dspy.Prediction) -> str:
     if verdict.passed:
         return "Right: all hidden tests pass."
     own_error = f" ({verdict.detail})" if verdict.kind == "error" else ""
-    return f"Wrong: {REASONS[verdict.kind]}{own_error}."
+    return f"Wrong: {REASONS[str(verdict.kind)]}{own_error}."
 
 
 def execution_feedback(gold: dspy.Example, pred: dspy.Prediction) -> str:
@@ -74,7 +74,7 @@ def execution_feedback(gold: dspy.Example, pred: dspy.Prediction) -> str:
     verdict = _verdict(gold, pred, examples_check(shown))
     if verdict.passed:
         return f"All {len(shown)} examples of the docstring come out right."
-    return f"The docstring's examples fail: {REASONS[verdict.kind]} ({verdict.detail})."
+    return f"The docstring's examples fail: {REASONS[str(verdict.kind)]} ({verdict.detail})."
 
 
 def _verdict(gold: dspy.Example, pred: dspy.Prediction, checks: str) -> Verdict:

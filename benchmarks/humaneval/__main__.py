@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from benchmarks.humaneval.data import load
 from scaling.sandbox.deno import require
@@ -12,7 +13,7 @@ from scaling.sandbox.programs import Verdict, run_checks
 from scaling.types import UsageError
 
 
-def verdict_of(row: dict) -> Verdict:
+def verdict_of(row: dict[str, Any]) -> Verdict:
     """The canonical solution on the problem's own tests."""
     return run_checks(row["code"], row["tests"], row["entry_point"], prelude=f"{row['prompt']}\n    pass\n")
 

@@ -1,6 +1,7 @@
 """Rows of HumanEval: prompt, code (the canonical solution), with the hidden tests and the function's name."""
 
 from pathlib import Path
+from typing import Any
 
 from benchmarks.sources import read
 
@@ -8,7 +9,7 @@ from benchmarks.sources import read
 HUB = {"path": "openai/openai_humaneval", "train": "test"}
 
 
-def load(source: str = "hub") -> dict:
+def load(source: str = "hub") -> dict[str, Any]:
     """Rows {"id", "prompt", "code", "tests", "entry_point"}; raises UsageError when the source cannot be read."""
     raw = read(source, Path(__file__).parent, HUB)
     raw["train"] = [

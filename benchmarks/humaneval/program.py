@@ -74,7 +74,7 @@ def _returns(node: ast.AST) -> bool:
     return not inner and any(_returns(child) for child in ast.iter_child_nodes(node))
 
 
-def _functions(tree: ast.Module) -> list[ast.FunctionDef]:
+def _functions(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     return [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 

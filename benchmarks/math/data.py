@@ -11,7 +11,7 @@ HUB_TRAIN = {"path": "DigitalLearningGmbH/MATH-lighteval", "name": "default", "t
 HUB_TEST = {"path": "HuggingFaceH4/MATH-500", "train": "test"}
 
 
-def load(source: str = "hub") -> dict:
+def load(source: str = "hub") -> dict[str, Any]:
     """Rows {"problem", "answer", "level", "type", "solution"}; UsageError when the source cannot be read."""
     package = Path(__file__).parent
     raw = read(source, package, HUB_TRAIN)

@@ -10,7 +10,7 @@ from scaling.types import UsageError
 LETTERS = ("A", "B", "C", "D")
 
 
-def load(source: str = "hub") -> dict:
+def load(source: str = "hub") -> dict[str, Any]:
     """Rows {"question", "options", "answer", "kind", "choices", "group"}, and "level" where the source has it.
 
     Raises UsageError when they cannot be read.

@@ -40,7 +40,7 @@ GROUPED_BY = {"boolq": "passage", "cb": "premise", "rte": "premise"}
 SUBTASKS = tuple(LABELS)
 
 
-def load(source: str = "hub", subtask: str | None = None) -> dict:
+def load(source: str = "hub", subtask: str | None = None) -> dict[str, Any]:
     """Rows {"text", "answer", "subtask", "labels", "stratum", "group"} of one subtask, or of all that are there.
 
     Raises UsageError when the source cannot be read or has no rows of the subtask.

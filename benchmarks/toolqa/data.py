@@ -17,7 +17,7 @@ TEMPLATE_SHARE = 0.05
 TEMPLATE_WORDS = 4
 
 
-def load(source: str = "hub") -> dict:
+def load(source: str = "hub") -> dict[str, Any]:
     """Rows {"id", "group", "question", "answer", "domain", "difficulty", "corpora"}; UsageError when unreadable."""
     if source == "hub":
         raise UsageError(
@@ -65,8 +65,8 @@ def templates(raw: list[dict[str, Any]]) -> list[str]:
 
     Upstream does not name templates. gsm8k has none: '' there, and each question is its own group.
     """
-    by_domain: dict[tuple, Counter[str]] = defaultdict(Counter)
-    sizes: Counter[tuple] = Counter()
+    by_domain: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    sizes: Counter[tuple[str, str]] = Counter()
     for row in raw:
         key = row["domain"], row["difficulty"]
         sizes[key] += 1

@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -58,7 +59,7 @@ class Tables:
     digest: str
     prepared: bool
 
-    def rows(self, query: str, values: Iterable[object] = ()) -> list[tuple]:
+    def rows(self, query: str, values: Iterable[object] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query; safe to call from several threads."""
         return self.connection.cursor().execute(query, list(values)).fetchall()
 

@@ -11,7 +11,7 @@ import io
 import math
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ SAMPLE = Path(__file__).parent / "sample_corpora"
 MOST_ROWS, LONGEST_RESULT = 20, 2000  # rows and characters that one look-up shows
 LARGEST_POWER, LONGEST_EXPRESSION = 1000, 300
 LONGEST_QUERY, MOST_DIGITS = 1000, 300  # characters of conditions or columns; digits that round keeps or drops
-OPERATIONS = {
+OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
     ast.UAdd: operator.pos, ast.USub: operator.neg,
@@ -39,7 +39,7 @@ def rounded(number: float, digits: int = 0) -> float:
     return round(number, digits) if digits else round(number)
 
 
-FUNCTIONS = {"abs": abs, "round": rounded, "min": min, "max": max, "sqrt": math.sqrt}
+FUNCTIONS: dict[str, Callable[..., Any]] = {"abs": abs, "round": rounded, "min": min, "max": max, "sqrt": math.sqrt}
 AGGREGATES = {"sum": "sum", "mean": "avg", "min": "min", "max": "max"}
 SIGNS = {"=": "IS NOT DISTINCT FROM", "!=": "IS DISTINCT FROM"}  # others are SQL's own; empty is not equal to a number
 SIGN = re.compile(r"(!=|<=|>=|=|<|>|~)")

@@ -18,8 +18,8 @@ from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 from scaling.llm.lm import variant
 from scaling.planning.budgets import MAX_TOOL_TURNS
 
-# How much of a tool's result is kept in the record.
-SHORT_RESULT = 200
+# How much of a tool's result is kept in the record, and how much of it a model is shown: it may have asked for a lot.
+SHORT_RESULT, LONGEST_RESULT = 200, 20_000
 _tool_calls: ContextVar[list[dict[str, Any]] | None] = ContextVar("tool_calls", default=None)
 
 
@@ -118,7 +118,7 @@ class RecordedTool(dspy.Tool):
 
     def __call__(self, **arguments: Any) -> str:
         try:
-            result = str(super().__call__(**arguments))
+            result = str(super().__call__(**arguments))[:LONGEST_RESULT]
         except Exception as error:  # whatever the model's arguments do to a tool is an answer to the model
             result = f"error: {type(error).__name__}: {error}"
         if (called := _tool_calls.get()) is not None:
