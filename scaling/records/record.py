@@ -8,6 +8,7 @@ number out of bounds is one clear line. Scores are fractions from 0 to 1, costs 
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from typing import Annotated, Any, Literal
@@ -343,6 +344,9 @@ def json_schema() -> dict[str, Any]:
     _, definitions = msgspec.json.schema_components(
         [Record, LearningCurve, PredictionLine, CallRecord], ref_template="#/$defs/{name}"
     )
+    for definition in definitions.values():
+        if "description" in definition:  # a docstring, whose indentation depends on the version of Python
+            definition["description"] = inspect.cleandoc(definition["description"])
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Files of a cell"}
     return head | {"$ref": "#/$defs/Record", "$defs": definitions}
 
