@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := requirements.txt requirements-dev.txt pyproject.toml
 
-.PHONY: demo demo-real test bench simulate chaos package humaneval architecture schema lint clean
+.PHONY: demo demo-real example test bench simulate chaos package humaneval architecture schema lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/python run_scaling_experiment.py --quick
@@ -18,6 +18,12 @@ demo-real: $(VENV)/ready
 	$(BIN)/python run_scaling_experiment.py --quick --models local/qwen2.5-0.5b --output-dir results-real \
 		$(if $(MODELS),--models-dir $(MODELS))
 	$(BIN)/python analyze_results.py --results-dir results-real --output-dir results-real/analysis
+
+# The report of a study that was run to its end, from the records in this repository. No model is needed.
+example: $(VENV)/ready
+	$(BIN)/python analyze_results.py --results-dir examples/calls-or-votes/records --output-dir example
+	@echo
+	@echo "The report: example/report.html    What was found: docs/findings.md"
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not model"

@@ -18,14 +18,11 @@ import pydantic
 from scaling.addresses import address_in_environment
 from scaling.price_table import Listed, Reasons, TakesTemperature, look_up, table_names, table_source, unlisted
 from scaling.schema import SAFE_MODEL, SHA256, VARIABLE, Address, read_toml, refuse_twice, shown, validated
-from scaling.types import EFFORTS, Effort, UsageError, did_you_mean, unknown_name
+from scaling.types import EFFORTS, EMBEDDED, Effort, UsageError, did_you_mean, unknown_name
 
 REGISTRY_FILE = Path(__file__).parent / "models.toml"
 # size:NAME -> billions of parameters, published or assumed: from the first figure (included) up to the second.
 SIZES = {"small": (0.0, 10.0), "medium": (10.0, 100.0), "large": (100.0, math.inf)}
-
-# The id of the one entry that may be `embedded`: its weights come with the install.
-EMBEDDED = "local/smollm2-135m"
 
 # Tokens of an answer where an entry does not say: of a task call, of a call that proposes, and of either with
 # reasoning, which counts as output.

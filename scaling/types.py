@@ -23,6 +23,8 @@ SCHEMA_VERSION = 1
 CELL_VERSION = 1
 
 SYNTH_MODES = ("offline", "online")
+# The one model that may be `embedded`: its weights come with the install.
+EMBEDDED = "local/smollm2-135m"
 TASK_APP_PORT = 8015  # unless somebody says otherwise
 STEPS = (1, 2, 3, 4, 5)
 # Fields of a row that its prediction line keeps and that scores are broken down by.

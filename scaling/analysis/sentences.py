@@ -12,6 +12,7 @@ from scaling.analysis.hypotheses import HYPOTHESES
 from scaling.analysis.results import Results, folder_name
 from scaling.analysis.summary import FEWEST_CHECK_ROWS, recommended, too_few_check_rows
 from scaling.analysis.text import interval_text, percent, plural
+from scaling.types import EMBEDDED
 
 UNDECIDED = ("cannot tell", "not compared", "on these rows: no difference shown")
 
@@ -75,11 +76,10 @@ def _of_models(cells: pd.DataFrame) -> list[str]:
             "Some cells use the feedback 'oracle', which tells the model which of its answers are right. That is "
             "cheating: their scores are not results."
         )
-    embedded = cells[cells["model"].str.startswith("local/")]["model"].unique()
-    if len(embedded):
+    if (cells["model"] == EMBEDDED).any():
         notes.append(
-            f"{', '.join(embedded)} is a model of 135 million parameters. Its scores show how the program works, not "
-            f"what LLMs can do."
+            f"{EMBEDDED} is a model of 135 million parameters. Its scores show how the program works, not what LLMs "
+            f"can do."
         )
     return notes
 

@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 
 from scaling.llm.gguf_header import GgufHeader, NotGguf, read_header
-from scaling.models import EMBEDDED, Model, Weights
-from scaling.types import UsageError
+from scaling.models import Model, Weights
+from scaling.types import EMBEDDED, UsageError
 
 PREFIX = "gguf:"  # --models gguf:PATH
 LONGEST_CONTEXT = 8192  # tokens; a longer one takes memory that these programs do not use
