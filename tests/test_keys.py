@@ -70,7 +70,7 @@ def test_what_has_its_key_runs_and_the_rest_runs_once_its_key_is_there(
     assert script.main([*two, "--skip-missing-keys"]) == 0
     said = capsys.readouterr().out
     assert "1 cell to run on toy/open" in said
-    assert "skipped 1 cell of none: the environment variable TOY_KEY (for toy/keyed) is not set" in said
+    assert "skipped 1 cell: the environment variable TOY_KEY (for toy/keyed) is not set" in said
     assert "2 cells: 1 ok, 1 skipped" in said
     asked = len(server.requests)
     records = {record["cell"]["model"]: record for record in map(read, (tmp_path / "out").rglob("results.json"))}

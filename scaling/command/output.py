@@ -12,6 +12,7 @@ from pathlib import Path
 from scaling.command.local_models import fetch_lines
 from scaling.command.options import Options
 from scaling.command.prepare import Sweep
+from scaling.planning.optimizers import is_hosted
 from scaling.planning.plan import power_notes, sizes_of, warnings
 from scaling.planning.study import SEEDS_OF, Study, phases_of
 from scaling.records.record import Record
@@ -57,10 +58,12 @@ def _skipped_notes(skipped: Sequence[tuple[CellTask, str]]) -> list[str]:
     by_reason: dict[str, list[CellTask]] = {}
     for task, reason in skipped:
         by_reason.setdefault(reason, []).append(task)
-    return [
-        f"skipped {_cells(len(tasks))} of {', '.join(sorted({task.cell.optimizer for task in tasks}))}: {reason}"
-        for reason, tasks in by_reason.items()
-    ]
+    notes = []
+    for reason, tasks in by_reason.items():
+        hosted = sorted({task.cell.optimizer for task in tasks if is_hosted(task.cell.optimizer)})
+        of_these = f" of {', '.join(hosted)}" if hosted else ""
+        notes.append(f"skipped {_cells(len(tasks))}{of_these}: {reason}")
+    return notes
 
 
 def print_end(records: Sequence[Record], output_dir: Path) -> int:
