@@ -260,7 +260,7 @@ def _file(path: Path, content: bytes = b"no database " * 500) -> None:
 
 
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a damaged cache": (lambda out: _file(out / CACHE), "Move the damaged file away"),
+    "a damaged cache": (lambda out: _file(out / CACHE), "Move it away"),
     "a folder for its log": (lambda out: (out / f"{CACHE}-wal").mkdir(parents=True), "Give another --output-dir"),
     "a pipe": (lambda out: ((out / CACHE).parent.mkdir(parents=True), os.mkfifo(out / CACHE)), "Give another"),
     "a link to itself": (lambda out: out.symlink_to(out), "Give another"),
