@@ -87,40 +87,28 @@ def find(
     """Everything that the records support."""
     import pandas as pd
 
-    from scaling.analysis import (
-        breakdowns,
-        comparisons,
-        families,
-        findings,
-        fit_table,
-        loading,
-        model_comparisons,
-        money,
-        research,
-        summary,
-        test_rows,
-        turns,
-    )
+    from scaling.analysis import answers, breakdowns, findings, fit_table, loading, model_comparisons, money, summary
+    from scaling.analysis.test_rows import frame_of
 
     results = loading.load(folders)
-    entries = comparisons.entries_of(results)
+    evidence = answers.evidence_of(results, value_per_correct)
+    entries, gains = evidence.entries, evidence.gains
     frame = summary.summarise(results, entries)
-    tests, refused = families.tests_frame(results, entries)
-    turned = turns.turned_cells(results, entries)
-    gains = turns.gains_of(results, turned)
+    rows, refused = answers.tests_of(evidence)
+    tests = frame_of(rows)
     models = model_comparisons.model_scores(results, entries, frame, tests)
     if at_sizes and models.empty:
         refused = [*refused, "scores at other model sizes: no program was run by two models"]
-    asked = test_rows.frame_of(research.test_research(gains, value_per_correct))
     fits = [fit_table.fits_frame(entries), fit_table.score_fits(models, at_sizes), fit_table.gain_fits(gains)]
     return findings.Findings(
         results=results,
         entries=entries,
         summary=frame,
-        tests=tests if asked.empty else pd.concat([tests, asked], ignore_index=True),
+        tests=tests,
+        answers=answers.answers_of(rows, answers.asked_of(results)),
         fits=pd.concat([part for part in fits if not part.empty] or fits[:1], ignore_index=True),
         curves=fit_table.curves_of(entries, frame),
-        turned=turned,
+        turned=evidence.turned,
         gains=gains,
         costs=money.costs(results, entries, frame, value_per_correct),
         breakdowns=breakdowns.breakdowns_of(results, entries, frame),

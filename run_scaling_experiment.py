@@ -39,7 +39,7 @@ from scaling.command.fresh import forget, remember
 from scaling.command.local_models import at_address, models_here, serving, task_at_address, time_lines, turns
 from scaling.command.options import LIBRARY, Caller, Options, checked_options, parse, study_of
 from scaling.command.order import in_order
-from scaling.command.output import print_end, print_plan
+from scaling.command.output import Plan, print_end, print_plan
 from scaling.command.prepare import Sweep, prepare_sweep, registry_of
 from scaling.dotenv import load_dotenv_file
 from scaling.llm.cache import Cache
@@ -53,7 +53,6 @@ from scaling.records.codec import as_plain
 from scaling.records.record import Record
 from scaling.records.store import CACHE, LEDGER, LOG, is_settled, write_aggregate, write_plan
 from scaling.redact import redact
-from scaling.run.estimate import Estimate
 from scaling.run.pipelines import MultiStepClassifier
 from scaling.run.progress import ProgressReporter, quiet
 from scaling.run.runner import Settings, skip_cell
@@ -108,7 +107,7 @@ async def run_single_experiment(
     load_dotenv_file()
     exact_sizes = frozenset(name for name in SIZE_FIELDS if name in settings)
     study = narrow(
-        replace(load_study("pipeline"), name="single", steps_by_benchmark={}),
+        replace(load_study("pipeline"), name="single", steps_by_benchmark={}, questions=[]),
         benchmarks=[benchmark], pipelines=[pipeline], steps=[num_steps], optimizers=[optimizer],
         models=[model] if model else None, rollout_budget=rollout_budget, seed=seed, run_list=[run], data=data,
         exact_sizes=exact_sizes, **settings,
@@ -130,14 +129,14 @@ def run_sweep(study: Study, options: Options, caller: Caller = LIBRARY) -> list[
     run_together = engine_of(options)
     study = with_own_files(study)
     sweep = prepare_sweep(study, options, caller, BENCHMARK_CONFIG)
-    estimates = print_plan(study, sweep, options)
+    plan = print_plan(study, sweep, options)
     if options.dry_run:
         return records_of(sweep.settled)
     for task, reason in sweep.skipped:
         skip_cell(task, reason)
     if sweep.waiting:
         sweep = replace(sweep, models={name: fetched(model) for name, model in sweep.models.items()})
-        run_waiting(sweep, estimates, run_together, options, caller)
+        run_waiting(sweep, plan, run_together, options, caller)
     else:
         write_aggregate(options.output_dir)
     records = records_of(sweep.tasks)
@@ -148,7 +147,7 @@ def run_sweep(study: Study, options: Options, caller: Caller = LIBRARY) -> list[
 
 def run_waiting(
     sweep: Sweep,
-    estimates: dict[str, Estimate],
+    plan: Plan,
     run_together: Callable[..., Any],
     options: Options,
     caller: Caller,
@@ -165,18 +164,18 @@ def run_waiting(
         gateway = Gateway(cache, options.max_cost, options.max_concurrency)
         caller.on_start(gateway)
         one_at_a_time = all(task.model.concurrency(options.max_concurrency) == 1 for task in sweep.waiting)
-        tasks = in_order(sweep.waiting, estimates, one_at_a_time)
+        tasks = in_order(sweep.waiting, plan.estimates, one_at_a_time)
         cells = [task.cell for task in tasks]
-        write_plan(results, {c.cell_id: estimates[c.cell_id].plan_of(c) for c in cells})
+        write_plan(results, plan.of(cells))
         screen = stack.enter_context(quiet(log)) if caller.owns_process else sys.stdout
-        reporter = ProgressReporter(cells, estimates, results, gateway, screen, live=caller.owns_process)
+        reporter = ProgressReporter(cells, plan.estimates, results, gateway, screen, live=caller.owns_process)
         stack.enter_context(reporter.running())
         settings = Settings(
             timeout=options.timeout, max_error_rate=options.max_error_rate, log=log, hosted=sweep.hosted
         )
         for group in turns(tasks, sweep.models):
             with serving(models_here(group, sweep.models, options)) as addresses:
-                for line in time_lines(group, estimates, addresses):
+                for line in time_lines(group, plan.estimates, addresses):
                     reporter.say(line)
                 run_together([task_at_address(t, addresses) for t in group], gateway, settings, reporter, results)
         if cache.damaged:

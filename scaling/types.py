@@ -131,6 +131,8 @@ class CellSettings:
                                               + " (their provider's default)", left_out_of_id=True)  # fmt: skip
     closed_book: Flag = _chosen(False, flags=("--closed-book",), help="ask a benchmark with tools without them",
                                 left_out_of_id=True)  # fmt: skip
+    pilot: Flag = _chosen(False, flags=("--pilot",), left_out_of_id=True,
+                          help="a trial of the whole study: one run, few rows; its scores are not results")  # fmt: skip
     # Hosted jobs: who runs the rollouts, and how many a candidate gets (None: a pass over select; online at most 10).
     synth_mode: str = _chosen("offline", flags=("--mode",), metavar="offline|online",
                               help="who runs the rollouts of synth_mipro (offline)", left_out_of_id=True)  # fmt: skip
@@ -160,7 +162,9 @@ class PlannedCell(CellSettings, CellSizes, CellAxes):
         online = " online" if self.synth_mode == "online" else ""
         options = f" ({options_text(self.optimizer_options)})" if self.optimizer_options else ""
         effort = f" effort {self.reasoning_effort}" if self.reasoning_effort else ""
-        return f"{self.benchmark}{closed} {step} {self.optimizer}{online}{options} {self.model}{effort} run{self.run}"
+        pilot = " (pilot)" if self.pilot else ""
+        program = f"{step} {self.optimizer}{online}{options}"
+        return f"{self.benchmark}{closed} {program} {self.model}{effort} run{self.run}{pilot}"
 
 
 @dataclass(frozen=True)
@@ -232,11 +236,11 @@ class Splits:
     split: str  # "test", or "check" where the benchmark has no test rows
     dropped: int  # rows of the train pool passed over because they (nearly) repeat a test row
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return digest({part: getattr(self, part) for part in ("train", "select", "check", "test")})
 
-    @property
+    @cached_property
     def test_sha256(self) -> str:
         return digest(self.test)
 

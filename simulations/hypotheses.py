@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from scaling.analysis.hypotheses import QUESTIONS, Grid, judge
+from scaling.analysis.hypotheses import SMALLEST, Grid, judge
 from scaling.analysis.test_rows import TestRow
 from scaling.analysis.verdicts import CANNOT_TELL, CONTRADICTED, SUPPORTED
 from simulations.data import BENCHMARKS, GRID, Arms, Means, arms, uneven, without_rows
 from simulations.outcome import Outcome, at_most, never, share
 
-NAMES = tuple(QUESTIONS)
+NAMES = tuple(SMALLEST)
 DEFAULT_ROWS = {"alpha": 500, "beta": 153, "gamma": 500}  # of the default study
 
 
@@ -51,7 +51,7 @@ def false_verdicts(rng: np.random.Generator, repeats: int) -> Iterator[Outcome]:
         rows = judged(rng, planted("", 0.0), 2 * repeats, run_sd=sds)
         yield at_most(f"any false 'supported', {name}", [_any(four, NAMES) for four in rows], 0.05)
     for name in NAMES:
-        rows = judged(rng, planted(name, QUESTIONS[name][2]), repeats)
+        rows = judged(rng, planted(name, SMALLEST[name]), repeats)
         denied = [four[NAMES.index(name)].verdict == CONTRADICTED for four in rows]
         yield at_most(f"{name} called contradicted at its smallest effect of interest", denied, 0.025)
 

@@ -210,7 +210,8 @@ CHANGES: list[dict[str, Any]] = [
     {"benchmark": "gsm8k"}, {"pipeline": "vote"}, {"steps": 4}, {"optimizer": "mipro"}, {"model": "openai/b"},
     {"optimizer_model": "openai/b"}, {"run": 7}, {"seed": 3}, {"temperature": 0.25}, {"train_size": 21},
     {"val_size": 41}, {"test_size": 77}, {"rollout_budget": 300}, {"data": 'a "folder"\\é'}, {"labels": 5},
-    {"pipeline": "self_correct", "feedback": "oracle"}, {"closed_book": True}, {"reasoning_effort": "low"},
+    {"pipeline": "self_correct", "feedback": "oracle"}, {"closed_book": True}, {"pilot": True},
+    {"reasoning_effort": "low"},
     {"optimizer": "synth_mipro", "synth_mode": "online"}, {"optimizer": "synth_mipro", "synth_rollouts": 9},
     {"optimizer_options": {"reflection_minibatch_size": 5, "use_merge": False}},
 ]  # fmt: skip
@@ -267,7 +268,7 @@ def test_the_flags_are_the_fields() -> None:
     kinds = (types.CellAxes, types.CellSizes, types.CellSettings)
     given = [f for kind in kinds for f in fields(kind) if f.metadata.get("flags")]
     names = {f.metadata.get("axis") or f.name: f.metadata["flags"][0] for f in given}
-    typed = {"--closed-book": [], "--optimizer-option": ["use_merge=false"]}
+    typed = {"--closed-book": [], "--pilot": [], "--optimizer-option": ["use_merge=false"]}
     words = [word for flag in names.values() for word in (flag, *typed.get(flag, ["1"]))]
     command = options.parse(words, "", list(BENCHMARKS))
     assert {name for name, value in command.choices.items() if value is not None} == set(names)

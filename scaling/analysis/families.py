@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-import pandas as pd
-
 from scaling.analysis.comparisons import (
     Comparison,
     Entry,
@@ -23,7 +21,7 @@ from scaling.analysis.model_comparisons import model_pairs, model_pairs_over_ben
 from scaling.analysis.model_sizes import test_sizes
 from scaling.analysis.results import Results
 from scaling.analysis.stats import Estimate, RunVariance, holm, run_variances
-from scaling.analysis.test_rows import TestRow, frame_of, left_out_note
+from scaling.analysis.test_rows import TestRow, left_out_note
 from scaling.analysis.verdicts import detectable, direction, settling_size
 
 SMALLEST_OF_INTEREST = 0.05  # of a single comparison, for the rows and runs that would settle it
@@ -38,10 +36,19 @@ FAMILIES: dict[str, Callable[[list[Entry]], Iterable[Comparison]]] = {
     "models on each benchmark (exploratory)": model_pairs,
     MIPRO: mipro_pairs,
 }
+# Family -> the question that it answers.
+ASKED = {
+    "improvement by optimization (exploratory)": "improvement",
+    "optimizers at equal budgets (exploratory)": "optimizers",
+    "chain against its controls (exploratory)": "controls",
+    "models on the mean of all benchmarks (exploratory)": "models",
+    "models on each benchmark (exploratory)": "models",
+    MIPRO: "mipro",
+}
 
 
-def tests_frame(results: Results, entries: list[Entry]) -> tuple[pd.DataFrame, list[str]]:
-    """summary_tests.csv: H1 to H4 of each model, then each exploratory table; and what was refused."""
+def test_pairs(results: Results, entries: list[Entry]) -> tuple[list[TestRow], list[str]]:
+    """Rows of summary_tests.csv: H1 to H4 of each model, then each exploratory table; and what was refused."""
     rows: list[TestRow] = []
     notes: list[str] = []
     for model in sorted({e.series.model for e in entries if e.series.pipeline == "chain"}):
@@ -53,7 +60,7 @@ def tests_frame(results: Results, entries: list[Entry]) -> tuple[pd.DataFrame, l
     for family, comparisons in FAMILIES.items():
         rows += table_rows(family, list(comparisons(entries)), pooled)
     rows += test_sizes(entries)
-    return frame_of(rows), notes + _flagged(results)
+    return rows, notes + _flagged(results)
 
 
 def mipro_tests(entries: list[Entry]) -> list[TestRow]:
@@ -76,10 +83,11 @@ def table_rows(family: str, comparisons: list[Comparison], pooled: Mapping[str, 
 def _row(family: str, comparison: Comparison, estimate: Estimate, p_holm: float, of: int) -> TestRow:
     compared = not math.isnan(estimate.effect)
     return TestRow(
-        family=family, question="", comparison=comparison.name, effect=estimate.effect, ci_low=estimate.low,
-        ci_high=estimate.high, p=estimate.p if compared else None, p_holm=p_holm if compared else None,
+        family=family, question="", comparison=comparison.name, asks=ASKED.get(family, ""),
+        effect=estimate.effect, ci_low=estimate.low, ci_high=estimate.high,
+        p=estimate.p if compared else None, p_holm=p_holm if compared else None,
         verdict=direction(estimate, p_holm), level=estimate.level, n=estimate.n, runs=estimate.runs,
-        reason=estimate.untestable, detectable=detectable(estimate, of),
+        reason=estimate.untestable, answerable=not estimate.untestable, detectable=detectable(estimate, of),
         note=" ".join(text for text in (comparison.note, left_out_note(estimate)) if text),
         to_settle=settling_size(estimate, SMALLEST_OF_INTEREST, of) or None,
         left_out=sum(len(rows.rows) for rows in estimate.left_out),

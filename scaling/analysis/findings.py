@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from scaling.analysis.answers import Answer
 from scaling.analysis.comparisons import Entry
 from scaling.analysis.fits import Family
 from scaling.analysis.results import Results
@@ -18,12 +19,14 @@ Curves = dict[tuple[str, str], list[Family]]  # (benchmark, line) -> the familie
 class Findings:
     """Frames have a row an item: `summary` and `costs` a series and number of steps, in the order of `entries`;
     `tests` a comparison; `fits` a fit; `gains` a model and task of self-correction; `models` a model with one program
-    on a benchmark, or on all; `breakdowns` a series on the rows of one subtask, level, domain or difficulty."""
+    on a benchmark, or on all; `breakdowns` a series on the rows of one subtask, level, domain or difficulty. answers:
+    to the questions that the studies asked."""
 
     results: Results
     entries: list[Entry]
     summary: pd.DataFrame
     tests: pd.DataFrame
+    answers: list[Answer]
     fits: pd.DataFrame
     curves: Curves
     turned: list[TurnedCell]

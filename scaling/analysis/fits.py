@@ -15,6 +15,7 @@ from scipy import optimize
 from scipy import stats as distributions
 
 from scaling.analysis.stats import SIGNIFICANCE, Estimate, Scores, holm
+from scaling.analysis.text import plural
 from scaling.intervals import LEVEL, Interval
 
 RATES = np.geomspace(0.02, 8.0, 400)  # of the saturating curve, per call
@@ -233,7 +234,7 @@ def power_law(sizes: Sequence[float], values: Sequence[float]) -> PowerLaw:
     give a bounded set without 0.
     """
     s, y = np.asarray(sizes, float), np.asarray(values, float)
-    m, different, decades = len(y), len(np.unique(s)), float(np.log10(s.max() / s.min()))
+    m = len(y)
     unit = float(np.exp(np.log(s).mean()))  # the exponent does not depend on the unit
     shapes = (s / unit)[None, :] ** ALPHAS[:, None]
     squares = (shapes**2).sum(axis=1)
@@ -243,10 +244,8 @@ def power_law(sizes: Sequence[float], values: Sequence[float]) -> PowerLaw:
     limit = float(q[best] * (1 + distributions.f.ppf(LEVEL, 1, max(1, m - 2)) / max(1, m - 2)) + 1e-300)
     inside = ALPHAS[q <= limit]
     low, high = float(inside.min()), float(inside.max())
-    unbounded = ""
-    if different < FEWEST_SIZES or decades < FEWEST_DECADES:
-        unbounded = f"{different} sizes over {decades:.1f} decades: {FEWEST_SIZES} over {FEWEST_DECADES} are needed"
-    elif low <= ALPHAS[0] or high >= ALPHAS[-1]:
+    unbounded = too_few_sizes(sizes)
+    if not unbounded and (low <= ALPHAS[0] or high >= ALPHAS[-1]):
         unbounded = "the set of exponents has no end"
     refused = unbounded or ("the set of exponents holds 0" if low <= 0 <= high else "")
     r2 = _r2(y, amplitudes[best] * shapes[best])
@@ -254,6 +253,16 @@ def power_law(sizes: Sequence[float], values: Sequence[float]) -> PowerLaw:
         float(ALPHAS[best]), low, high, float(amplitudes[best]), r2, unbounded, refused, unit,
         (amplitudes, squares, q), limit,
     )  # fmt: skip
+
+
+def too_few_sizes(sizes: Sequence[float]) -> str:
+    """Why these sizes, one or more, give no exponent whatever the gains are; "" where they may."""
+    decades = math.log10(max(sizes) / min(sizes))
+    different = len(set(sizes))
+    if different >= FEWEST_SIZES and decades >= FEWEST_DECADES:
+        return ""
+    given = f"{plural(different, 'size')} over {decades:.1f} decades"
+    return f"{given}: {FEWEST_SIZES} over {FEWEST_DECADES} are needed"
 
 
 def bands(baseline: Scores, change: Scores) -> dict[str, float]:

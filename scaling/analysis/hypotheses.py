@@ -36,14 +36,10 @@ from scaling.analysis.verdicts import (
     settling_size,
     verdict,
 )
+from scaling.planning.questions import QUESTIONS
 
 HYPOTHESES = "H1-H4"  # how the family's name begins; with several models each has a family of its own
-QUESTIONS = {
-    "H1": ("scaling", "Is the score at 5 steps higher than at 1 step?", 0.02),
-    "H2": ("diminishing returns", "Is the rise from 1 to 3 steps, a call, larger than from 3 to 5?", 0.01),
-    "H3": ("optimizer preference", "Does GEPA minus MIPROv2 change from 1 to 5 steps?", 0.03),
-    "H4": ("task dependency", "Is 5 minus 1 steps larger on reasoning than on classification?", 0.03),
-}
+SMALLEST = {"H1": 0.02, "H2": 0.01, "H3": 0.03, "H4": 0.03}  # effects of interest
 REASONING, CLASSIFICATION = "reasoning", "classification"
 Key = tuple[str, str, int]  # benchmark, optimizer, steps
 Weights = list[tuple[float, Key]]
@@ -140,7 +136,7 @@ class Hypothesis:
         """p of 'an effect of interest is there'; for H3 in either direction."""
         if self.estimate is None:
             return 1.0
-        smallest = QUESTIONS[name][2]
+        smallest = SMALLEST[name]
         above = self.estimate.p_at_least(smallest)
         return max(above, self.estimate.p_at_most(-smallest)) if name == "H3" else above
 
@@ -266,21 +262,20 @@ def _logit(q: float) -> float:
 
 
 def _row(name: str, hypothesis: Hypothesis, p_holm: float, p_con: float, grid: Grid) -> TestRow:
-    title, question, smallest = QUESTIONS[name]
-    row = TestRow(grid.family, f"{name} {title}: {question}", hypothesis.comparison, reason=hypothesis.reason)
+    row = TestRow(grid.family, QUESTIONS[name].sentence, hypothesis.comparison, asks=name)
     e = hypothesis.estimate
     if e is None:
-        return row
+        return row.refused(hypothesis.reason)
     left_out = sum(len(rows.rows) for rows in e.left_out)
     row = replace(row, level=e.level, n=e.n, runs=e.runs, left_out=left_out, note=left_out_note(e))
     if not math.isnan(e.effect):
         row = replace(row, effect=e.effect, ci_low=e.low, ci_high=e.high, p=hypothesis.p_sup, p_holm=p_holm,
-                      detectable=detectable(e, len(QUESTIONS)))  # fmt: skip
+                      detectable=detectable(e, len(SMALLEST)))  # fmt: skip
     if e.untestable:
-        return replace(row, reason=e.untestable)
-    row = replace(row, to_settle=settling_size(e, smallest, len(QUESTIONS)))
+        return row.refused(e.untestable)
+    row = replace(row, to_settle=settling_size(e, SMALLEST[name], len(SMALLEST)))
     if too_few := _too_few_runs(grid, e):
-        return replace(row, reason=too_few)
+        return row.refused(too_few)
     note = " ".join(text for text in (hypothesis.note, row.note) if text)
     row = replace(row, reason=hypothesis.veto, note=note)
     if hypothesis.veto:

@@ -18,8 +18,8 @@ from scaling.analysis.reading import CellData, CellReader, LeftOut
 from scaling.analysis.results import Results
 from scaling.analysis.series import SERIES
 from scaling.records.codec import RecordError
-from scaling.records.record import CellClaim, CellPlan, Failure, Record, Usage
-from scaling.records.store import CLAIM, RECORD, plan_paths, read_checked, read_record, record_paths
+from scaling.records.record import CellClaim, Failure, Record, SweepPlan, Usage
+from scaling.records.store import CLAIM, RECORD, plan_paths, read_checked, read_plan, read_record, record_paths
 from scaling.types import SCHEMA_VERSION, Cell, UsageError, options_text
 
 LOWEST_USED_SHARE = 0.80
@@ -56,15 +56,16 @@ def load(folders: Iterable[Path]) -> Results:
             left_out += data[key].left_out
             if data[key].unusable:
                 rows[key] |= {"status": "left out", "error": data[key].unusable}
-    plans = _plans(folders, left_out)
+    plan = _plan(folders, left_out)
     there = {row["cell_id"] for row in rows.values()}
     rows |= {
         f"{cell_id}#": _row_without_record(cell_id, planned.cell, "not run", "planned, no record yet")
-        for cell_id, planned in sorted(plans.items()) if cell_id not in there
+        for cell_id, planned in sorted(plan.cells.items()) if cell_id not in there
     }  # fmt: skip
     _leave_out_repeats(rows, places, left_out)
     cells = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name="key"))
-    return Results(cells, places, plans, data, left_out, used[0][1].environment)
+    asked = [answer.question for answer in plan.questions]
+    return Results(cells, places, plan.cells, data, left_out, used[0][1].environment, asked)
 
 
 def cell_row(record: Record) -> dict[str, Any]:
@@ -154,15 +155,18 @@ def _leave_out_repeats(rows: dict[str, dict[str, Any]], places: dict[str, Path],
             row |= {"status": "left out", "error": reason}
 
 
-def _plans(folders: list[Path], left_out: list[LeftOut]) -> dict[str, CellPlan]:
-    """What cells were estimated at before they ran, by cell_id."""
-    plans: dict[str, CellPlan] = {}
+def _plan(folders: list[Path], left_out: list[LeftOut]) -> SweepPlan:
+    """What cells were estimated at before they ran, and what the studies asked."""
+    whole = SweepPlan()
     for path in plan_paths(folders):
         try:
-            plans |= read_checked(path, dict[str, CellPlan])
+            plan = read_plan(path)
         except RecordError as error:
             left_out.append(LeftOut("estimates", path, str(error)))
-    return plans
+            continue
+        whole.cells |= plan.cells
+        whole.questions += plan.questions
+    return whole
 
 
 def _row_without_record(cell_id: str, cell: Cell, status: str, why: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from scaling.analysis.examples import (
     turned_answers,
 )
 from scaling.analysis.findings import Findings
-from scaling.analysis.sentences import headline, notes_of, recommendations
+from scaling.analysis.sentences import answer_lines, headline, marks_of, notes_of, recommendations
 from scaling.analysis.tables import tables_of
 from scaling.analysis.text import Table, latex, markdown, markdown_table, plain
 from scaling.records.codec import encode
@@ -25,10 +25,10 @@ TEMPLATE = Path(__file__).parent / "report.html"
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".pdf": "application/pdf"}
 TITLE = "Quality against calls, optimizers and models"
 LATEX = r"""% Needs \usepackage{booktabs} and \usepackage{graphicx}.
-{% for table in tables %}
+{% for table in tables if table.rows %}
 \begin{table}
 \centering
-\caption{ {{- table.title -}} }\label{tab:{{ table.title | label }}}
+\caption{ {{- table.title }}{{ marks -}} }\label{tab:{{ table.title | label }}}
 {% if table.narrow %}
 \footnotesize\setlength{\tabcolsep}{3pt}
 {% endif %}
@@ -50,27 +50,38 @@ LATEX = r"""% Needs \usepackage{booktabs} and \usepackage{graphicx}.
 
 @dataclass(frozen=True)
 class Report:
-    """What every form of the report says; the first table holds the verdicts."""
+    """What every form of the report says; the first table holds the verdicts.
+
+    answers: a line a question. marks: in a few words, what keeps the numbers from being results.
+    """
 
     headline: str
+    answers: list[str]
     notes: list[str]
     recommendations: list[str]
     tables: list[Table]
     refused: list[str]
+    marks: str
     title: str = TITLE
 
 
 def report_of(f: Findings) -> Report:
     """The report on these findings."""
-    return Report(headline(f), notes_of(f.results, f.summary), recommendations(f), tables_of(f), f.refused)
+    notes = notes_of(f.results, f.summary)
+    return Report(
+        headline(f), answer_lines(f.answers), notes, recommendations(f), tables_of(f), f.refused,
+        marks_of(f.results.cells),
+    )  # fmt: skip
 
 
 def write_markdown(path: Path, report: Report) -> None:
     """summary_results.md: the same numbers as the report, for reading in a terminal."""
-    parts = [f"# {report.title}", markdown(report.headline), *[f"> {markdown(note)}" for note in report.notes]]
+    parts = [f"# {report.title}", markdown(report.headline), *_bullets("Questions", report.answers)]
+    parts += [f"> {markdown(note)}" for note in report.notes]
     parts += _bullets("Recommended", report.recommendations)
     for table in report.tables:
-        parts += [f"## {markdown(table.title)}", markdown(table.note), markdown_table(table.columns, table.rows)]
+        shown = markdown_table(table.columns, table.rows) if table.rows else ""
+        parts += [f"## {markdown(table.title)}", markdown(table.note), shown]
     parts += _bullets("Not compared", report.refused)
     path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
 
@@ -80,7 +91,9 @@ def write_latex(path: Path, report: Report) -> None:
     environment = jinja2.Environment(finalize=_escape_unless_safe, trim_blocks=True)
     environment.filters["columns"] = _columns
     environment.filters["label"] = lambda title: "".join(ch if ch.isalnum() else "-" for ch in title.lower())
-    path.write_text(environment.from_string(LATEX).render(tables=report.tables), encoding="utf-8")
+    marks = f" ({report.marks})" if report.marks else ""
+    text = environment.from_string(LATEX).render(tables=report.tables, marks=marks)
+    path.write_text(text, encoding="utf-8")
 
 
 def write_html(path: Path, report: Report, f: Findings, pictures: dict[Path, str]) -> None:

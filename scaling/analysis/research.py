@@ -15,17 +15,19 @@ import numpy as np
 import pandas as pd
 from scipy import stats as distributions
 
-from scaling.analysis.fits import Line, regression, zero_set
+from scaling.analysis.fits import Line, power_law, regression, too_few_sizes, zero_set
 from scaling.analysis.stats import SIGNIFICANCE, holm
 from scaling.analysis.test_rows import TestRow
 from scaling.analysis.text import interval_text, percent, plural
-from scaling.analysis.verdicts import CANNOT_TELL, CONTRADICTED, SUPPORTED
+from scaling.analysis.verdicts import CANNOT_TELL, CONTRADICTED, POWER, SUPPORTED, smallest_effect
 from scaling.intervals import LEVEL
+from scaling.planning.questions import QUESTIONS
 
 SIZE_FAMILY, LEVEL_MODELS = "RQ1, RQ3", "models"
 SMALLEST_SLOPE = 0.01  # of gain a tenfold of size
 FEWEST_MODELS = 4
 ALL_ORDERS = math.factorial(8)  # up to eight models all orders are tried, above that as many at random
+SPEARMAN = "Spearman with "  # a property
 FIRST_TURN = "first turn in the other half of the runs"
 # Property -> columns of (gain, property) that are ranked against each other; the mean of their correlations counts.
 PROPERTIES = {
@@ -37,7 +39,10 @@ PROPERTIES = {
 
 
 def test_research(gains: pd.DataFrame, value: float | None) -> list[TestRow]:
-    """Rows of summary_tests.csv for RQ1 to RQ4; RQ1 and RQ3 are one Holm family."""
+    """Rows of summary_tests.csv for RQ1 to RQ4 and the exponent; RQ1 and RQ3 are one Holm family.
+
+    None without self-correction.
+    """
     if gains.empty:
         return []
     (rq1, p_slope), rq3 = _rq1(gains), _rq3(gains)
@@ -51,7 +56,7 @@ def test_research(gains: pd.DataFrame, value: float | None) -> list[TestRow]:
         rq1 = replace(rq1, p_holm=p_rq1, verdict=word)
     if rq3.p is not None:
         rq3 = replace(rq3, p_holm=p_rq3, verdict=SUPPORTED if p_rq3 < SIGNIFICANCE else CANNOT_TELL)
-    return [rq1, *_rq2(gains), rq3, _rq4(gains, value)]
+    return [rq1, *_rq2(gains), rq3, _exponent(gains), _rq4(gains, value)]
 
 
 def size_line_of(gains: pd.DataFrame, statuses: tuple[str, ...] = ("published",)) -> tuple[pd.DataFrame, Line | None]:
@@ -95,11 +100,11 @@ def _mean_of_all(values: pd.Series) -> float:
 
 
 def threshold(gains: pd.DataFrame, value: float) -> tuple[str, str]:
-    """(verdict, sentence) on the sizes from which correcting pays at `value` dollars a right answer (plan.txt, RQ4)."""
-    by_model = size_line_of(gains)[0].dropna(subset=["extra_usd"])
-    if len(by_model) < 3 or by_model["size"].nunique() < 3:
-        models = plural(len(by_model), "model")
-        return CANNOT_TELL, f"not run: {models} of published size and known price, 3 are needed"
+    """(verdict, sentence) on the sizes from which correcting pays at `value` dollars a right answer (plan.txt, RQ4).
+
+    For three models of different published sizes and known prices, or more.
+    """
+    by_model = _priced(gains)
     x = np.log10(by_model["size"].to_numpy(float))
     net = value * by_model["gain"].to_numpy() - by_model["extra_usd"].to_numpy(float)
     line = regression(x.tolist(), net.tolist(), (value**2 * by_model["variance"]).tolist())
@@ -114,17 +119,32 @@ def threshold(gains: pd.DataFrame, value: float) -> tuple[str, str]:
     return CANNOT_TELL, f"no bounded threshold (not rejected: {sizes})"
 
 
+def _priced(gains: pd.DataFrame) -> pd.DataFrame:
+    return size_line_of(gains)[0].dropna(subset=["extra_usd"])
+
+
+def _too_few_priced(gains: pd.DataFrame) -> str:
+    by_model = _priced(gains)
+    if len(by_model) >= 3 and by_model["size"].nunique() >= 3:
+        return ""
+    return f"not run: {plural(len(by_model), 'model')} of published size and known price, 3 are needed"
+
+
+def _asking(name: str, family: str, comparison: str) -> TestRow:
+    """An empty row of this question."""
+    return TestRow(family, QUESTIONS[name].sentence, comparison, level=LEVEL_MODELS, asks=name)
+
+
 def _rq1(gains: pd.DataFrame) -> tuple[TestRow, float]:
     """The row, and the one-sided p of a slope of `SMALLEST_SLOPE` or more (1 where it is not run)."""
-    row = TestRow(SIZE_FAMILY, "RQ1: Does gain grow with the model's size?", "slope of mean gain a tenfold of size",
-                  level=LEVEL_MODELS)  # fmt: skip
+    row = _asking("RQ1", SIZE_FAMILY, "slope of mean gain a tenfold of size")
     by_model, line = size_line_of(gains)
     if len(by_model) < FEWEST_MODELS or line is None:
         few = f"not run: {plural(len(by_model), 'model')} of published size, {FEWEST_MODELS} are needed"
-        return replace(row, reason=few), 1.0
+        return row.refused(few), 1.0
     lacking = sorted(set(_published(gains)["model"]) - set(by_model.index))
     note = f"left out, as they lack a task: {', '.join(lacking)}" if lacking else ""
-    return replace(_with_line(row, line, len(by_model)), note=note), line.p_at_least(SMALLEST_SLOPE)
+    return replace(_with_line(row, line, len(by_model), 2), note=note), line.p_at_least(SMALLEST_SLOPE)
 
 
 def _published(gains: pd.DataFrame) -> pd.DataFrame:
@@ -135,26 +155,53 @@ def _rq2(gains: pd.DataFrame) -> list[TestRow]:
     """Spearman's rank correlations of gain with properties of the models, Holm over properties."""
     by_model = gains_by_model(gains)
     rows = [_property_row(by_model, name) for name in PROPERTIES]
-    adjusted = iter(holm([row.p for row in rows if row.p is not None]))
-    return [row if row.p is None else _with_direction(row, next(adjusted)) for row in rows]
+    tested = [row for row in rows if row.p is not None]
+    adjusted = iter(holm([row.p for row in tested if row.p is not None]))
+    at_best = iter(holm([_smallest_p(by_model, row.comparison) for row in tested]))
+    return [row if row.p is None else _with_direction(row, next(adjusted), next(at_best), len(tested)) for row in rows]
 
 
-def _with_direction(row: TestRow, p_holm: float) -> TestRow:
+def _with_direction(row: TestRow, p_holm: float, at_best: float, properties: int) -> TestRow:
+    """The row with Holm's p; at_best: the one that the clearest order of these models would have."""
     rises = "rises" if (row.effect or 0.0) > 0 else "falls"
-    return replace(row, p_holm=p_holm, verdict=rises if p_holm < SIGNIFICANCE else CANNOT_TELL)
+    row = replace(row, p_holm=p_holm, verdict=rises if p_holm < SIGNIFICANCE else CANNOT_TELL)
+    if at_best >= SIGNIFICANCE:
+        few = f"{plural(row.n or 0, 'model')} can give no smaller p than {at_best:.2f} after Holm over properties"
+        return row.refused(f"too few models: {few}")
+    return replace(row, detectable=smallest_correlation(row.n or 0, properties))
+
+
+def smallest_correlation(models: int, properties: int) -> float:
+    """The rank correlation that is found with 80 % power, about, after Holm; for four models or more.
+
+    By Fisher's z with variance 1.06 / (m - 3) (Fieller, Hartley & Pearson 1957, Biometrika 44:470).
+    """
+    limit = distributions.norm.ppf(1 - SIGNIFICANCE / properties / 2) + distributions.norm.ppf(POWER)
+    return float(np.tanh(limit * math.sqrt(1.06 / (models - 3))))
+
+
+def _smallest_p(by_model: pd.DataFrame, comparison: str) -> float:
+    """The p of the clearest order of the models, two-sided, over the halves in which the property is compared."""
+    columns = PROPERTIES[comparison.removeprefix(SPEARMAN)]
+    return min(1.0, len(columns) * max(2 / _orders(by_model[prop].dropna()) for _, prop in columns))
+
+
+def _orders(values: pd.Series) -> float:
+    """Orders of the values that differ; at most as many as are tried."""
+    alike = math.prod(math.factorial(int(count)) for count in values.value_counts())
+    return min(math.factorial(len(values)) / alike, ALL_ORDERS)
 
 
 def _property_row(by_model: pd.DataFrame, name: str) -> TestRow:
-    row = TestRow("RQ2 (exploratory)", "RQ2: Which properties go with gain?", f"Spearman with {name}",
-                  level=LEVEL_MODELS)  # fmt: skip
+    row = _asking("RQ2", "RQ2 (exploratory)", f"{SPEARMAN}{name}")
     columns = PROPERTIES[name]
     having = by_model[list({column for pair in columns for column in pair})].astype(float).dropna()
     if name == FIRST_TURN and having.empty:
-        return replace(row, reason="not run: one run, and its first turn shares its noise with its gain")
+        return row.refused("not run: one run, and its first turn shares its noise with its gain")
     if len(having) < FEWEST_MODELS:
-        return replace(row, reason=f"not run: {plural(len(having), 'model')} with it, {FEWEST_MODELS} are needed")
+        return row.refused(f"not run: {plural(len(having), 'model')} with it, {FEWEST_MODELS} are needed")
     if min(having[prop].nunique() for _, prop in columns) < 2:
-        return replace(row, reason="not run: it is the same for all models")
+        return row.refused("not run: it is the same for all models")
     rho, p = correlation([(having[gain].to_numpy(), having[prop].to_numpy()) for gain, prop in columns])
     return replace(row, effect=rho, p=p, n=len(having), note="models of one family are not independent")
 
@@ -194,16 +241,15 @@ def _unit_ranks(values: np.ndarray) -> np.ndarray:
 
 def _rq3(gains: pd.DataFrame) -> TestRow:
     """The pair of tasks whose slopes over size differ most; Holm over all pairs."""
-    row = TestRow(SIZE_FAMILY, "RQ3: Does size matter more on some tasks?", "slopes of gain differences, by pairs",
-                  level=LEVEL_MODELS)  # fmt: skip
+    row = _asking("RQ3", SIZE_FAMILY, "slopes of gain differences, by pairs")
     slopes = _task_slopes(gains)
     if not slopes:
-        return replace(row, reason=f"not run: no pair of tasks has {FEWEST_MODELS} models of published size")
+        return row.refused(f"not run: no pair of tasks has {FEWEST_MODELS} models of published size")
     adjusted = holm([slope.line.p for slope in slopes])
     shown = [slope.sentence for slope, p in zip(slopes, adjusted, strict=True) if p < SIGNIFICANCE]
     best = slopes[int(np.argmin(adjusted))]
     note = "; ".join(shown) or "no pair of tasks is shown to differ"
-    row = replace(_with_line(row, best.line, best.models), p=min(adjusted), note=note)
+    row = replace(_with_line(row, best.line, best.models, 2 * len(slopes)), p=min(adjusted), note=note)
     return replace(row, comparison=f"{best.first} - {best.second}")
 
 
@@ -235,11 +281,27 @@ def _task_slopes(gains: pd.DataFrame) -> list[TaskSlope]:
     return slopes
 
 
+def _exponent(gains: pd.DataFrame) -> TestRow:
+    """alpha in gain = A size^alpha over all tasks; named only where its set is bounded and holds no 0 (plan.txt, 9)."""
+    row = _asking("exponent", "exponent", "alpha in gain = A size^alpha")
+    by_model, _ = size_line_of(gains)
+    if by_model.empty:
+        return row.refused("not run: no model of published size")
+    sizes = by_model["size"].tolist()
+    if few := too_few_sizes(sizes):
+        return row.refused(f"not run: {few}")
+    law = power_law(sizes, by_model["gain"].tolist())
+    verdict = CANNOT_TELL if law.refused else f"alpha {law.alpha:.2f}"
+    return replace(row, effect=law.alpha, ci_low=law.low, ci_high=law.high, verdict=verdict, reason=law.refused,
+                   n=len(sizes))  # fmt: skip
+
+
 def _rq4(gains: pd.DataFrame, value: float | None) -> TestRow:
-    row = TestRow("RQ4", "RQ4: From which size does correcting pay?", "sizes where value x gain = extra dollars",
-                  level=LEVEL_MODELS)  # fmt: skip
+    row = _asking("RQ4", "RQ4", "sizes where value x gain = extra dollars")
+    if few := _too_few_priced(gains):
+        return row.refused(few)
     if value is None:
-        return replace(row, reason="give --value-per-correct USD")
+        return row.refused("give --value-per-correct USD")
     verdict, sentence = threshold(gains, value)
     return replace(row, verdict=verdict, reason=sentence, note=_beyond_vote(gains))
 
@@ -257,6 +319,8 @@ def _beyond_vote(gains: pd.DataFrame) -> str:
     )
 
 
-def _with_line(row: TestRow, line: Line, models: int) -> TestRow:
+def _with_line(row: TestRow, line: Line, models: int, comparisons: int) -> TestRow:
+    """The row with its slope; `comparisons` are those that Holm's correction is over."""
     low, high = line.slope_interval
-    return replace(row, effect=line.slope, ci_low=low, ci_high=high, p=line.p, n=models)
+    able = smallest_effect(math.sqrt(line.cov[1, 1]), line.df, comparisons)
+    return replace(row, effect=line.slope, ci_low=low, ci_high=high, p=line.p, n=models, detectable=able)

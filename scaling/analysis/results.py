@@ -8,7 +8,7 @@ averaged with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Results:
     data: dict[str, CellData]  # row key -> what lies beside the record, of cells that are ok
     left_out: list[LeftOut]
     environment: Environment | None  # of the first record
+    questions: list[str] = field(default_factory=list)  # names of those that the studies asked, by their plans
 
     def answers(self, key: str) -> dict[str, Answers]:
         """Program name -> its answers."""

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 
 import pandas as pd
 
+from scaling.analysis.answers import Answer
 from scaling.analysis.families import FAMILIES
 from scaling.analysis.findings import Findings
 from scaling.analysis.hypotheses import HYPOTHESES
 from scaling.analysis.results import Results, folder_name
 from scaling.analysis.summary import FEWEST_CHECK_ROWS, recommended, too_few_check_rows
+from scaling.analysis.test_rows import TestRow
 from scaling.analysis.text import interval_text, percent, plural
+from scaling.analysis.verdicts import CANNOT_TELL
+from scaling.planning.questions import UNIT_SIZE, Question
 from scaling.types import EMBEDDED
 
+NAMED_CONTRASTS = 4  # of a question, in its line
 UNDECIDED = ("cannot tell", "not compared", "on these rows: no difference shown")
 
 
 def headline(f: Findings) -> str:
-    """The first sentences: what these records can show, what they found, and what they say to H1 to H4."""
-    if f.summary.empty:
-        return "No cell has a score yet."
-    return " ".join(part for part in (_found(f), _hypotheses(f.tests), _research(f.tests)) if part)
+    """The first sentences: what these records can show, and what they found."""
+    return "No cell has a score yet." if f.summary.empty else _found(f)
 
 
 def recommendations(f: Findings) -> list[str]:
@@ -55,12 +60,20 @@ def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:
     notes = [
         *_of_benchmarks(cells, "sample", "Sample data: {} are small sets written for this program. Scores on them say "
                         "nothing about the real tasks."),
+        *_of_benchmarks(cells, "pilot", "Pilot: some or all cells of {} are trials with one run and few rows. They "
+                        "show that the study works, and their scores are not results."),
         *_of_benchmarks(cells, "closed_book", "Closed-book: some or all cells of {} were asked without the tables that "
                         "hold the answers."),
         *_own_notes(cells), *_of_models(cells), *_of_programs(cells), *_of_rows(summary),
         *_of_what_is_missing(results),
     ]  # fmt: skip
     return notes
+
+
+def marks_of(cells: pd.DataFrame) -> str:
+    """In a few words what some or all cells are beside results: 'pilot; sample data'. For captions."""
+    words = {"pilot": "pilot", "sample": "sample data", "closed_book": "closed-book"}
+    return "; ".join(word for flag, word in words.items() if cells[flag].fillna(False).astype(bool).any())
 
 
 def _own_notes(cells: pd.DataFrame) -> list[str]:
@@ -160,34 +173,41 @@ def _unchanged(number: int) -> str:
     return f"{plural(number, 'program')} {'was' if number == 1 else 'were'} left unchanged by the optimizer."
 
 
-def _hypotheses(tests: pd.DataFrame) -> str:
-    """A sentence a verdict; those of a family that are open share one, with their reasons."""
-    sentences = []
-    families = tests[tests["family"].str.startswith(HYPOTHESES)].groupby("family", sort=False)
-    for family, four in families:
-        whose = f"{str(family).removeprefix(HYPOTHESES).strip(' ()')}: " if len(families) > 1 else ""
-        decided, undecided = four[four["verdict"] != "cannot tell"], four[four["verdict"] == "cannot tell"]
-        sentences += [f"{whose}{_decided(row)}" for _, row in decided.iterrows()]
-        names_by_reason: dict[str, list[str]] = {}
-        for _, row in undecided.iterrows():
-            reason = (row["reason"] or "").split(":")[0] or "the interval holds both answers"
-            names_by_reason.setdefault(reason, []).append(row["question"].split()[0])
-        sentences += [f"{whose}{', '.join(names)}: cannot tell ({why})." for why, names in names_by_reason.items()]
-    return " ".join(sentences)
+def answer_lines(answers: Sequence[Answer]) -> list[str]:
+    """A line a question: its verdicts with effects and intervals, or why there is none."""
+    return [f"{answer.question.sentence} {_said(answer)}" for answer in answers]
 
 
-def _decided(row: pd.Series) -> str:
-    """A verdict, which is about these benchmarks only; that of H1 with what equal calls do (plan.txt, 9)."""
-    sentence = f"{row['question'].split(':')[0]}: {row['verdict']} on these benchmarks."
-    return (
-        f"{sentence[:-1]} ({row['note'].rstrip('.')})."
-        if row["question"].startswith("H1") and row["note"]
-        else sentence
-    )
+def _said(answer: Answer) -> str:
+    if not answer.answerable:
+        return f"Cannot tell: {'; '.join(answer.missing)}."
+    judged = [row for row in answer.rows if row.answerable]
+    if len(answer.rows) == 1:
+        return f"{_verdict(judged[0], answer.question)}."
+    decided = [row for row in judged if row.verdict not in UNDECIDED]
+    named = [f"{_whose(row)}: {_verdict(row, answer.question)}" for row in (decided or judged)[:NAMED_CONTRASTS]]
+    more = len(decided or judged) - len(named)
+    said = "; ".join(named) + (f"; and {more} more" if more else "")
+    parts = [f"{len(decided)} of {len(answer.rows)} contrasts are decided. {said}."]
+    if answer.missing:
+        parts.append(f"Not judged ({len(answer.rows) - len(judged)}): {'; '.join(answer.missing)}.")
+    return " ".join(parts)
 
 
-def _research(tests: pd.DataFrame) -> str:
-    """The research questions that have an answer; RQ2 explores and has none."""
-    asked = tests[tests["family"].isin(["RQ1, RQ3", "RQ4"])]
-    decided = asked[asked["verdict"] != "cannot tell"]
-    return " ".join(f"{row['question'].split(':')[0]}: {row['verdict']}." for _, row in decided.iterrows())
+def _whose(row: TestRow) -> str:
+    """The contrast, of a family of hypotheses the model that it is about."""
+    return row.family.removeprefix(HYPOTHESES).strip(" ()") if row.family.startswith(HYPOTHESES) else row.comparison
+
+
+def _verdict(row: TestRow, question: Question) -> str:
+    """'Supported on these benchmarks, +5.1 points, 95 % interval [+2.3, +7.9]', and what a reader must add."""
+    where = " on these benchmarks" if row.family.startswith(HYPOTHESES) and row.verdict != CANNOT_TELL else ""
+    size = UNIT_SIZE[question.unit]
+    form = f"+.{1 if size > 1 else 2}f"
+    effect = "" if row.effect is None else f", {size * row.effect:{form}} {question.unit}"
+    if row.ci_low is not None and row.ci_high is not None and not math.isnan(row.ci_low):
+        effect += f", 95 % interval [{size * row.ci_low:{form}}, {size * row.ci_high:{form}}]"
+    why = row.reason or ("the interval holds both answers" if row.verdict == CANNOT_TELL else "")
+    note = row.note.rstrip(". ") if question.name == "H1" else ""  # what equal calls do (plan.txt, 9)
+    added = "; ".join(text for text in (why, note) if text)
+    return f"{row.verdict}{where}{effect}" + (f" ({added})" if added else "")

@@ -10,7 +10,7 @@ import pandas as pd
 
 # What all cells of a comparison must share; those of a benchmark may differ from another's.
 SHARED = (
-    "model", "optimizer_model", "rollout_budget", "temperature", "max_output_tokens", "feedback", "seed",
+    "model", "optimizer_model", "rollout_budget", "temperature", "max_output_tokens", "feedback", "seed", "pilot",
     "reasoning_effort",
 )  # fmt: skip
 SHARED_IN_BENCHMARK = (
@@ -38,6 +38,7 @@ class SeriesKey:
     max_output_tokens: int
     feedback: str
     seed: int
+    pilot: bool
     train_size: int
     val_size: int
     select_size: int

@@ -234,18 +234,17 @@ def _tested(estimate: Estimate, scale: float, groups: int) -> Estimate:
 
     scale: the variance that unrelated scores of this size would have; groups: the fewest of a benchmark.
     """
+    few = f"too few rows: {groups} independent ones on a benchmark, {FEWEST_GROUPS} are needed"
+    few = few if groups < FEWEST_GROUPS else ""
     if estimate.se**2 <= NO_VARIATION * scale:
         nan = float("nan")
         effect = 0.0 if abs(estimate.effect) <= NO_VARIATION else estimate.effect
-        return replace(estimate, effect=effect, low=nan, high=nan, se=0.0, from_runs=0.0,
-                       untestable="no variation: the difference is the same on all rows")  # fmt: skip
+        why = few or "no variation: the difference is the same on all rows"
+        return replace(estimate, effect=effect, low=nan, high=nan, se=0.0, from_runs=0.0, untestable=why)
     half = float(special.stdtrit(estimate.df, 0.5 + LEVEL / 2)) * estimate.se
     p = float(2 * special.stdtr(estimate.df, -abs(estimate.effect) / estimate.se))
     estimate = replace(estimate, low=estimate.effect - half, high=estimate.effect + half, p=p)
-    if groups < FEWEST_GROUPS:
-        reason = f"too few rows: {groups} independent ones on a benchmark, {FEWEST_GROUPS} are needed"
-        return replace(estimate, p=1.0, untestable=reason)
-    return estimate
+    return replace(estimate, p=1.0, untestable=few) if few else estimate
 
 
 def _run_variance_parts(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 
 from scaling.analysis import breakdowns, cell_tables, gain_tables, mipro_table, model_tables
+from scaling.analysis.answers import Answer
 from scaling.analysis.families import FAMILIES
 from scaling.analysis.findings import Findings
 from scaling.analysis.hypotheses import HYPOTHESES
+from scaling.analysis.test_rows import frame_of
 from scaling.analysis.text import UNKNOWN, Table, count, interval_text, percent, table_of
+from scaling.analysis.verdicts import CANNOT_TELL
+from scaling.planning.questions import UNIT_SIZE
 
+MOST_CONTRASTS = 8  # of a question in the table of verdicts; more have a table of their own
 DECIDED = ("supported", "contradicted", "better", "worse", "mixed")  # more rows have nothing to settle
 # Comparison of correlations: their effect is no difference of scores.
 CORRELATIONS = "RQ2"
@@ -33,24 +39,51 @@ def tables_of(f: Findings) -> list[Table]:
 
 
 def verdicts(f: Findings) -> Table:
-    """H1 to H4 with what decides them."""
-    four = f.tests[f.tests["family"].str.startswith(HYPOTHESES)]
+    """The questions that were asked, with what decides each of their contrasts."""
+    four = f.tests[f.tests["family"].str.startswith(HYPOTHESES) & f.tests["asks"].isin(_asked(f))]
     several = four["family"].nunique() > 1
     power = "; ".join(
         f"{row['question'].split()[0]}{_model(row) if several else ''} {100 * row['detectable']:.0f}"
-        for _, row in four[four["detectable"].notna()].iterrows()
+        for _, row in four[four["detectable"].notna() & four["answerable"]].iterrows()
     )
     note = "Intervals are 95 %, each for its number alone; the verdict follows Holm's p over the four (plan.txt)."
+    note = note if len(four) else "Intervals are 95 %, each for its number alone; the verdict follows Holm's p."
     if power:
         note = f"Effects that the rule would show with 80 % power, Holm included, in points: {power}. {note}"
+    return table_of("Verdicts", note, [row for answer in f.answers for row in _answered(answer, several)])
+
+
+def _asked(f: Findings) -> list[str]:
+    return [answer.question.name for answer in f.answers]
+
+
+def _answered(answer: Answer, several_models: bool) -> Iterator[dict[str, str]]:
+    """A row a contrast; one for a question without any, and one for a question that has a table of its own."""
     columns = ["verdict", "contrast", "effect (points)", "95 % interval", "Holm p", "level", "n x runs", "to settle",
                "why"]  # fmt: skip
-    rows = [
-        {"question": row["question"] + (_model(row) if several else "")}
-        | _pick(_test(row) | {"contrast": row["comparison"]}, columns)
-        for _, row in four.iterrows()
-    ]
-    return table_of("Verdicts", note, rows)
+    empty = {"question": answer.question.sentence} | dict.fromkeys(columns, UNKNOWN)
+    if not answer.rows:
+        yield empty | {"verdict": CANNOT_TELL, "why": "; ".join(answer.missing)}
+    elif len(answer.rows) > MOST_CONTRASTS or answer.rows[0].family in FAMILIES:
+        words = ", ".join(f"{times} {word}" for word, times in Counter(row.verdict for row in answer.rows).items())
+        yield empty | {"verdict": words, "contrast": f"{len(answer.rows)}, in a table of their own"}
+    else:
+        for _, row in frame_of(answer.rows).iterrows():
+            family = str(row["family"])
+            whose = _model(row) if several_models and family.startswith(HYPOTHESES) else ""
+            texts = _test(row) | {"contrast": row["comparison"]}
+            if UNIT_SIZE[answer.question.unit] == 1:
+                texts |= _no_points(row, answer.question.unit)
+            yield {"question": answer.question.sentence + whose} | _pick(texts, columns)
+
+
+def _no_points(row: pd.Series, unit: str) -> dict[str, str]:
+    """The effect and interval of what is no difference of scores."""
+    low, high = row["ci_low"], row["ci_high"]
+    return {
+        "effect (points)": count(row["effect"], f"{{:+.2f}} ({unit})"),
+        "95 % interval": UNKNOWN if pd.isna(low) else f"[{low:+.2f}, {high:+.2f}]",
+    }
 
 
 def _model(row: pd.Series) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import ClassVar
 
 import pandas as pd
@@ -17,7 +17,9 @@ class TestRow:
     """One test: what was compared, what came out, and what it may be called. Effects are fractions, null if unknown.
 
     family: the table it belongs to; left_out: rows without a score in some cell; detectable: the effect that the
-    rule finds with 80 % power; to_settle: rows and runs for the smallest effect of interest.
+    rule finds with 80 % power; to_settle: rows and runs for the smallest effect of interest; asks: the name of the
+    question (scaling/planning/questions.py) that it answers, "" for none; answerable: false where the rows, runs or
+    cells that there are cannot give an answer, whatever the scores, for the `reason`.
     """
 
     __test__: ClassVar[bool] = False  # no test class of pytest's
@@ -39,6 +41,12 @@ class TestRow:
     detectable: float | None = None
     to_settle: str | None = None
     left_out: int | None = None
+    asks: str = ""
+    answerable: bool = True
+
+    def refused(self, reason: str) -> TestRow:
+        """The same row, which these cells cannot answer."""
+        return replace(self, reason=reason, answerable=False)
 
 
 TEST_COLUMNS = [field.name for field in fields(TestRow)]

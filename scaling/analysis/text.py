@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from scaling.redact import printable
 
@@ -92,7 +93,7 @@ def usd(value: float | None) -> str:
 
 def count(value: float | None, form: str = "{:.0f}") -> str:
     """A number in its form; an em dash where it is not known."""
-    return UNKNOWN if value is None or np.isnan(value) else form.format(value)
+    return UNKNOWN if pd.isna(value) else form.format(value)
 
 
 def plural(number: int, word: str, several: str = "") -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -18,8 +18,13 @@ from scaling.analysis.pairs import difference
 from scaling.analysis.results import Results, Turns
 from scaling.analysis.self_correction import Correction, correction, labels
 from scaling.analysis.stats import Arm, Estimate, RunVariance, run_variances, score_interval
+from scaling.analysis.test_rows import TestRow
+from scaling.analysis.verdicts import detectable
 from scaling.intervals import Interval
+from scaling.planning.questions import QUESTIONS
 
+CORRECTIONS = "self-correction against a redraw"
+NO_CONTROL = "the redraw control is missing: pipeline resample, two draws or more, as many runs"
 CHEATING = "no verdict (cheating)"
 
 
@@ -89,6 +94,29 @@ def turned_cells(results: Results, entries: list[Entry]) -> list[TurnedCell]:
                    CHEATING if entry.series.feedback == "oracle" else next(told))
         for entry, turns, correction in measured
     ]  # fmt: skip
+
+
+def test_corrections(turned: list[TurnedCell]) -> list[TestRow]:
+    """Rows of summary_tests.csv: the gain of each self-correcting cell, with its label as the verdict."""
+    honest = sum(cell.label != CHEATING for cell in turned)
+    return [_correction_row(cell, 4 * honest) for cell in turned]
+
+
+def _correction_row(cell: TurnedCell, labels: int) -> TestRow:
+    """labels: those of all cells, which are one Holm family."""
+    gain, more = cell.correction.gain, cell.correction.excess_wrong_to_right
+    row = TestRow(
+        CORRECTIONS, QUESTIONS["correction"].sentence, f"{cell.entry.name}: last turn - first", asks="correction",
+        effect=gain.effect, ci_low=gain.low, ci_high=gain.high, p=gain.p, verdict=cell.label, level=gain.level,
+        n=gain.n, runs=gain.runs,
+    )  # fmt: skip
+    if cell.label == CHEATING:
+        return row.refused("the model is told which answers are right")
+    if more is None:
+        return row.refused(NO_CONTROL)
+    if untestable := gain.untestable or more.untestable:
+        return row.refused(untestable)
+    return replace(row, detectable=max(detectable(gain, labels), detectable(more, labels)))
 
 
 def gains_of(results: Results, turned: list[TurnedCell]) -> pd.DataFrame:

@@ -44,16 +44,19 @@ def direction(estimate: Estimate, p_holm: float) -> str:
 
 
 def detectable(estimate: Estimate, comparisons: int) -> float:
-    """The effect that the rule which decides finds with 80 % power, a fraction; NaN where there is no test.
+    """The effect that the rule which decides finds with 80 % power, a fraction; NaN where there is no test."""
+    return math.nan if estimate.untestable else smallest_effect(estimate.se, estimate.df, comparisons)
+
+
+def smallest_effect(se: float, df: float, comparisons: int) -> float:
+    """The effect with this standard error that is found with 80 % power, in the unit of `se`.
 
     The rule is a two-sided t test at 5 % after Holm over so many `comparisons`; the smallest p must be below
     5 % / comparisons, so this is the power where the others show nothing, and more where they do. The
     noncentrality at which a noncentral t passes that limit is scipy's nctdtrinc.
     """
-    if estimate.untestable:
-        return math.nan
-    limit = special.stdtrit(estimate.df, 1 - SIGNIFICANCE / comparisons / 2)
-    return float(special.nctdtrinc(estimate.df, 1 - POWER, limit)) * estimate.se
+    limit = special.stdtrit(df, 1 - SIGNIFICANCE / comparisons / 2)
+    return float(special.nctdtrinc(df, 1 - POWER, limit)) * se
 
 
 def settling_size(estimate: Estimate, smallest: float, comparisons: int) -> str:

@@ -20,7 +20,7 @@ from scaling.pipelines import PIPELINES
 from scaling.planning.budgets import budget_of_trials
 from scaling.planning.optimizers import OPTIMIZERS, options_in_words
 from scaling.planning.plan import Benchmarks, sizes_of
-from scaling.planning.study import SIZE_FIELDS, Study, load_study, narrow, study_names
+from scaling.planning.study import SIZE_FIELDS, Study, load_study, narrow, pilot_of, study_names
 from scaling.schema import Address, validated_flags
 from scaling.types import CellAxes, CellSettings, CellSizes, UsageError
 
@@ -110,6 +110,8 @@ def checked_options(options: Options) -> Options:
 def study_of(command: Command, benchmarks: Benchmarks) -> Study:
     """The study with the user's choices; UsageError for what cannot be. benchmarks: those that are known, by name."""
     study, choices = load_study(command.study), dict(command.choices)
+    if choices.get("pilot"):
+        study = pilot_of(study)
     trials = choices.pop("trials", None)
     if trials is not None:
         if choices.get("rollout_budget") is not None:

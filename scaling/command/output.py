@@ -7,50 +7,70 @@ import operator
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.command.local_models import fetch_lines
 from scaling.command.options import Options
 from scaling.command.prepare import Sweep
+from scaling.command.questions import NONE_ANSWERABLE, none_answerable, planned_answers, question_lines
 from scaling.planning.optimizers import is_hosted
 from scaling.planning.plan import power_notes, sizes_of, warnings
 from scaling.planning.study import SEEDS_OF, Study, phases_of
-from scaling.records.record import Record
+from scaling.records.record import PlannedAnswer, Record, SweepPlan
 from scaling.run.estimate import Estimate, estimate_lines, figures, minutes, seconds
 from scaling.run.shared_answers import estimate_task, shared
 from scaling.run.task import CellTask
 from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Benchmark, Cell
 
 
-def print_plan(study: Study, sweep: Sweep, options: Options) -> dict[str, Estimate]:
-    """Print the plan, a line per cell with calls and list cost (low to high); the estimates by cell."""
+@dataclass(frozen=True)
+class Plan:
+    """What was worked out before the first call: the estimate of each cell that waits, and the study's questions."""
+
+    estimates: dict[str, Estimate]
+    questions: list[PlannedAnswer]
+
+    def of(self, cells: Sequence[Cell]) -> SweepPlan:
+        """What plan.json keeps of it."""
+        return SweepPlan(
+            cells={cell.cell_id: self.estimates[cell.cell_id].plan_of(cell) for cell in cells}, questions=self.questions
+        )
+
+
+def print_plan(study: Study, sweep: Sweep, options: Options) -> Plan:
+    """Print the plan: a line per cell with calls and list cost (low to high), and which questions can be answered."""
     estimates = {task.cell.cell_id: estimate_task(task) for task in sweep.waiting}
+    plan = Plan(estimates, planned_answers(study, sweep, options.output_dir) if sweep.waiting else [])
     # One write: the plans of experiments that run beside each other in one process do not mix.
-    sys.stdout.write("".join(f"{line}\n" for line in _plan_lines(study, sweep, options, estimates)))
+    sys.stdout.write("".join(f"{line}\n" for line in _plan_lines(study, sweep, options, plan)))
     sys.stdout.flush()
-    return estimates
+    return plan
 
 
-def _plan_lines(study: Study, sweep: Sweep, options: Options, estimates: dict[str, Estimate]) -> list[str]:
+def _plan_lines(study: Study, sweep: Sweep, options: Options, plan: Plan) -> list[str]:
     waiting = sweep.waiting
     cells = [task.cell for task in waiting]
     settled = f", {len(sweep.settled)} settled already" if sweep.settled else ""
     used = sorted({cell.model for cell in cells})
     on = "" if not used else f" on {used[0]}" if len(used) == 1 else f" on {len(used)} models"
-    lines = [f"study {study.name}: {_cells(len(waiting))} to run{on}{settled}; results in {options.output_dir}"]
+    in_vain = none_answerable(plan.questions) and not study.pilot  # a pilot is to answer nothing
+    lines = [f"WARNING: {NONE_ANSWERABLE}"] if in_vain else []
+    lines.append(f"study {study.name}: {_cells(len(waiting))} to run{on}{settled}; results in {options.output_dir}")
     if waiting:
         lines.append(_rows_line(waiting))
         lines += [f"note: {note}" for note in [*warnings(cells), *_size_notes(study, waiting)]]
-        twice, total = shared(waiting), functools.reduce(operator.add, estimates.values())
+        twice, total = shared(waiting), functools.reduce(operator.add, plan.estimates.values())
         total = total if twice is None else total - twice
-        lines += [*estimate_lines(cells, estimates), _total(total, sweep, options)]
+        lines += [*estimate_lines(cells, plan.estimates), _total(total, sweep, options)]
         if twice is not None:
             less = ", ".join(figures(twice)[: 2 if twice.usd is None else 3])
             lines.append(f"note: cells share answers, which the total counts once: {less} less than cell by cell")
         notes = [*(power_notes(cells) if study.compares_mipro else []), *_data_notes(waiting)]
         notes += [*_model_notes(waiting, total), *fetch_lines(sweep.models.values())]
         lines += [f"note: {note}" for note in notes]
-    return lines + [f"note: {note}" for note in [*sweep.notes, *_skipped_notes(sweep.skipped)]]
+    lines += [f"note: {note}" for note in [*sweep.notes, *_skipped_notes(sweep.skipped)]]
+    return lines + question_lines(plan.questions)
 
 
 def _skipped_notes(skipped: Sequence[tuple[CellTask, str]]) -> list[str]:
@@ -154,6 +174,8 @@ def _data_notes(waiting: Sequence[CellTask]) -> list[str]:
         )
     for name, note in sorted({(task.cell.benchmark, task.bench.note) for task in waiting if task.bench.note}):
         notes.append(f"{name}: {note}")
+    if any(task.cell.pilot for task in waiting):
+        notes.append("this is a pilot: one run on few rows, to see that the study works; its scores are not results")
     for name in sorted({task.cell.benchmark for task in waiting if task.cell.closed_book}):
         notes.append(f"closed-book: {name} is asked without the tables that hold the answers")
     return notes

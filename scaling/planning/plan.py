@@ -13,6 +13,7 @@ from scaling.models import Model, expand_names, find_model, with_effort
 from scaling.pipelines import FEEDBACKS, PIPELINES
 from scaling.planning.budgets import select_size
 from scaling.planning.optimizers import NONE, OPTIMIZERS, check_options, is_hosted, own_options
+from scaling.planning.questions import QUESTIONS
 from scaling.planning.study import SEEDS_OF, SIZE_FIELDS, Study, checked, phases_of
 from scaling.types import (
     FIXED_TEMPERATURE,
@@ -151,6 +152,9 @@ def check_names(study: Study, benchmarks: list[str]) -> None:
     if not study.models:
         raise UsageError("no model is given. Type --models local/smollm2-135m, for example.")
     check_options(study.optimizers, study.optimizer_options)
+    for name in study.questions:
+        if name not in QUESTIONS:
+            raise unknown_name("question", name, list(QUESTIONS), "Leave questions out, or name some of these.")
     if study.feedback not in FEEDBACKS:
         raise unknown_name("feedback", study.feedback, list(FEEDBACKS), "Type --feedback none.")
     if study.synth_mode not in SYNTH_MODES:

@@ -29,6 +29,8 @@ STUDIES = Path(__file__).parents[1] / "studies"
 # Size of a cell -> the key of its benchmark whose number of seeds is the size where the study sets none.
 SEEDS_OF = {"train_size": "train_seeds", "val_size": "val_seeds", "test_size": "test_seeds"}
 SIZE_FIELDS = tuple(SEEDS_OF)
+# What --pilot sets in every study, unless its table `pilot_axes` says otherwise.
+PILOT: dict[str, Any] = {"runs": 1, "train_size": 5, "val_size": 5, "test_size": 2, "rollout_budget": 20}
 _METADATA = {setting.name: setting.metadata for kind in (CellSettings, CellSizes) for setting in fields(kind)}
 
 Name = Annotated[str, pydantic.Field(strict=True, max_length=500)]
@@ -58,7 +60,9 @@ class Study(CellSettings):
     steps_by_benchmark: dict[Name, list[Whole]] = field(default_factory=dict)
     labels_by_benchmark: dict[Name, Size] = field(default_factory=dict)
     models_by_optimizer: dict[Name, list[Name]] = field(default_factory=dict)
+    questions: list[Name] = field(default_factory=list)  # that it asks, also where its cells do not
     phases: dict[Name, dict[str, Any]] = field(default_factory=dict)  # phase -> the axes that it sets otherwise
+    pilot_axes: dict[Name, Any] = field(default_factory=dict)  # what --pilot sets otherwise than PILOT
     phase: Name | None = field(default=None, metadata={"file": False})  # one of the phases, or all; else the first
     # Sizes given by flags: data that cannot fill them are an error.
     exact_sizes: frozenset[str] = field(default=frozenset(), metadata={"file": False})
@@ -89,7 +93,13 @@ def load_study(name: str) -> Study:
         whole = {key: value for key, value in axes.items() if key != "phases"} | changes
         part = validated(Study, {"name": path.stem} | whole, str(path), f"phases.{phase}.")
         phases[phase] = {name: getattr(part, name) for name in changes}
-    return replace(study, phases=phases)
+    pilot = validated(Study, {"name": path.stem} | axes | study.pilot_axes, str(path), "pilot_axes.")
+    return replace(study, phases=phases, pilot_axes={name: getattr(pilot, name) for name in study.pilot_axes})
+
+
+def pilot_of(study: Study) -> Study:
+    """The study's pilot: a trial with one run and few rows. Its cells are marked, and none is a cell of the study."""
+    return narrow(study, **(PILOT | study.pilot_axes), pilot=True)
 
 
 def phases_of(study: Study) -> list[Study]:

@@ -339,6 +339,30 @@ class CellPlan(Struct):
     reasoning_tokens: tuple[Number, Number] | None = None
 
 
+class PlannedAnswer(Struct, kw_only=True):
+    """Whether a question of the study could be answered, as it was worked out before the study ran, in plan.json.
+
+    answerable: how many of its contrasts, out of how many, could be judged. smallest_effect: shown with 80 % power, in
+    `unit`, the median over contrasts; null where there is none. level: whom the answer speaks of. missing: why the
+    other contrasts could not be judged.
+    """
+
+    question: str
+    answerable: Count = 0
+    contrasts: Count = 0
+    smallest_effect: Number | None = None
+    unit: str = ""
+    level: str | None = None
+    missing: list[str] = []
+
+
+class SweepPlan(Struct, kw_only=True):
+    """plan.json, where it holds the cells beside each other by cell_id, and the questions under 'questions'."""
+
+    cells: dict[str, CellPlan] = {}
+    questions: list[PlannedAnswer] = []
+
+
 def json_schema() -> dict[str, Any]:
     """JSON Schema of all files of a cell: the record itself, and the others among the definitions."""
     _, definitions = msgspec.json.schema_components(

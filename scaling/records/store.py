@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from scaling.pipelines import step_name
 from scaling.records.codec import BadLine, RecordError, decode, decode_lines, encode
-from scaling.records.record import CellPlan, Record, Versioned
+from scaling.records.record import Record, SweepPlan, Versioned
 from scaling.redact import hide_known, redact
 from scaling.types import SCHEMA_VERSION, SETTLED, Cell, UsageError
 
@@ -32,6 +32,7 @@ AGGREGATE, SWEEP, PLAN, LOG, CACHE, FRESH, LEDGER = (
     "aggregate_results.json", "sweep.json", "plan.json", "sweep.log", ".cache/responses.sqlite", ".cache/fresh.json",
     ".ledger/bills.sqlite",
 )  # fmt: skip
+ASKED = "questions"  # the one key of plan.json that is no cell_id
 
 
 class CellFiles:
@@ -198,11 +199,20 @@ def aggregating(results: Path) -> Callable[[], None]:
     return rebuild
 
 
-def write_plan(results: Path, plans: dict[str, CellPlan]) -> None:
-    """Keep each planned cell (by cell_id) and what it was estimated at before it ran; earlier plans stay."""
+def write_plan(results: Path, plan: SweepPlan) -> None:
+    """Keep what each cell was estimated at before it ran, by cell_id, and the questions; earlier plans stay."""
     path = results / PLAN
     earlier = read_json(path) if path.exists() else {}
-    write_json(path, earlier | plans)
+    asked = {str(answer.get("question")): answer for answer in earlier.get(ASKED, [])}
+    asked |= {answer.question: answer for answer in plan.questions}
+    write_json(path, earlier | plan.cells | ({ASKED: list(asked.values())} if asked else {}))
+
+
+def read_plan(path: Path) -> SweepPlan:
+    """A plan.json. Raises RecordError with the reason when it cannot be used."""
+    whole = read_checked(path, dict[str, Any])
+    questions = whole.pop(ASKED, [])
+    return decode(encode({"cells": whole, "questions": questions}), SweepPlan)
 
 
 def plan_paths(folders: Iterable[Path]) -> list[Path]:

@@ -16,7 +16,8 @@ from simulations.data import arms
 KEY = SeriesKey(
     benchmark="x", pipeline="chain", optimizer="gepa", model="m", optimizer_model="p", rollout_budget=100,
     temperature=0.7, max_output_tokens=100, feedback="none", seed=0, train_size=10, val_size=10, select_size=5,
-    test_sha256="t", closed_book=False, benchmark_version="1", labels=None, synth_mode="offline", synth_rollouts=None,
+    test_sha256="t", closed_book=False, pilot=False, benchmark_version="1", labels=None,
+    synth_mode="offline", synth_rollouts=None,
 )  # fmt: skip
 RELATIONS = {
     "across_optimizers": {"optimizer", "optimizer_options", "synth_mode", "synth_rollouts"},
