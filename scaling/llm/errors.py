@@ -43,7 +43,12 @@ ADVICE = {
 
 
 class CallFailed(Exception):
-    """A call that failed for good: an infrastructure error, which is not a score."""
+    """A call that failed for good: an infrastructure error, which is not a score.
+
+    maybe_billed: an attempt may have been billed, and nobody knows how much.
+    """
+
+    maybe_billed = False
 
 
 def is_too_long(error: BaseException) -> bool:

@@ -203,16 +203,17 @@ class Gateway:
     def _send(self, call: Call) -> Answer:
         """The provider's answer, after as many attempts as it takes; CallFailed when it takes too many."""
         limiter = self._limiter_of(call.model)
-        attempts = 0
+        attempts, maybe_billed = 0, False
 
         def attempt() -> Answer:
-            nonlocal attempts
+            nonlocal attempts, maybe_billed
             attempts += 1
             with limiter.slot(call.rank, lambda: self._go_on(call), self.sleep):
                 try:
                     return self._pay(call)
                 except lm_errors.LMError as error:
                     self.errors += 1
+                    maybe_billed |= not never_billed(error)
                     limiter.pause(pause_seconds(error))
                     raise
 
@@ -226,7 +227,10 @@ class Gateway:
         try:
             answer = retrying(attempt)
         except lm_errors.LMError as error:
-            raise self._failed(call, error, attempts) from error
+            failed = self._failed(call, error, attempts)
+            if isinstance(failed, CallFailed):
+                failed.maybe_billed = maybe_billed
+            raise failed from error
         with self._lock:
             self._failures_in_a_row[call.model.provider] = 0
             self.answered += 1

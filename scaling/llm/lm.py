@@ -101,7 +101,7 @@ class MeteredLM(dspy.LM):
             self._note(answers, "the prompt or the answer is too long for the model")
             raise
         except CallFailed as error:
-            self._note(answers, str(error))
+            self._note(answers, str(error), error.maybe_billed)
             self.meter.add_failure(str(error))
             if self.phase == "optimize":
                 # An optimizer would take the failure for a score of 0: the cell ends instead, unscored.
@@ -193,8 +193,11 @@ class MeteredLM(dspy.LM):
 
         return self.gateway.clients.within(self.timeout_seconds, send)
 
-    def _note(self, answers: Sequence[Answer], error: str | None) -> None:
-        """Write the call down: in the cell's meter and, while an example is scored, in its own record."""
+    def _note(self, answers: Sequence[Answer], error: str | None, maybe_billed: bool = False) -> None:
+        """Write the call down: in the cell's meter and, while an example is scored, in its own record.
+
+        What a call was billed is null where nobody knows, though its bill counts for the cap at its highest cost.
+        """
         sent = [answer for answer in answers if not answer.cache_hit]
         call = CallRecord(
             phase=self.phase,
@@ -204,7 +207,7 @@ class MeteredLM(dspy.LM):
             cached_tokens=_sum(answer.cached_tokens for answer in answers),
             reasoning_tokens=_sum(answer.reasoning_tokens for answer in answers),
             list_cost_usd=_sum(answer.list_cost_usd for answer in answers) if answers else 0.0,
-            billed_cost_usd=_sum(answer.list_cost_usd for answer in sent) if sent else 0.0,
+            billed_cost_usd=None if maybe_billed else _sum(answer.list_cost_usd for answer in sent) if sent else 0.0,
             latency_seconds=_sum(answer.latency_seconds for answer in answers),
             attempts=_sum(answer.attempts for answer in sent) if sent or not answers else 0,
             cache_hit=bool(answers) and not sent,

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import run_scaling_experiment as script
 from scaling.testing import Body, ScriptedServer, last_user_message
 from tests.support.files import lines
@@ -64,6 +66,29 @@ def test_a_failed_call_is_missing_from_the_score_and_no_zero(
     assert record["status"] == "ok"
     assert record["n"] == 40 * (1 - record["error_rates"]["infrastructure"]) < 40
     assert record["final_score"] == 1.0
+
+
+@pytest.mark.parametrize(("status", "billed"), [(400, 0.0), (500, None)], ids=["refused", "maybe billed"])
+def test_what_a_failed_call_was_billed_is_null_where_nobody_knows(
+    experiment: Callable, server: ScriptedServer, tmp_path: Path, no_backoff: None, status: int, billed: float | None
+) -> None:
+    models = tmp_path / "models.toml"
+    models.write_text(
+        f'[models."toy/priced"]\nroute = "openai/scripted"\napi_base = "{server.url}"\n'
+        "input_usd_per_million = 3.0\noutput_usd_per_million = 11.0\n"
+    )
+    lost = list(truth())[0::40]
+    server.fault = lambda n, body: (
+        ("status", status) if any(message in last_user_message(body) for message in lost) else None
+    )
+    record = experiment(test_size=40, model="toy/priced", models_file=models, api_base=None)
+    calls = lines(tmp_path / "cell/calls.jsonl")
+    failed = [call for call in calls if call["error"]]
+    assert failed and {call["billed_cost_usd"] for call in failed} == {billed}
+    usage = record["usage"]["evaluate"]
+    assert usage["failed_calls"] == len(failed)
+    assert (usage["billed_cost_usd"] is None) == (billed is None)
+    assert usage["list_cost_usd"] > 0
 
 
 def test_a_wrong_key_ends_the_model_at_once(experiment: Callable, server: ScriptedServer) -> None:
