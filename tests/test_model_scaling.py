@@ -10,8 +10,9 @@ import pytest
 
 import analyze_results
 import run_scaling_experiment as script
+from scaling.data import load_benchmark
 from scaling.testing import ScriptedServer
-from tests.support.scholar import golds_of, scholar
+from tests.support.planted import golds_of, planted_answers
 
 SIZES = {"s0": 0.5, "s1": 1.7, "s2": 6.0, "s3": 20.0, "s4": 70.0, "s5": 250.0}
 AMPLITUDE, ALPHA = 0.4, 0.13
@@ -41,9 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("model-scaling")
     golds = []
     for name in BENCHMARKS:
-        rows = script.BENCHMARK_CONFIG[name]["loader"](source="sample")
-        golds += golds_of(name, [row for part in ("train", "test") for row in rows.get(part) or []])
-    with ScriptedServer(answer=scholar(golds, lambda model, turn: planted(model))) as server:
+        golds += golds_of(load_benchmark(name, script.BENCHMARK_CONFIG[name], "sample"))
+    with ScriptedServer(answer=planted_answers(golds, lambda request: planted(request.model))) as server:
         models = [ENTRY.format(name=n, size=s, url=server.url, usd=s / 10) for n, s in SIZES.items()]
         (home / "models.toml").write_text("".join(models))
         flags = ["--study", "model-scaling", "--phase", "3", "--benchmarks", *BENCHMARKS, "--data", "sample"]
