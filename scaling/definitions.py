@@ -19,6 +19,7 @@ import importlib.util
 import linecache
 import re
 import sys
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -26,6 +27,7 @@ from typing import Any
 
 from scaling.types import digest
 
+parsing = threading.Lock()  # Python 3.11 can fail when two threads parse at a time
 Described = list[Any]  # plain JSON
 OWN = ("scaling", "benchmarks")  # no libraries, also where this program is installed
 PLAIN = (type(None), bool, int, float, complex, str, bytes, range)
@@ -185,7 +187,8 @@ def _is_library(module: str) -> bool:
 @functools.lru_cache(maxsize=256)
 def _tree(text: str) -> ast.Module:
     try:
-        return ast.parse(text)
+        with parsing:
+            return ast.parse(text)
     except SyntaxError:  # not the text that was run: a notebook's magic
         return ast.Module([], [])
 

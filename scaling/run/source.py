@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import threading
 from typing import Any
 
+from scaling.definitions import parsing
+
 _sources: dict[tuple[str, str], str | OSError] = {}
-_reading = threading.Lock()
 
 
 def source_of(kind: Any) -> str:
     """As `inspect.getsource` of a class, read once; raises OSError, also from then on, where it has no source."""
     name = (kind.__module__, kind.__qualname__)
-    with _reading:
+    with parsing:
         if name not in _sources:
             try:
                 _sources[name] = inspect.getsource(kind)
@@ -40,5 +40,5 @@ def source_or_none(kind: Any) -> str | None:
 def remember_source(kind: Any, source: str | None) -> None:
     """Set what `source_of` gives for a class that came here without its file; None changes nothing."""
     if source is not None:
-        with _reading:
+        with parsing:
             _sources.setdefault((kind.__module__, kind.__qualname__), source)
