@@ -14,12 +14,13 @@ from scaling.planning.questions import UNIT_SIZE
 from scaling.records.record import PlannedAnswer
 
 SAMPLES = 5  # of assumed scores; the smallest effect is their median
+MANY_CELLS = 500  # with more, one sample is as good, and five would take minutes
 
 
 def outlook(planned: Sequence[Planned], names: Iterable[str]) -> list[PlannedAnswer]:
     """Each of these questions: in how many contrasts the cells can answer it, from which effect on, or why not."""
     samples = []
-    for sample in range(SAMPLES if planned else 0):
+    for sample in range(0 if not planned else 1 if len(planned) > MANY_CELLS else SAMPLES):
         rows, _ = tests_of(evidence_of(assumed_results(planned, np.random.default_rng(sample))))
         samples.append(answers_of(rows, names))
     if not samples:
