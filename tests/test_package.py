@@ -123,7 +123,8 @@ CHANGES = [
     {"val_size": 60},
     {"test_size": 30}, {"rollout_budget": 400}, {"labels": 5},
     {"pipeline": "self_correct", "feedback": "oracle"},
-    {"closed_book": True}, {"reasoning_effort": "low"}, {"optimizer": "synth_mipro", "synth_mode": "online"},
+    {"closed_book": True}, {"pilot": True}, {"reasoning_effort": "low"},
+    {"optimizer": "synth_mipro", "synth_mode": "online"},
     {"optimizer": "synth_mipro", "synth_rollouts": 7},
     {"optimizer_options": {"num_candidates": 5, "minibatch_size": 2}},
 ]  # fmt: skip
