@@ -35,20 +35,18 @@ from benchmarks import (
 from scaling.arguments import one_line_errors
 from scaling.command.backends import engine_of
 from scaling.command.beside import in_thread, one_at_a_time
+from scaling.command.check import check_models
 from scaling.command.fresh import forget, remember
-from scaling.command.local_models import at_address, models_here, serving, task_at_address, time_lines, turns
+from scaling.command.local_models import models_here, serving, task_at_address, time_lines, turns
 from scaling.command.options import LIBRARY, Caller, Options, checked_options, parse, study_of
 from scaling.command.order import in_order
-from scaling.command.output import Plan, print_end, print_plan
-from scaling.command.prepare import Sweep, prepare_sweep, registry_of
+from scaling.command.output import Plan, added_note, print_end, print_plan
+from scaling.command.prepare import Sweep, prepare_sweep
 from scaling.dotenv import load_dotenv_file
 from scaling.llm.cache import Cache
-from scaling.llm.check import print_check
 from scaling.llm.gateway import Gateway
-from scaling.llm.weights import fetched, located
-from scaling.models import find_model
-from scaling.planning.plan import check_count, expand
-from scaling.planning.study import SIZE_FIELDS, Study, load_study, narrow, phases_of
+from scaling.llm.weights import fetched
+from scaling.planning.study import SIZE_FIELDS, Study, load_study, narrow
 from scaling.records.codec import as_plain
 from scaling.records.record import Record
 from scaling.records.store import CACHE, LEDGER, LOG, is_settled, write_aggregate, write_plan
@@ -210,10 +208,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         load_dotenv_file()
         study = study_of(command, BENCHMARK_CONFIG)
-        if note := added_note(study):
+        added = [name for name in BENCHMARK_CONFIG if name not in SHIPPED]
+        if note := added_note(study, added):
             print(note)
         if command.check:
-            return EXIT_OK if check_models(study, command.options) else EXIT_USAGE
+            is_ready = check_models(with_own_files(study), command.options, BENCHMARK_CONFIG)
+            return EXIT_OK if is_ready else EXIT_USAGE
         records = run_sweep(study, command.options, Caller(owns_process=True))
         if study.compares_mipro and not command.options.dry_run:
             from scaling.analysis import mipro_table  # pandas and its friends, which running does not need
@@ -236,31 +236,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: cannot write the results ({redact(str(error))}). {advice}.", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK if command.options.dry_run else print_end(records, results)
-
-
-def added_note(study: Study) -> str:
-    """A line on how to run benchmarks that somebody has added and that the study does not name; "" without any."""
-    named = dict.fromkeys(name for part in phases_of(study) for name in part.benchmarks)
-    missing = [
-        name for name, config in BENCHMARK_CONFIG.items()
-        if name not in SHIPPED and name not in named and config.get("metric") is not own_csv.metric
-    ]  # fmt: skip
-    if not missing:
-        return ""
-    every = " ".join([*named, *missing])
-    return f"note: the study {study.name} does not name {', '.join(missing)}. To add, type --benchmarks {every}"
-
-
-def check_models(study: Study, options: Options) -> bool:
-    """Ask each model of the study one small question and print how it went; whether all are ready."""
-    options, study = checked_options(options), with_own_files(study)
-    registry = registry_of(study, options)
-    check_count(study, registry, options.many_cells)
-    cells = expand(study, BENCHMARK_CONFIG, registry, options.api_base)
-    names = sorted({name for cell in cells for name in (cell.model, cell.optimizer_model)})
-    models = [located(find_model(name, registry, options.api_base), options.models_dir) for name in names]
-    with serving(models) as addresses:
-        return print_check([at_address(model, addresses) for model in models], options.timeout)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,17 @@ def _skipped_notes(skipped: Sequence[tuple[CellTask, str]]) -> list[str]:
     return notes
 
 
+def added_note(study: Study, added: Sequence[str]) -> str:
+    """A line on how to run benchmarks that somebody has added and that the study does not name; "" without any."""
+    named = dict.fromkeys(name for part in phases_of(study) for name in part.benchmarks)
+    stems = {Path(name).stem for name in named}
+    missing = [name for name in added if name not in named and name not in stems]
+    if not missing:
+        return ""
+    every = " ".join([*named, *missing])
+    return f"note: the study {study.name} does not name {', '.join(missing)}. To add, type --benchmarks {every}"
+
+
 def print_end(records: Sequence[Record], output_dir: Path) -> int:
     """Say how the sweep ended, and what to type next; returns the exit code."""
     by_status = Counter(record.status for record in records)

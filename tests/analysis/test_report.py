@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from html import unescape
 from math import comb
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from tests.conftest import SMALL
 from tests.support import toy
 from tests.support.files import lines, read
 from tests.support.formats import ends, points
+from tests.support.report_tables import latex_tables, tables
 from tests.support.sweeps import MODELS
 
 CELLS = [("none", 1), ("gepa", 1), ("gepa", 2), ("mipro", 1), ("mipro", 2)]
@@ -60,15 +60,6 @@ def analysed(tmp_path: Path, server: ScriptedServer) -> Path:
     (results / "mipro2" / "plan.json").write_text(json.dumps(plan | {"never": next(iter(plan.values()))}))
     assert analyze_results.main(["--results-dir", str(results), "--output-dir", str(tmp_path)]) == 0
     return tmp_path
-
-
-def tables(page: str) -> dict[str, list[list[str]]]:
-    """Title -> rows of cells' text."""
-    found = {}
-    for title, body in re.findall(r'<h2 id="t\d+">(.*?)</h2>.*?<tbody>(.*?)</tbody>', page, re.S):
-        rows = re.findall(r"<tr>(.*?)</tr>", body, re.S)
-        found[unescape(title)] = [[unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", row, re.S)] for row in rows]
-    return found
 
 
 def records(folder: Path) -> Iterator[tuple[dict, dict[str, list[dict]]]]:
@@ -328,26 +319,6 @@ def test_the_report_needs_no_network_and_shows_prompts_and_answers(folder: Path)
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "<ins>" in page and "<del>" in page
     assert "wrong to right" in page
-
-
-def unescaped(tex: str) -> str:
-    for command, meaning in ((r"\textbar{}", "|"), (r"\textless{}", "<"), (r"\textgreater{}", ">"), ("---", "—"),
-                             (r"\textasciicircum{}", "^"), (r"\textasciitilde{}", "~")):  # fmt: skip
-        tex = tex.replace(command, meaning)
-    return re.sub(r"\\([{}&%$#_])", r"\1", tex)
-
-
-MARKS = " (sample data)"  # what the captions of these tables add
-
-
-def latex_tables(tex: str) -> dict[str, list[list[str]]]:
-    """Title, without the marks behind it -> rows of cells' text, the heads first."""
-    found = {}
-    for title, body in re.findall(r"\\caption\{(.*?)\}\\label.*?\\toprule\n(.*?)\\bottomrule", tex, re.S):
-        rows = [line.removesuffix(r" \\") for line in body.splitlines() if line.endswith(r"\\")]
-        cells = [[unescaped(cell) for cell in re.split(r"(?<!\\)& ?", row)] for row in rows]
-        found[unescaped(title).removesuffix(MARKS)] = cells
-    return found
 
 
 def test_the_latex_tables_are_those_of_the_report(folder: Path) -> None:
