@@ -208,7 +208,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         load_dotenv_file()
         study = study_of(command, BENCHMARK_CONFIG)
-        added = [name for name in BENCHMARK_CONFIG if name not in SHIPPED]
+        own = own_csv.metric
+        added = [n for n, config in BENCHMARK_CONFIG.items() if n not in SHIPPED and config.get("metric") is not own]
         if note := added_note(study, added):
             print(note)
         if command.check:

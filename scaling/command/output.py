@@ -89,8 +89,7 @@ def _skipped_notes(skipped: Sequence[tuple[CellTask, str]]) -> list[str]:
 def added_note(study: Study, added: Sequence[str]) -> str:
     """A line on how to run benchmarks that somebody has added and that the study does not name; "" without any."""
     named = dict.fromkeys(name for part in phases_of(study) for name in part.benchmarks)
-    stems = {Path(name).stem for name in named}
-    missing = [name for name in added if name not in named and name not in stems]
+    missing = [name for name in added if name not in named]
     if not missing:
         return ""
     every = " ".join([*named, *missing])
