@@ -163,6 +163,7 @@ SMALL = {
                  "--rollout-budget", "20", "--train-size", "5", "--val-size", "10", "--test-size", "40"],
     "self-correction-open": ["--benchmarks", "superglue", "mathbench", "--runs", "1", "--test-size", "14"],
 }  # fmt: skip
+LONG_PILOTS = {"self-correction", "pipeline-controls", "pipeline-as-published"}
 # The full grid, with few rows and small budgets.
 FEW_ROWS = ["--rollout-budget", "20", "--train-size", "5", "--val-size", "10", "--test-size", "40"]
 
@@ -173,7 +174,13 @@ def in_words(name: str) -> list[str]:
     return ["--benchmarks", *sorted(benchmarks - {"humaneval"})] if "humaneval" in benchmarks else []
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.skipif(not CHAOS and name in LONG_PILOTS, reason="long: make chaos"))
+        for name in STUDIES
+    ],
+)
 def test_the_pilot_of_a_study_ends_as_its_plan_foretells(name: str, tmp_path: Path) -> None:
     """One or two rows: what cannot be answered is not, and where scores happen not to vary, neither is the rest."""
     done = outcome(name, tmp_path, ["--pilot", *in_words(name)])
