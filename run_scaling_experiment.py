@@ -11,7 +11,6 @@ from scaling import interrupt
 
 interrupt.end_at_once(__name__)  # until `main`: the libraries take seconds to load
 
-import errno
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -32,7 +31,7 @@ from benchmarks import (
     superglue,
     toolqa,
 )  # fmt: skip
-from scaling.arguments import one_line_errors
+from scaling.arguments import DISK_FULL, one_line_errors
 from scaling.command.backends import engine_of
 from scaling.command.beside import in_thread, one_at_a_time
 from scaling.command.check import check_models
@@ -232,7 +231,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        is_full = error.errno in DISK_FULL
         advice = "Free the disk and type the same command to continue" if is_full else "Give another --output-dir"
         print(f"error: cannot write the results ({redact(str(error))}). {advice}.", file=sys.stderr)
         return EXIT_FAILED

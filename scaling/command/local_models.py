@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from scaling.command.options import Options
 from scaling.llm import local_server
-from scaling.llm.weights import check_memory, file_of
+from scaling.llm.weights import files_in_memory
 from scaling.models import Model
 from scaling.run.estimate import Estimate
 from scaling.run.task import CellTask
@@ -28,7 +28,7 @@ def check_local_models(cells: Iterable[PlannedCell], models: Mapping[str, Model]
     if options.engine == "dask" and len(frozenset().union(*groups)) > 1:
         raise UsageError("--engine dask serves one local model. Type --engine local: several take turns in memory.")
     for group in groups:
-        check_memory(models[name] for name in group if not _must_be_fetched(models[name]))
+        files_in_memory(models[name] for name in group if not _must_be_fetched(models[name]))
 
 
 def fetch_lines(models: Iterable[Model]) -> list[str]:
@@ -71,10 +71,9 @@ def models_here(tasks: Sequence[CellTask], models: Mapping[str, Model], options:
 @contextmanager
 def serving(models: Iterable[Model]) -> Iterator[Addresses]:
     """The servers of the local models among these whose files are here, while the block runs."""
-    local = {model.id: model for model in models if model.is_local and not _must_be_fetched(model)}
-    check_memory(local.values())
+    files = files_in_memory(model for model in models if model.is_local and not _must_be_fetched(model))
     with ExitStack() as stack:
-        yield {name: stack.enter_context(local_server.serve(file_of(model))) for name, model in local.items()}
+        yield {name: stack.enter_context(local_server.serve(file)) for name, file in files.items()}
 
 
 def at_address(model: Model, addresses: Addresses) -> Model:
@@ -93,13 +92,13 @@ def time_lines(tasks: Sequence[CellTask], estimates: Mapping[str, Estimate], add
     """How long the cells of each local model will take, by the speed that it has now."""
     lines = []
     for name, address in addresses.items():
-        speed = local_server.measured_speed(address)
         mine = [estimates[task.cell.cell_id] for task in tasks if task.cell.model == name]
         if not mine:
             continue
-        calls = sum(sum(part.calls for part in one.likely.values()) for one in mine)
-        written = sum(sum(part.output_tokens for part in one.likely.values()) for one in mine)
-        read = sum(sum(one.tokens) / 2 for one in mine) - written
+        speed = local_server.measured_speed(address)
+        parts = [part for estimate in mine for part in estimate.likely.values()]
+        calls, written = sum(part.calls for part in parts), sum(part.output_tokens for part in parts)
+        read = sum(sum(estimate.tokens) / 2 for estimate in mine) - written
         minutes = (written / speed.writing + max(read, 0.0) / speed.reading) / 60
         lines.append(
             f"{name} reads {speed.reading:.0f} and writes {speed.writing:.0f} tokens a second here: about "

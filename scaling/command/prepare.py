@@ -85,12 +85,17 @@ def check_servers(waiting: Sequence[CellTask], options: Options) -> None:
             raise UsageError(f"model '{model.id}': {reason}. Start its server, or correct its address.")
 
 
+def models_named(cells: Sequence[PlannedCell], registry: dict[str, Model], options: Options) -> dict[str, Model]:
+    """The models that the cells name, by id and in its order, with the files of local ones where they are here."""
+    names = sorted({name for cell in cells for name in (cell.model, cell.optimizer_model)})
+    return {name: located(find_model(name, registry, options.api_base), options.models_dir) for name in names}
+
+
 def models_of(
     cells: Sequence[PlannedCell], registry: dict[str, Model], options: Options, benchmarks: Benchmarks
 ) -> dict[str, Model]:
     """The models of a sweep by id, with prices (under a cap), what benchmarks need, and then keys checked."""
-    names = sorted({name for cell in cells for name in (cell.model, cell.optimizer_model)})
-    models = {name: located(find_model(name, registry, options.api_base), options.models_dir) for name in names}
+    models = models_named(cells, registry, options)
     for model in models.values():
         if options.max_cost is not None and not model.has_price:
             raise UsageError(

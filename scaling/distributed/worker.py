@@ -37,7 +37,7 @@ from scaling.llm import local_server
 from scaling.llm.client import ModelClients
 from scaling.llm.gateway import Call
 from scaling.llm.meter import Meter
-from scaling.llm.weights import check_memory, file_of
+from scaling.llm.weights import file_of, files_in_memory
 from scaling.models import Model
 from scaling.run import dspy_optimizers
 from scaling.run.progress import quiet
@@ -121,7 +121,7 @@ def why_unfit(
             needs = pickle.loads(bench).needs
             if needs is not None:
                 needs()
-        check_memory(local)
+        files_in_memory(local)
     except Exception as error:  # whatever a benchmark's code raises when it is read
         return f"{type(error).__name__}: {error}"
     return None

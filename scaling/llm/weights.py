@@ -12,6 +12,7 @@ import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,15 +105,20 @@ def file_of(model: Model) -> ModelFile:
     return read_model_file(weights.path)
 
 
-def check_memory(models: Iterable[Model]) -> None:
-    """Raise UsageError when models that are served at the same time need more memory than is free."""
-    needed = {model.id: file_of(model).needed_bytes for model in models}
+def files_in_memory(models: Iterable[Model]) -> dict[str, ModelFile]:
+    """The checked files, by model, of models that are served at the same time.
+
+    Raises UsageError for a file that cannot be served, and where they need more memory than is free.
+    """
+    files = {model.id: file_of(model) for model in models}
+    needed = {name: file.needed_bytes for name, file in files.items()}
     free = psutil.virtual_memory().available
     if sum(needed.values()) > free:
         raise UsageError(
             f"{' and '.join(needed)} need {sum(needed.values()) / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are "
             f"free. Use a smaller model, or end other programs."
         )
+    return files
 
 
 def embedded_file() -> ModelFile:
@@ -151,7 +157,13 @@ def read_model_file(path: Path) -> ModelFile:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """The SHA-256 of a file, in hexadecimal digits. A file that has not changed is read once in a process."""
+    facts = path.stat()
+    return _sha256(path, facts.st_size, facts.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, size: int, changed_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
