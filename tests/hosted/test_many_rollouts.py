@@ -25,6 +25,7 @@ from scaling.models import Model
 from scaling.run.pipelines import MultiStepClassifier
 from scaling.testing import ScriptedServer
 from tests.support import toy
+from tests.support.raw_server import Listener
 
 FULL = "CHAOS" in os.environ
 ROLLOUTS, THREADS = (300, apps.MOST_ROLLOUTS) if FULL else (12, 8)
@@ -53,41 +54,25 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-class SilentServer:
+class SilentServer(Listener):
     """Takes requests and never answers. asked, left: one for each request, and for each that was given up."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked, self.left = threading.Semaphore(0), threading.Semaphore(0)
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._listen, daemon=True).start()
 
-    def _listen(self) -> None:
-        while True:
-            try:
-                line, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._hear, args=(line,), daemon=True).start()
-
-    def _hear(self, line: socket.socket) -> None:
-        with line:
-            line.recv(65536)
-            self.asked.release()
-            while line.recv(65536):
-                pass
-            self.left.release()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+    def hear(self, connection: socket.socket) -> None:
+        connection.recv(65536)
+        self.asked.release()
+        while connection.recv(65536):
+            pass
+        self.left.release()
 
 
 @pytest.fixture
 def silent() -> Iterator[SilentServer]:
-    running = SilentServer()
-    yield running
-    running.close()
+    with SilentServer() as running:
+        yield running
 
 
 def request(url: str, seed: int = 0) -> dict[str, Any]:
@@ -109,11 +94,11 @@ def test_rollouts_that_hang_hold_up_nothing_and_end_when_their_callers_leave(
 ) -> None:
     with ExitStack() as callers:
         for _ in range(THREADS):
-            callers.enter_context(ask(url, silent.url))
+            callers.enter_context(ask(url, silent.address))
         for _ in range(THREADS):
             assert silent.asked.acquire(timeout=60)
         for _ in range(ROLLOUTS - THREADS):  # no thread is free for these
-            callers.enter_context(ask(url, silent.url))
+            callers.enter_context(ask(url, silent.address))
         for path in ("/health", "/info", "/task_info?seed=1", "/"):
             assert httpx.get(url + path, headers=KEY, timeout=10).status_code == 200
     for _ in range(THREADS):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,40 +17,28 @@ from scaling.models import find_model, load_registry
 from scaling.testing import ScriptedServer
 from scaling.types import EXIT_OK, EXIT_USAGE, UsageError
 from tests.support.files import read
+from tests.support.raw_server import Listener
 from tests.support.sweeps import run, write_study
 
 FULL = "CHAOS" in os.environ
 KEY = "a-real-key-0123456789"
 
 
-class Proxy:
+class Proxy(Listener):
     """Listens as a proxy, keeps what it is sent, and answers nothing."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.heard: list[bytes] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._listen, daemon=True).start()
 
-    def _listen(self) -> None:
-        while True:
-            try:
-                line, _ = self._listener.accept()
-            except OSError:
-                return
-            with line:
-                self.heard.append(line.recv(65536))
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+    def hear(self, connection: socket.socket) -> None:
+        self.heard.append(connection.recv(65536))
 
 
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
-    running = Proxy()
-    yield running
-    running.close()
+    with Proxy() as running:
+        yield running
 
 
 @pytest.fixture(params=["HTTP_PROXY", "ALL_PROXY", "nonsense", "socks"])
@@ -64,7 +51,7 @@ def behind_a_proxy(request: pytest.FixtureRequest, proxy: Proxy, monkeypatch: py
     values = {"nonsense": "::not an address::", "socks": "socks5://127.0.0.1:1"}
     chosen = [request.param] if request.param in names else names
     for name in chosen:
-        monkeypatch.setenv(name, values.get(request.param, proxy.url))
+        monkeypatch.setenv(name, values.get(request.param, proxy.address))
     return proxy
 
 
@@ -96,7 +83,7 @@ def test_the_embedded_models_server_is_asked_directly(server: ScriptedServer, be
 @pytest.mark.skipif(not FULL, reason="workers take seconds to start: make chaos")
 def test_workers_on_loopback_need_no_proxy(server: ScriptedServer, proxy: Proxy, tmp_path: Path) -> None:
     flags = write_study(tmp_path, server.url, [1], ["none"], 1)
-    broken = {name: proxy.url for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy")}
+    broken = {name: proxy.address for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy")}
     code, said = run([*flags, "--engine", "dask", "--workers", "1"], tmp_path / "out", **broken)
     assert code == EXIT_OK, said
     assert server.requests and not proxy.heard

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Self
 
 # At most so many steps: a client without bounds then gets its answer, and the test sees that it waited.
 MOST_STEPS = 100
@@ -20,27 +21,21 @@ ANSWER = json.dumps(
 ).encode()  # fmt: skip
 
 
-class RawServer:
-    """The server while the `with` block runs. reply: sends an answer by `send`, and may `pause` between its parts."""
+class Listener:
+    """Listens on loopback while the `with` block runs. hear: does with each connection what the server is for."""
 
-    def __init__(self, reply: Callable[[RawServer, Callable[[bytes], object]], object]):
-        self.reply, self.requests = reply, 0
-        self.arrived, self.closing = threading.Event(), threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
+    def hear(self, connection: socket.socket) -> None:
+        raise NotImplementedError
 
-    def pause(self, seconds: float = PACE_SECONDS) -> None:
-        self.closing.wait(seconds)
-
-    def __enter__(self) -> RawServer:
+    def __enter__(self) -> Self:
         threading.Thread(target=self._listen, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.closing.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -53,16 +48,39 @@ class RawServer:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, suppress(OSError):  # the client hung up
-            received = b""
-            while b"\r\n\r\n" not in received:
-                received += connection.recv(65536)
-            head, _, body = received.partition(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
-            while len(body) < length:
-                body += connection.recv(65536)
-            self.requests += 1
-            self.arrived.set()
-            self.reply(self, connection.sendall)
+            self.hear(connection)
+
+
+class RawServer(Listener):
+    """reply: sends an answer by `send`, and may `pause` between its parts."""
+
+    def __init__(self, reply: Callable[[RawServer, Callable[[bytes], object]], object]):
+        super().__init__()
+        self.reply, self.requests = reply, 0
+        self.arrived, self.closing = threading.Event(), threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"{self.address}/v1"
+
+    def pause(self, seconds: float = PACE_SECONDS) -> None:
+        self.closing.wait(seconds)
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        super().__exit__()
+
+    def hear(self, connection: socket.socket) -> None:
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(65536)
+        head, _, body = received.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
+        while len(body) < length:
+            body += connection.recv(65536)
+        self.requests += 1
+        self.arrived.set()
+        self.reply(self, connection.sendall)
 
 
 def head(length: int, *headers: str, status: str = "200 OK") -> bytes:
