@@ -27,7 +27,6 @@ from scaling.analysis.test_rows import TestRow, left_out_note
 from scaling.analysis.verdicts import (
     BETTER,
     CANNOT_TELL,
-    CONTRADICTED,
     MIXED,
     SUPPORTED,
     WORSE,
@@ -114,12 +113,13 @@ class Grid:
 class Hypothesis:
     """A hypothesis' contrast, or why there is none.
 
-    rise: the first rise that H2 needs; note: what the sentence always adds; veto: why there is no verdict although
-    there is a contrast.
+    needs: its cells; rise: the first rise that H2 needs; note: what the sentence always adds; veto: why there is no
+    verdict although there is a contrast.
     """
 
     comparison: str
     estimate: Estimate | None = None
+    needs: frozenset[Key] = frozenset()
     reason: str = ""
     rise: Estimate | None = None
     note: str = ""
@@ -141,10 +141,15 @@ class Hypothesis:
         return max(above, self.estimate.p_at_most(-smallest)) if name == "H3" else above
 
 
+def hypotheses_of(grid: Grid) -> dict[str, Hypothesis]:
+    """H1 to H4 by name, as the cells that there are let them be formed."""
+    builders: dict[str, Callable[[Grid], Hypothesis]] = {"H1": _h1, "H2": _h2, "H3": _h3, "H4": _h4}
+    return {name: build(grid) for name, build in builders.items()}
+
+
 def judge(grid: Grid) -> list[TestRow]:
     """Rows of summary_tests.csv for H1 to H4, one Holm family of four also when one is not run."""
-    builders: dict[str, Callable[[Grid], Hypothesis]] = {"H1": _h1, "H2": _h2, "H3": _h3, "H4": _h4}
-    hypotheses = {name: build(grid) for name, build in builders.items()}
+    hypotheses = hypotheses_of(grid)
     sup = holm([h.p_sup for h in hypotheses.values()])
     con = holm([h.p_con(name) for name, h in hypotheses.items()])
     return [
@@ -162,8 +167,9 @@ def _h1(grid: Grid) -> Hypothesis:
     mixed = {BETTER, WORSE} <= set(words)
     veto = f"{MIXED}: " + ", ".join(f"{w} on {b}" for b, w in zip(benchmarks, words, strict=True)) if mixed else ""
     note = " ".join(part for part in (_by_steps(grid, benchmarks), _at_equal_optimization(grid, benchmarks)) if part)
-    estimate = grid.estimate(grid.five_minus_one(benchmarks))
-    return Hypothesis(f"q5 - q1 {_where(grid, benchmarks)}", estimate, note=note, veto=veto)
+    weights = grid.five_minus_one(benchmarks)
+    name = f"q5 - q1 {_where(grid, benchmarks)}"
+    return Hypothesis(name, grid.estimate(weights), _keys(weights), note=note, veto=veto)
 
 
 def _by_steps(grid: Grid, benchmarks: list[str]) -> str:
@@ -198,7 +204,8 @@ def _h2(grid: Grid) -> Hypothesis:
     bend, rise = estimate((3, 1.0), (1, -0.5), (5, -0.5)), estimate((3, 1.0), (1, -1.0))
     veto = "" if rise.p < SIGNIFICANCE and rise.effect > 0 else "no rise from 1 to 3 steps is shown that could diminish"
     note = "A curve that flattens, not a corner at 3: a logarithm bends too."
-    return Hypothesis(f"{name} {_where(grid, benchmarks)}", bend, rise=rise, note=note, veto=veto)
+    needs = _keys(grid.five_minus_one(benchmarks) + grid.score(3, 1.0, benchmarks))
+    return Hypothesis(f"{name} {_where(grid, benchmarks)}", bend, needs, rise=rise, note=note, veto=veto)
 
 
 def _h3(grid: Grid) -> Hypothesis:
@@ -214,7 +221,7 @@ def _h3(grid: Grid) -> Hypothesis:
     note = _main_effect(grid, benchmarks, "mipro", "MIPROv2")
     if all(grid.has(b, ["mipro_instruct"], (1, 5)) for b in benchmarks):
         note += " " + _main_effect(grid, benchmarks, "mipro_instruct", "MIPROv2 without demos")
-    return Hypothesis(f"{name} on {', '.join(benchmarks)}", grid.estimate(weights), note=note)
+    return Hypothesis(f"{name} on {', '.join(benchmarks)}", grid.estimate(weights), _keys(weights), note=note)
 
 
 def _main_effect(grid: Grid, benchmarks: list[str], other: str, its_name: str) -> str:
@@ -235,7 +242,8 @@ def _h4(grid: Grid) -> Hypothesis:
     weights += [(-w, key) for w, key in grid.five_minus_one(by_class[CLASSIFICATION])]
     estimate = grid.estimate(weights)
     where = "; ".join(f"{c}: {', '.join(names)}" for c, names in by_class.items())
-    return Hypothesis(f"{name}: {where}", estimate, veto=_other_scales(grid, weights, estimate.effect))
+    veto = _other_scales(grid, weights, estimate.effect)
+    return Hypothesis(f"{name}: {where}", estimate, _keys(weights), veto=veto)
 
 
 def _other_scales(grid: Grid, weights: Weights, effect: float) -> str:
@@ -274,20 +282,24 @@ def _row(name: str, hypothesis: Hypothesis, p_holm: float, p_con: float, grid: G
     if e.untestable:
         return row.refused(e.untestable)
     row = replace(row, to_settle=settling_size(e, SMALLEST[name], len(SMALLEST)))
-    if too_few := _too_few_runs(grid, e):
+    if too_few := too_few_runs(grid, e):
         return row.refused(too_few)
     note = " ".join(text for text in (hypothesis.note, row.note) if text)
-    row = replace(row, reason=hypothesis.veto, note=note)
+    word, reason = said(name, hypothesis, p_holm < SIGNIFICANCE, p_con < SIGNIFICANCE / 2)
+    return replace(row, verdict=word, reason=reason, note=note)
+
+
+def said(name: str, hypothesis: Hypothesis, is_shown: bool, is_excluded: bool) -> tuple[str, str]:
+    """(verdict, its reason) where "no effect" is rejected (is_shown), or an effect of interest (is_excluded)."""
     if hypothesis.veto:
-        return replace(row, verdict=MIXED if hypothesis.veto.startswith(MIXED) else CANNOT_TELL)
-    if name != "H3":
-        return replace(row, verdict=verdict(e, p_holm, p_con))
-    if p_holm < SIGNIFICANCE:
-        return replace(row, verdict=SUPPORTED, reason=f"{'GEPA' if e.effect > 0 else 'MIPROv2'} prefers more steps")
-    return replace(row, verdict=CONTRADICTED if p_con < SIGNIFICANCE / 2 else CANNOT_TELL)
+        return MIXED if hypothesis.veto.startswith(MIXED) else CANNOT_TELL, hypothesis.veto
+    effect = hypothesis.estimate.effect if hypothesis.estimate else 0.0
+    if name == "H3" and is_shown:
+        return SUPPORTED, f"{'GEPA' if effect > 0 else 'MIPROv2'} prefers more steps"
+    return verdict(effect, is_shown, is_excluded), ""
 
 
-def _too_few_runs(grid: Grid, estimate: Estimate) -> str:
+def too_few_runs(grid: Grid, estimate: Estimate) -> str:
     """Why there are too few runs for a verdict about an optimizer, or ""."""
     if estimate.runs < 2:
         return "too few runs: one run says nothing about the next one"
@@ -295,6 +307,10 @@ def _too_few_runs(grid: Grid, estimate: Estimate) -> str:
     df = min((pooled[o].df for o in grid.optimizers if o in pooled), default=0)
     enough = df >= FEWEST_RUN_DF
     return "" if enough else f"too few runs: {df} degrees of freedom between runs, {FEWEST_RUN_DF} are needed"
+
+
+def _keys(weights: Weights) -> frozenset[Key]:
+    return frozenset(key for _, key in weights)
 
 
 def _where(grid: Grid, benchmarks: list[str]) -> str:

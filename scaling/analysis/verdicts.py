@@ -19,13 +19,14 @@ HIGHER_HERE, LOWER_HERE, NO_DIFFERENCE_HERE = (
 )  # fmt: skip
 
 
-def verdict(estimate: Estimate, p_holm: float, p_con_holm: float) -> str:
-    """supported, contradicted or cannot tell, for a hypothesis whose effect should be positive (plan.txt)."""
-    if p_holm < SIGNIFICANCE and estimate.effect > 0:
+def verdict(effect: float, is_shown: bool, is_excluded: bool) -> str:
+    """supported, contradicted or cannot tell, for a hypothesis whose effect should be positive (plan.txt).
+
+    is_shown: whether "no effect" is rejected; is_excluded: whether an effect of interest is.
+    """
+    if is_shown and effect > 0:
         return SUPPORTED
-    if p_con_holm < SIGNIFICANCE / 2 or (p_holm < SIGNIFICANCE and estimate.effect < 0):
-        return CONTRADICTED
-    return CANNOT_TELL
+    return CONTRADICTED if is_excluded or (is_shown and effect < 0) else CANNOT_TELL
 
 
 def direction(estimate: Estimate, p_holm: float) -> str:

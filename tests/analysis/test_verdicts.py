@@ -32,7 +32,7 @@ def an_estimate(effect: float, se: float, level: str = "this optimizer") -> Esti
 )
 def test_verdicts(effect: float, se: float, said: str) -> None:
     e = an_estimate(effect, se)
-    assert verdict(e, e.p, e.p_at_least(0.02)) == said
+    assert verdict(e.effect, e.p < 0.05, e.p_at_least(0.02) < 0.025) == said
 
 
 @pytest.mark.parametrize(
