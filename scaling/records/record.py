@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from scaling.sequential import SequentialDesign
 from scaling.types import Cell
 
 # cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens.
@@ -356,11 +357,20 @@ class PlannedAnswer(Struct, kw_only=True):
     missing: list[str] = []
 
 
+class SequentialPlan(Struct, kw_only=True, frozen=True):
+    """The rule of a sequential study in plan.json, fixed before its first call. cells: all that it may run, sorted."""
+
+    study: str
+    design: SequentialDesign
+    cells: list[CellId]
+
+
 class SweepPlan(Struct, kw_only=True):
-    """plan.json, where it holds the cells beside each other by cell_id, and the questions under 'questions'."""
+    """plan.json, where it holds the cells beside each other by cell_id; the rest is under 'questions', 'sequential'."""
 
     cells: dict[str, CellPlan] = {}
     questions: list[PlannedAnswer] = []
+    sequential: list[SequentialPlan] = []
 
 
 def json_schema() -> dict[str, Any]:

@@ -32,7 +32,7 @@ AGGREGATE, SWEEP, PLAN, LOG, CACHE, FRESH, LEDGER = (
     "aggregate_results.json", "sweep.json", "plan.json", "sweep.log", ".cache/responses.sqlite", ".cache/fresh.json",
     ".ledger/bills.sqlite",
 )  # fmt: skip
-ASKED = "questions"  # the one key of plan.json that is no cell_id
+ASKED, SEQUENTIAL = "questions", "sequential"  # the keys of plan.json that are no cell_id
 
 
 class CellFiles:
@@ -200,19 +200,22 @@ def aggregating(results: Path) -> Callable[[], None]:
 
 
 def write_plan(results: Path, plan: SweepPlan) -> None:
-    """Keep what each cell was estimated at before it ran, by cell_id, and the questions; earlier plans stay."""
+    """Keep the estimates of cells by cell_id, the questions and the sequential plans; earlier ones stay."""
     path = results / PLAN
     earlier = read_json(path) if path.exists() else {}
     asked = {str(answer.get("question")): answer for answer in earlier.get(ASKED, [])}
     asked |= {answer.question: answer for answer in plan.questions}
-    write_json(path, earlier | plan.cells | ({ASKED: list(asked.values())} if asked else {}))
+    rules = {str(rule.get("study")): rule for rule in earlier.get(SEQUENTIAL, [])}
+    rules = {rule.study: rule for rule in plan.sequential} | rules
+    lists = {ASKED: list(asked.values()), SEQUENTIAL: list(rules.values())}
+    write_json(path, earlier | plan.cells | {name: values for name, values in lists.items() if values})
 
 
 def read_plan(path: Path) -> SweepPlan:
     """A plan.json. Raises RecordError with the reason when it cannot be used."""
     whole = read_checked(path, dict[str, Any])
-    questions = whole.pop(ASKED, [])
-    return decode(encode({"cells": whole, "questions": questions}), SweepPlan)
+    lists = {name: whole.pop(name, []) for name in (ASKED, SEQUENTIAL)}
+    return decode(encode({"cells": whole} | lists), SweepPlan)
 
 
 def plan_paths(folders: Iterable[Path]) -> list[Path]:
