@@ -50,14 +50,12 @@ def levels(alpha: float, information: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(float(special.ndtr(-limit)) for limit in boundaries(alpha, information))
 
 
-def conditional_power(z: float, information: float, last: float) -> float:
+def conditional_power(z: Grid, information: float, last: Grid) -> Grid:
     """The chance that the final z is above `last`, given z now and a true effect that is the one seen.
 
-    (Lan & Wittes 1988, Biometrics 44:579.) The final look has an information of 1.
+    (Lan & Wittes 1988, Biometrics 44:579.) information: the share that there is, below 1; the final look has all.
     """
-    if information >= 1:
-        return float(z > last)
-    return float(special.ndtr((z / math.sqrt(information) - last) / math.sqrt(1 - information)))
+    return np.asarray(special.ndtr((z / math.sqrt(information) - last) / math.sqrt(1 - information)))
 
 
 def _limit(values: Grid, density: Grid, step: float, root: float, to_spend: float) -> float:

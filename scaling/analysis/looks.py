@@ -1,25 +1,25 @@
 """A look of a sequential study: which of H1 to H4 are decided, which cannot be, and which cells the others need.
 
-The boundaries are group-sequential (scaling/spending.py) inside Holm's procedure: alpha is shared equally by the
-hypotheses of a family that are not rejected, and one that is rejected passes its part on (Maurer & Bretz 2013, Stat
-Biopharm Res 5:311). "No effect" and "an effect of interest" are two families, as in a fixed study. The contrasts and
-their p values are those of `hypotheses`.
+The boundaries are group-sequential (scaling/spending.py) inside Holm's procedure (`sequential_holm`). "No effect" and
+"an effect of interest" are two families, as in a fixed study. The contrasts and their p values are those of
+`hypotheses`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from scipy import special
+import numpy as np
 
 from scaling.analysis.comparisons import entries_of, grid_of
 from scaling.analysis.hypotheses import Grid, Hypothesis, hypotheses_of, said, too_few_runs
 from scaling.analysis.results import Results
+from scaling.analysis.sequential_holm import HypothesisLook, chance_of_rise, family_at_look
+from scaling.analysis.stats import Estimate
 from scaling.analysis.verdicts import CANNOT_TELL, CONTRADICTED, SUPPORTED
 from scaling.sequential import DECIDED, FUTILE, OPEN, Look, NeededCell, QuestionLook, SequentialDesign
-from scaling.spending import boundaries, conditional_power, levels
 
 
 def judge_look(results: Results, design: SequentialDesign, earlier: Sequence[Look] = ()) -> Look:
@@ -58,16 +58,17 @@ def judge_family(
 ) -> list[QuestionLook]:
     """H1 to H4 of one model at the look of this number. before: the same at the look before it."""
     was = {question.question: question for question in before}
-    sides = _Sides(
-        no_effect=_side({n: h.p_sup / 2 for n, h in hypotheses.items()},
-                        {n for n, q in was.items() if q.no_effect_rejected}, design, number),
-        effect=_side({n: h.p_con(n) for n, h in hypotheses.items()},
-                     {n for n, q in was.items() if q.effect_rejected}, design, number),
-    )  # fmt: skip
+    shown = np.array([name in was and was[name].no_effect_rejected for name in hypotheses])
+    excluded = np.array([name in was and was[name].effect_rejected for name in hypotheses])
+    p_sup = np.array([hypothesis.p_sup for hypothesis in hypotheses.values()])
+    p_con = np.array([hypothesis.p_con(name) for name, hypothesis in hypotheses.items()])
+    no_effect = family_at_look(p_sup / 2, shown, design, number)
+    effect = family_at_look(p_con, excluded, design, number)
+    sides = [(no_effect.of(place), effect.of(place)) for place in range(len(hypotheses))]
     return [
         was[name] if name in was and was[name].outcome == DECIDED
-        else _judged(name, hypothesis, grid, design, number, sides)
-        for name, hypothesis in hypotheses.items()
+        else _judged(_Standing(name, hypothesis, *side, _untestable(grid, hypothesis)), design, number)
+        for (name, hypothesis), side in zip(hypotheses.items(), sides, strict=True)
     ]  # fmt: skip
 
 
@@ -87,73 +88,50 @@ def gate_z(results: Results) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Side:
-    """One family at a look, by hypothesis: one-sided p, its level, and the z that the last look needs.
+class _Standing:
+    """A hypothesis at a look. untestable: why it can have no verdict now, whatever its p."""
 
-    rejected: at this look or an earlier one, for alpha that is passed on; a verdict needs a p that crosses now.
-    """
-
-    p: Mapping[str, float]
-    level: Mapping[str, float]
-    last: Mapping[str, float]
-    rejected: frozenset[str]
-
-    def crossed(self, name: str) -> bool:
-        return name in self.rejected and self.p[name] <= self.level[name]
-
-    def chance(self, name: str, information: float) -> float:
-        """Conditional power of a rejection at the last look."""
-        return conditional_power(float(-special.ndtri(self.p[name])), information, self.last[name])
+    name: str
+    hypothesis: Hypothesis
+    no_effect: HypothesisLook
+    effect: HypothesisLook
+    untestable: str
 
 
-@dataclass(frozen=True)
-class _Sides:
-    no_effect: _Side
-    effect: _Side
-
-
-def _side(p: Mapping[str, float], already: Collection[str], design: SequentialDesign, number: int) -> _Side:
-    """Holm's procedure at one look: those that are not rejected share alpha / 2. already: rejected at earlier looks."""
-    waiting = sorted((name for name in p if name not in already), key=lambda name: p[name])
-    sharing = dict.fromkeys(already, len(waiting) + 1)
-    rejected = set(already)
-    for name in waiting:
-        sharing[name] = len(p) - len(rejected)
-        if p[name] <= design_level(design, number, sharing[name]):
-            rejected.add(name)
-    return _Side(
-        p=p,
-        level={name: design_level(design, number, hypotheses) for name, hypotheses in sharing.items()},
-        last={n: boundaries(design.alpha / 2 / m, design.information)[-1] for n, m in sharing.items()},
-        rejected=frozenset(rejected),
-    )
-
-
-def design_level(design: SequentialDesign, number: int, sharing: int) -> float:
-    """The one-sided p at or below which a look rejects one of so many hypotheses that share alpha."""
-    return levels(design.alpha / 2 / sharing, design.information)[number - 1]
-
-
-def _judged(
-    name: str, hypothesis: Hypothesis, grid: Grid, design: SequentialDesign, number: int, sides: _Sides
-) -> QuestionLook:
-    information = design.information[number - 1]
+def _judged(standing: _Standing, design: SequentialDesign, number: int) -> QuestionLook:
+    name, hypothesis, no_effect, effect = standing.name, standing.hypothesis, standing.no_effect, standing.effect
     judged = QuestionLook(
-        question=name, model="", look=number, outcome=OPEN, verdict=CANNOT_TELL, information=information,
-        boundary=2 * sides.no_effect.level[name], exclusion_boundary=sides.effect.level[name],
-        p=hypothesis.p_sup, exclusion_p=sides.effect.p[name],
-        no_effect_rejected=name in sides.no_effect.rejected, effect_rejected=name in sides.effect.rejected,
+        question=name, model="", look=number, outcome=OPEN, verdict=CANNOT_TELL,
+        information=design.information[number - 1], boundary=2 * no_effect.level, exclusion_boundary=effect.level,
+        p=hypothesis.p_sup, exclusion_p=hypothesis.p_con(name),
+        no_effect_rejected=no_effect.rejected, effect_rejected=effect.rejected,
     )  # fmt: skip
-    e = hypothesis.estimate
-    if e is None:
+    if hypothesis.estimate is None:
         return replace(judged, outcome=FUTILE, reason=hypothesis.reason)  # more runs bring no other cells
-    if not math.isnan(e.effect):
-        judged = replace(judged, effect=e.effect, se=e.se, df=None if math.isnan(e.df) else e.df)
-    if number < len(design.waves):
-        chance = max(side.chance(name, information) for side in (sides.no_effect, sides.effect))
+    judged = _with_numbers(judged, hypothesis.estimate)
+    if no_effect.chance is not None and effect.chance is not None:
+        chance = max(no_effect.chance, min(effect.chance, _chance_of_rise(hypothesis, judged.information)))
         judged = replace(judged, chance=chance, outcome=FUTILE if chance < design.futility else OPEN)
-    if why := e.untestable or too_few_runs(grid, e):
-        return replace(judged, reason=why)
-    word, reason = said(name, hypothesis, sides.no_effect.crossed(name), sides.effect.crossed(name))
+    if standing.untestable:
+        return replace(judged, reason=standing.untestable)
+    word, reason = said(name, hypothesis, no_effect.crossed, effect.crossed)
     is_decided = word in (SUPPORTED, CONTRADICTED)
     return replace(judged, verdict=word, reason=reason, outcome=DECIDED if is_decided else judged.outcome)
+
+
+def _chance_of_rise(hypothesis: Hypothesis, information: float) -> float:
+    """Conditional power of the rise without which H2 has no verdict; 1 for a hypothesis that needs none."""
+    if hypothesis.rise is None:
+        return 1.0
+    return float(chance_of_rise(np.array(hypothesis.rise.effect), np.array(hypothesis.rise.p), information))
+
+
+def _untestable(grid: Grid, hypothesis: Hypothesis) -> str:
+    e = hypothesis.estimate
+    return "" if e is None else e.untestable or too_few_runs(grid, e)
+
+
+def _with_numbers(judged: QuestionLook, e: Estimate) -> QuestionLook:
+    if math.isnan(e.effect):
+        return judged
+    return replace(judged, effect=e.effect, se=e.se, df=None if math.isnan(e.df) else e.df)
