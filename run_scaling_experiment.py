@@ -41,6 +41,8 @@ from scaling.command.options import LIBRARY, Caller, Options, checked_options, p
 from scaling.command.order import in_order
 from scaling.command.output import Plan, added_note, print_end, print_plan
 from scaling.command.prepare import Sweep, prepare_sweep
+from scaling.command.wave_lines import teller
+from scaling.command.waves import waves
 from scaling.dotenv import load_dotenv_file
 from scaling.llm.cache import Cache
 from scaling.llm.gateway import Gateway
@@ -104,7 +106,7 @@ async def run_single_experiment(
     load_dotenv_file()
     exact_sizes = frozenset(name for name in SIZE_FIELDS if name in settings)
     study = narrow(
-        replace(load_study("pipeline"), name="single", steps_by_benchmark={}, questions=[]),
+        replace(load_study("pipeline"), name="single", design=None, steps_by_benchmark={}, questions=[]),
         benchmarks=[benchmark], pipelines=[pipeline], steps=[num_steps], optimizers=[optimizer],
         models=[model] if model else None, rollout_budget=rollout_budget, seed=seed, run_list=[run], data=data,
         exact_sizes=exact_sizes, **settings,
@@ -131,13 +133,17 @@ def run_sweep(study: Study, options: Options, caller: Caller = LIBRARY) -> list[
         return records_of(sweep.settled)
     for task, reason in sweep.skipped:
         skip_cell(task, reason)
-    if sweep.waiting:
+    if not sweep.is_over:
         sweep = replace(sweep, models={name: fetched(model) for name, model in sweep.models.items()})
         run_waiting(sweep, plan, run_together, options, caller)
     else:
         write_aggregate(options.output_dir)
     records = records_of(sweep.tasks)
-    if sweep.fresh and len(records) == len(sweep.tasks) and all(is_settled(record) for record in records):
+    if (
+        sweep.fresh
+        and len(records) + len(sweep.left_out) == len(sweep.tasks)
+        and all(is_settled(record) for record in records)
+    ):
         forget(options.output_dir)
     return records
 
@@ -170,11 +176,14 @@ def run_waiting(
         settings = Settings(
             timeout=options.timeout, max_error_rate=options.max_error_rate, log=log, hosted=sweep.hosted
         )
-        for group in turns(tasks, sweep.models):
-            with serving(models_here(group, sweep.models, options)) as addresses:
-                for line in time_lines(group, plan.estimates, addresses):
-                    reporter.say(line)
-                run_together([task_at_address(t, addresses) for t in group], gateway, settings, reporter, results)
+        reporter.look_ahead(plan.ahead)
+        tell = teller(sweep, plan.estimates, reporter, results)
+        for wave in waves(sweep.decided, sweep.tasks, tasks, results, tell):
+            for group in turns(wave, sweep.models):
+                with serving(models_here(group, sweep.models, options)) as addresses:
+                    for line in time_lines(group, plan.estimates, addresses):
+                        reporter.say(line)
+                    run_together([task_at_address(t, addresses) for t in group], gateway, settings, reporter, results)
         if cache.damaged:
             reporter.say(f"note: {cache.damaged} stored answers were damaged and were asked for again")
 

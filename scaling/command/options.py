@@ -164,6 +164,10 @@ def _add_axes(group: argparse._ArgumentGroup, benchmarks: Sequence[str]) -> None
         help="the model that reflects and proposes (default: the study's, else the model itself)",
     )
     group.add_argument("--runs", type=whole_number, metavar="N", help="independent repeats")
+    of_study = get_type_hints(Study)
+    for choice in fields(Study):
+        if choice.name in ("design", "gate"):
+            _add(group, choice, of_study[choice.name], dest=choice.name, default=None)
     for setting in (*fields(CellSizes), *fields(CellSettings)):
         if setting.metadata.get("flags"):
             listed = options_in_words() if setting.name == "optimizer_options" else ""
@@ -177,7 +181,7 @@ def _add(group: argparse._ArgumentGroup, of: Field[Any], hint: Any, listed: str 
     """Add the flag of a dataclass field: its names, its help, and how its text is read."""
     kind = next(part for part in get_args(hint) or (hint,) if part is not NoneType)
     help_text = of.metadata.get("help") or listed or None
-    if hint is bool:
+    if kind is bool:
         group.add_argument(*_flags(of), action="store_true", help=help_text, **settings)
     elif get_origin(hint) is dict:
         metavar = of.metadata.get("metavar")

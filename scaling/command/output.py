@@ -7,17 +7,25 @@ import operator
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scaling.command.local_models import fetch_lines
 from scaling.command.options import Options
 from scaling.command.prepare import Sweep
-from scaling.command.questions import NONE_ANSWERABLE, none_answerable, planned_answers, question_lines
+from scaling.command.questions import (
+    NONE_ANSWERABLE,
+    chances_to_run,
+    none_answerable,
+    planned_answers,
+    question_lines,
+)
+from scaling.command.wave_lines import calls_ahead, design_lines
 from scaling.planning.optimizers import is_hosted
 from scaling.planning.plan import power_notes, sizes_of, warnings
 from scaling.planning.study import SEEDS_OF, Study, phases_of
-from scaling.records.record import PlannedAnswer, Record, SweepPlan
+from scaling.records.record import PlannedAnswer, Record, SequentialPlan, SweepPlan
+from scaling.run.calls_ahead import CallsAhead
 from scaling.run.estimate import Estimate, estimate_lines, figures, minutes, seconds
 from scaling.run.shared_answers import estimate_task, shared
 from scaling.run.task import CellTask
@@ -30,18 +38,26 @@ class Plan:
 
     estimates: dict[str, Estimate]
     questions: list[PlannedAnswer]
+    sequential: SequentialPlan | None = None
+    ahead: CallsAhead | None = None  # of a sequential study
 
     def of(self, cells: Sequence[Cell]) -> SweepPlan:
         """What plan.json keeps of it."""
         return SweepPlan(
-            cells={cell.cell_id: self.estimates[cell.cell_id].plan_of(cell) for cell in cells}, questions=self.questions
+            cells={cell.cell_id: self.estimates[cell.cell_id].plan_of(cell) for cell in cells},
+            questions=self.questions,
+            sequential=[self.sequential] if self.sequential else [],
         )
 
 
 def print_plan(study: Study, sweep: Sweep, options: Options) -> Plan:
     """Print the plan: a line per cell with calls and list cost (low to high), and which questions can be answered."""
     estimates = {task.cell.cell_id: estimate_task(task) for task in sweep.waiting}
-    plan = Plan(estimates, planned_answers(study, sweep, options.output_dir) if sweep.waiting else [])
+    asked = planned_answers(study, sweep, options.output_dir) if sweep.waiting else []
+    plan = Plan(estimates, asked)
+    if sweep.decided is not None:
+        ahead = calls_ahead(sweep.decided, sweep.waiting, estimates, chances_to_run(sweep))
+        plan = replace(plan, sequential=sweep.decided.plan, ahead=ahead)
     # One write: the plans of experiments that run beside each other in one process do not mix.
     sys.stdout.write("".join(f"{line}\n" for line in _plan_lines(study, sweep, options, plan)))
     sys.stdout.flush()
@@ -70,7 +86,7 @@ def _plan_lines(study: Study, sweep: Sweep, options: Options, plan: Plan) -> lis
         notes += [*_model_notes(waiting, total), *fetch_lines(sweep.models.values())]
         lines += [f"note: {note}" for note in notes]
     lines += [f"note: {note}" for note in [*sweep.notes, *_skipped_notes(sweep.skipped)]]
-    return lines + question_lines(plan.questions)
+    return [*lines, *question_lines(plan.questions), *design_lines(sweep, plan.ahead, options.output_dir)]
 
 
 def _skipped_notes(skipped: Sequence[tuple[CellTask, str]]) -> list[str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from scaling.command.backends import check_hosted, hosted_of
+from scaling.command.design import sequential_plan
 from scaling.command.fresh import FreshStart, fresh_start
 from scaling.command.local_models import check_local_models
 from scaling.command.options import Caller, Options
+from scaling.command.waves import Decided, decided_so_far
 from scaling.data import load_benchmark
 from scaling.llm.network import why_unreachable
 from scaling.llm.weights import located, with_named_files
@@ -38,6 +40,13 @@ class Sweep:
     hosted: HostedSettings | None  # where hosted jobs are sent; None without any
     notes: list[str]  # what a user should know of the models
     fresh: FreshStart | None
+    decided: Decided | None = None  # what a sequential study has decided; None for a fixed one
+    left_out: list[CellTask] = field(default_factory=list)  # what a sequential study does not need any more
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to run and nothing to decide."""
+        return not self.waiting and (self.decided is None or self.decided.standing.is_ended)
 
 
 def prepare_sweep(study: Study, options: Options, caller: Caller, benchmarks: Benchmarks) -> Sweep:
@@ -50,22 +59,44 @@ def prepare_sweep(study: Study, options: Options, caller: Caller, benchmarks: Be
     models = models_of(cells, registry, options, benchmarks)
     hosted, lacks = hosted_of(cells, study.synth_mode, study.synth_rollouts, options)
     tasks = make_tasks(phases, models, study.exact_sizes, options.output_dir, caller.one_folder, benchmarks)
+    decided = _decided(study, tasks, options)
     fresh = fresh_start(options.output_dir, tasks) if options.fresh else None
     if fresh is not None and hosted is not None:
         hosted = replace(hosted, since=fresh.since)
-    sweep = Sweep(tasks, [], [], [], models, hosted, end_notes(models.values(), registry), fresh)
+    sweep = Sweep(tasks, [], [], [], models, hosted, end_notes(models.values(), registry), fresh, decided)
     for task in tasks:
         reason = _lacking(task, lacks, options)
         if _stays(task, options, reason is not None, fresh):
             sweep.settled.append(task)
+        elif decided is not None and not decided.standing.may_run(task.cell):
+            sweep.left_out.append(task)
         elif reason is not None:
             sweep.skipped.append((task, reason))
         else:
             sweep.waiting.append(task)
+    if decided is not None and sweep.skipped:
+        raise UsageError(
+            f"--design sequential: looks judge all cells together, and {len(sweep.skipped)} cannot run "
+            f"({sweep.skipped[0][1]}). Give what they need, or leave them out (--models, --optimizers)."
+        )
     refuse_other_programs(sweep.settled)
     check_hosted(hosted, sweep.waiting, options)
     check_servers(sweep.waiting, options)
     return sweep
+
+
+def _decided(study: Study, tasks: Sequence[CellTask], options: Options) -> Decided | None:
+    """A sequential study as far as it is decided; None for a fixed one. UsageError for what it was not started with."""
+    plan = sequential_plan(study, tasks, options.output_dir)
+    if plan is None:
+        return None
+    decided = decided_so_far(plan, options.output_dir)
+    if options.fresh and decided.scores:
+        raise UsageError(
+            f"--fresh: looks of this study have decided on the scores in {options.output_dir}. Leave --fresh out to go "
+            f"on, or give another --output-dir."
+        )
+    return decided
 
 
 def registry_of(study: Study, options: Options) -> dict[str, Model]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,14 @@ from scaling.planning.study import Study, phases_of
 from scaling.records.record import PlannedAnswer
 from scaling.records.store import read_records
 from scaling.run.record import new_record
+from scaling.run.task import CellTask
 from scaling.types import Splits
 
 if TYPE_CHECKING:
     from scaling.analysis.assumed import Planned, Rows
 
+MOST_FORESEEN = 500  # cells
+KnownRows = dict[tuple[str, str | None], "Rows"]
 NONE_ANSWERABLE = "none of this study's questions can be answered by these cells; the reasons are below"
 
 
@@ -29,6 +32,19 @@ def planned_answers(study: Study, sweep: Sweep, results: Path) -> list[PlannedAn
     from scaling.analysis.outlook import outlook  # pandas and its friends start slowly
 
     return outlook(list(_planned(sweep, results)), names)
+
+
+def chances_to_run(sweep: Sweep) -> dict[str, float]:
+    """By cell_id, the chance that a sequential study runs a cell, before its first look, if steps change no score.
+
+    {} for a fixed study, after a look, and for a study that is too large to be played through.
+    """
+    decided = sweep.decided
+    if decided is None or decided.looks or len(sweep.tasks) > MOST_FORESEEN:
+        return {}
+    from scaling.analysis import foreseen_waves
+
+    return foreseen_waves.chances_to_run(list(_planned_tasks(sweep.tasks, {})), decided.plan.design)
 
 
 def question_lines(answers: list[PlannedAnswer]) -> list[str]:
@@ -67,19 +83,26 @@ def _planned(sweep: Sweep, results: Path) -> Iterator[Planned]:
     """The cells that have a score or will have one: the sweep's, and others that lie in the results folder."""
     from scaling.analysis.assumed import Planned
 
-    known: dict[tuple[str, str | None], Rows] = {}
+    known: KnownRows = {}
     scored = [task for task in sweep.settled if (record := task.files.read_record()) and record.status == "ok"]
-    for task in [*scored, *sweep.waiting]:
-        splits = task.splits
-        key = task.cell.benchmark, splits.test_sha256 if splits.split == "test" else splits.sha256
-        if key not in known:
-            known[key] = _rows_of(splits)
-        yield Planned(new_record(task, "ok"), known[key])
+    yield from _planned_tasks([*scored, *sweep.waiting], known)
     own = {task.cell.cell_id for task in sweep.tasks}
     for _, record in read_records([results]):
         if record.status == "ok" and record.n and record.cell_id not in own:
             same = known.get((record.cell.benchmark, record.data.test_sha256 if record.data else None))
             yield Planned(record, same or _numbered(record.n))
+
+
+def _planned_tasks(tasks: Iterable[CellTask], known: KnownRows) -> Iterator[Planned]:
+    """The cells with their rows; cells on the same rows share what is `known` of these."""
+    from scaling.analysis.assumed import Planned
+
+    for task in tasks:
+        splits = task.splits
+        key = task.cell.benchmark, splits.test_sha256 if splits.split == "test" else splits.sha256
+        if key not in known:
+            known[key] = _rows_of(splits)
+        yield Planned(new_record(task, "ok"), known[key])
 
 
 def _rows_of(splits: Splits) -> Rows:

@@ -7,11 +7,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from scaling.schema import SAFE_NAME, read_toml, shown, validated, validated_flags
+from scaling.sequential import FIXED
 from scaling.types import (
     CellAxes,
     CellSettings,
@@ -30,12 +31,20 @@ STUDIES = Path(__file__).parents[1] / "studies"
 SEEDS_OF = {"train_size": "train_seeds", "val_size": "val_seeds", "test_size": "test_seeds"}
 SIZE_FIELDS = tuple(SEEDS_OF)
 # What --pilot sets in every study, unless its table `pilot_axes` says otherwise.
-PILOT: dict[str, Any] = {"runs": 1, "train_size": 5, "val_size": 5, "test_size": 2, "rollout_budget": 20}
+PILOT: dict[str, Any] = {
+    "runs": 1, "train_size": 5, "val_size": 5, "test_size": 2, "rollout_budget": 20, "design": FIXED, "gate": False,
+}  # fmt: skip
 _METADATA = {setting.name: setting.metadata for kind in (CellSettings, CellSizes) for setting in fields(kind)}
 
 Name = Annotated[str, pydantic.Field(strict=True, max_length=500)]
 Whole = Annotated[int, pydantic.Strict()]
 Runs = Annotated[int, pydantic.Field(strict=True, ge=1, le=1_000_000)]
+Design = Literal["fixed", "sequential"]
+
+
+def _flag(flag: str, help: str, metavar: str | None = None) -> Any:
+    """A field of a study that is no field of its cells; None: as the study was started."""
+    return field(default=None, metadata={"flags": (flag,), "help": help, "metavar": metavar})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +61,14 @@ class Study(CellSettings):
     optimizer_model: Name | None = None
     run_list: list[Seed] | None = None  # these runs and no others; a cell's own file has one
     runs: Runs = 1
+    design: Design | None = _flag(
+        "--design",
+        "fixed: all runs. sequential: runs in waves, and after each wave more only for what is still open (fixed)",
+        "fixed|sequential",
+    )
+    gate: Annotated[bool, pydantic.Strict()] | None = _flag(
+        "--gate", "with --design sequential: chains of 3 steps only if 5 steps score above 1 step (z above 1)"
+    )
     rollout_budget: Count = field(default=1000, metadata=_METADATA["rollout_budget"])
     train_size: Size | None = field(default=None, metadata=_METADATA["train_size"])
     val_size: Size | None = field(default=None, metadata=_METADATA["val_size"])
@@ -72,7 +89,8 @@ def flags_of_study() -> dict[str, str]:
     """Field of a study -> the flag that sets it; what has no flag is absent."""
     given = [f for kind in (CellAxes, CellSizes, CellSettings) for f in fields(kind) if f.metadata.get("flags")]
     flags: dict[str, str] = {f.metadata.get("axis", f.name): f.metadata["flags"][0] for f in given}
-    return flags | {"runs": "--runs", "optimizer_model": "--optimizer-model", "phase": "--phase"}
+    own = {"runs": "--runs", "optimizer_model": "--optimizer-model", "phase": "--phase"}
+    return flags | own | {"design": "--design", "gate": "--gate"}
 
 
 def study_names() -> list[str]:

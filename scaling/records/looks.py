@@ -108,6 +108,8 @@ def write_once(path: Path, decision: GateDecision | LookDecision) -> None:
 
 
 def scores_digest(files: CellFiles) -> str:
-    """A digest of a cell's scores: of each program on each row, in whatever order they were written."""
+    """A digest of a cell's scores before and after optimization, on each row, in whatever order they were written."""
     lines, _ = read_objects(files.predictions, PredictionLine)
-    return digest(sorted([line.program, str(line.id), line.score, line.extra_scores] for line in lines))
+    judged = [line for line in lines if line.program in ("baseline", "final")]
+    scores = ([line.program, str(line.id), line.draw, line.score, line.extra_scores] for line in judged)
+    return digest(sorted(scores, key=lambda score: score[:3]))

@@ -147,7 +147,12 @@ def figures(estimated: Estimate) -> tuple[str, str, str]:
         if estimated.usd is None
         else _range(*(f"${value:.{_digits(estimated.usd[1])}f}" for value in estimated.usd))
     )
-    return f"{_range(*map(_short, estimated.calls))} calls", f"{_range(*map(_short, estimated.tokens))} tokens", usd
+    return f"{count(*estimated.calls)} calls", f"{count(*estimated.tokens)} tokens", usd
+
+
+def count(low: float, high: float) -> str:
+    """A number of calls or tokens, low to high, as people read it."""
+    return _range(_short(low), _short(high))
 
 
 def minutes(low: float, high: float) -> str:

@@ -11,8 +11,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +25,7 @@ from scaling.llm.meter import Meter
 from scaling.planning.optimizers import NONE
 from scaling.records.store import SWEEP, write_json
 from scaling.redact import RedactingStream, redact
+from scaling.run.calls_ahead import CallsAhead
 from scaling.run.estimate import Estimate
 from scaling.run.notebook import NotebookBar, in_notebook
 from scaling.run.time_left import TimeLeft
@@ -32,6 +33,7 @@ from scaling.types import Cell
 
 WRITE_EVERY_SECONDS = 1.0
 LINE_EVERY_SECONDS = 15.0
+NOT_NEEDED = "not needed"  # a cell of a sequential study that nothing asks for any more
 # The root, and those that have handlers of their own.
 LOGGERS = ("", "dspy", "optuna", "gepa", "LiteLLM", "httpx", "distributed", "distributed.client")
 
@@ -85,6 +87,7 @@ class ProgressReporter:
         self._draws_table = live and self._console.is_terminal
         self._bar = NotebookBar("starting") if not live and in_notebook() else None
         self._live: Live | None = None
+        self._ahead: CallsAhead | None = None
 
     @contextlib.contextmanager
     def running(self) -> Iterator[ProgressReporter]:
@@ -108,7 +111,8 @@ class ProgressReporter:
         if self._bar:
             ended = all(state.status not in ("waiting", "running") for state in self.states.values())
             done = sum(state.rollouts() for state in self.states.values())
-            self._bar.update(1.0 if ended else done / max(1, sum(self._expected.values())), self._summary())
+            wanted = sum(self._expected[cell] for cell, state in self.states.items() if state.status != NOT_NEEDED)
+            self._bar.update(1.0 if ended else done / max(1, wanted), self._summary())
 
     def start(self, cell: Cell, meter: Meter) -> None:
         state = self.states[cell.cell_id]
@@ -127,6 +131,17 @@ class ProgressReporter:
         self.states[cell.cell_id].status = status
         self._time_left.end(cell, completed=status == "ok")
         self.say(f"{status:11s} {cell.label}  {text}")
+
+    def leave_out(self, cells: Iterable[Cell]) -> None:
+        """Cells that have not started and will not."""
+        for state in (self.states[cell.cell_id] for cell in cells if cell.cell_id in self.states):
+            if state.status == "waiting":
+                state.status = NOT_NEEDED
+                self._time_left.leave_out(state.cell)
+
+    def look_ahead(self, ahead: CallsAhead | None) -> None:
+        """What a sequential study has before it; None for a fixed one."""
+        self._ahead = ahead
 
     def say(self, text: str) -> None:
         """A line that stays, above the live table where there is one."""
@@ -147,6 +162,7 @@ class ProgressReporter:
             "max_cost_usd": cost_budget.cap,
             "elapsed_seconds": elapsed,
             "seconds_left": self._time_left.seconds(elapsed),
+            "calls_ahead": self._ahead and asdict(self._ahead),
             "running": [
                 {"cell": s.cell.label, "phase": s.phase, "rollouts": s.rollouts(), "best_val_score": s.best}
                 for s in self.states.values()
@@ -178,6 +194,7 @@ class ProgressReporter:
         return (
             f"[{_clock(now['elapsed_seconds'])}] cells: {cells}; {now['rollouts']} rollouts; "
             f"{now['calls_per_second']:.1f} calls/s; {now['errors']} errors; ${now['spent_usd']:.4f}{cap} spent{left}"
+            f"{f'; this wave and after it: {self._ahead.text}' if self._ahead else ''}"
         )
 
     def _table(self) -> Group:

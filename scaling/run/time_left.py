@@ -84,10 +84,13 @@ class TimeLeft:
     def start(self, cell: Cell, meter: Meter) -> None:
         """A cell runs from now on; a second start of a cell replaces its first."""
         with self._lock:
-            if cell.cell_id in self._waiting:
-                self._waiting.remove(cell.cell_id)
-                self._count_waiting(cell, -1)
+            self._no_longer_waiting(cell)
             self._running[cell.cell_id] = RunningCell(cell, meter, self._estimates[cell.cell_id].likely)
+
+    def leave_out(self, cell: Cell) -> None:
+        """A cell will not run."""
+        with self._lock:
+            self._no_longer_waiting(cell)
 
     def phase(self, cell: Cell, phase: str) -> None:
         with self._lock:
@@ -113,6 +116,11 @@ class TimeLeft:
             work = sum(units * _seconds_a_unit(measured, group, kind) for group, kind, units in left)
             at_the_same_time = total.seconds / elapsed
             return max(work / at_the_same_time, self._longest_chain(measured) * total.seconds / total.calls)
+
+    def _no_longer_waiting(self, cell: Cell) -> None:
+        if cell.cell_id in self._waiting:
+            self._waiting.remove(cell.cell_id)
+            self._count_waiting(cell, -1)
 
     def _count_waiting(self, cell: Cell, sign: int) -> None:
         for kind, work in self._estimates[cell.cell_id].likely.items():
