@@ -47,6 +47,7 @@ STEPS = {1: 0.0, 2: 0.1, 3: 0.18, 4: 0.21, 5: 0.24}  # what a chain adds to FIRS
 REASONING_FACTOR = 2.0  # a chain on a reasoning benchmark adds so many times as much
 WORTH = 0.001  # dollars a right answer
 ENDS = 0.85  # share of a question's intervals that must hold what was planted; 95 % are expected
+ENOUGH = 8  # intervals for a share; each of fewer is held to half its width more, as one of 20 may miss
 
 
 def chance(request: Request) -> float:
@@ -123,11 +124,19 @@ def check(outcome: Outcome) -> None:
             assert set(answer.missing) - of_the_run <= set(foretold.missing)
         rows = [row for row in answer.rows if row.answerable and row.ci_low is not None]
         truths = [(row, truth(row, outcome.found)) for row in rows]
-        inside = [row.ci_low <= true <= row.ci_high for row, true in truths if true is not None]
+        truths = [(row, true) for row, true in truths if true is not None]
+        inside = [holds(row, true, 0.0 if len(truths) >= ENOUGH else 0.5) for row, true in truths]
         assert np.mean(inside or [1.0]) >= ENDS, (foretold.question, truths)
         for row, true in truths:
             if row.detectable and true is not None and abs(true) > 2 * row.detectable:
                 assert row.verdict in ("supported", "better", "corrects", "on these rows: higher"), (row, true)
+
+
+def holds(row: TestRow, true: float, wider: float) -> bool:
+    """Whether the row's interval, with so many half-widths more at each end, holds the true value."""
+    assert row.ci_low is not None and row.ci_high is not None
+    more = wider * (row.ci_high - row.ci_low) / 2
+    return row.ci_low - more <= true <= row.ci_high + more
 
 
 def truth(row: TestRow, found: Findings) -> float | None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from scaling.testing import Body, ScriptedServer, chat_fields, fingerprint, last_user_message
 from scaling.types import Benchmark
 
+# A field of a prompt in DSPy's chat format: its name and its text.
+SECTION = re.compile(r"\[\[ ## (\w+) ## \]\]\n(.*?)(?=\n\n\[\[ ## |\n\nRespond with |\Z)", re.DOTALL)
 EARLIER = re.compile(r"^Answer \d+: ", re.MULTILINE)
 WRONG = "none of these 987654321"
 STEPS = {5: "synthesizer_notes", 3: "reasoner_notes", 2: "analyzer_notes"}  # the notes that the last role reads
@@ -30,20 +32,22 @@ Chance = Callable[[Request], float]
 
 @dataclass(frozen=True)
 class Gold:
-    """The right answer to a row, and what only this row's prompts hold."""
+    """The right answer to a row, and the row's inputs by name, which all of its prompts hold."""
 
     benchmark: str
-    text: str
+    inputs: frozenset[tuple[str, str]]
     field: str
     answer: str
 
 
-def golds_of(bench: Benchmark) -> Iterable[Gold]:
-    """The right answers to a benchmark's rows, each by an input that no other row has."""
+def golds_of(bench: Benchmark) -> list[Gold]:
+    """The right answers to a benchmark's rows."""
     rows = [*bench.train, *(bench.test or [])]
-    own = next(name for name in bench.inputs if len({row[name] for row in rows}) == len(rows))
     (field,) = bench.outputs
-    return [Gold(bench.name, row[own].strip(), field, str(row[field])) for row in rows]
+    texts = [name for name in bench.inputs if all(isinstance(row[name], str) for row in rows)]
+    return [
+        Gold(bench.name, frozenset((name, row[name].strip()) for name in texts), field, str(row[field])) for row in rows
+    ]
 
 
 def planted_answers(golds: Iterable[Gold], chance: Chance) -> Callable[[Body], str]:
@@ -51,14 +55,16 @@ def planted_answers(golds: Iterable[Gold], chance: Chance) -> Callable[[Body], s
 
     Luck is drawn by request, so models, draws and runs are independent.
     """
-    known, script = list(golds), ScriptedServer()
+    known, script = {gold.inputs: gold for gold in golds}, ScriptedServer()
+    named = {frozenset(name for name, _ in inputs) for inputs in known}
 
     def answer(body: Body) -> str:
-        asked, fields = last_user_message(body), chat_fields(body)
-        found = [gold for gold in known if gold.text in asked]
+        given, fields = dict(SECTION.findall(last_user_message(body))), chat_fields(body)
+        asked = [frozenset((name, given[name].strip()) for name in names) for names in named if names <= given.keys()]
+        found = [known[inputs] for inputs in asked if inputs in known]
         if not found or not fields:
             return script.default_answer(body)
-        gold = max(found, key=lambda one: len(one.text))
+        (gold,) = found
         values = {name: _value(name, options, gold, body, chance) for name, options in fields.items()}
         return "\n\n".join([*(f"[[ ## {n} ## ]]\n{v}" for n, v in values.items()), "[[ ## completed ## ]]"])
 
