@@ -33,6 +33,7 @@ from benchmarks import (
 )  # fmt: skip
 from scaling.arguments import DISK_FULL, one_line_errors
 from scaling.command.backends import engine_of
+from scaling.command.batches import batches_of
 from scaling.command.beside import in_thread, one_at_a_time
 from scaling.command.check import check_models
 from scaling.command.fresh import forget, remember
@@ -174,8 +175,9 @@ def run_waiting(
         reporter = ProgressReporter(cells, plan.estimates, results, gateway, screen, live=caller.owns_process)
         stack.enter_context(reporter.running())
         settings = Settings(
-            timeout=options.timeout, max_error_rate=options.max_error_rate, log=log, hosted=sweep.hosted
-        )
+            timeout=options.timeout, max_error_rate=options.max_error_rate, log=log, hosted=sweep.hosted,
+            batches=stack.enter_context(batches_of(options, gateway, since, reporter.say)),
+        )  # fmt: skip
         reporter.look_ahead(plan.ahead)
         tell = teller(sweep, plan.estimates, reporter, results)
         for wave in waves(sweep.decided, sweep.tasks, tasks, results, tell):

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from fnmatch import fnmatchcase
 from functools import cache, partial
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from scaling.addresses import address_in_environment
+from scaling.batch_price import BatchPrice
 from scaling.price_table import Listed, Reasons, TakesTemperature, look_up, table_names, table_source, unlisted
 from scaling.schema import SAFE_MODEL, SHA256, VARIABLE, Address, read_toml, refuse_twice, shown, validated
 from scaling.types import EFFORTS, EMBEDDED, Effort, UsageError, did_you_mean, unknown_name
@@ -28,6 +29,7 @@ SIZES = {"small": (0.0, 10.0), "medium": (10.0, 100.0), "large": (100.0, math.in
 # reasoning, which counts as output.
 TASK_OUTPUT, PROPOSAL_OUTPUT, REASONING_OUTPUT = 1024, 4096, 16384
 PRICES = tuple(f"{kind}_usd_per_million" for kind in ("input", "cached_input", "output", "reasoning"))
+ALL_PRICES = (*PRICES, "batch_price")
 
 Price = Annotated[float, pydantic.Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
 Billions = Annotated[float, pydantic.Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
@@ -79,6 +81,7 @@ class Model:
     cached_input_usd_per_million: Price | None = None
     output_usd_per_million: Price | None = None
     reasoning_usd_per_million: Price | None = None
+    batch_price: BatchPrice | None = None
     price_date: Text | None = None
     price_source: Text | None = None
     context_length: Tokens | None = None
@@ -368,14 +371,14 @@ def _entry(path: Path, model_id: str, entry: dict[str, Any]) -> Model:
 
 def _facts(listed: Listed, model: Model) -> dict[str, Any]:
     """The fields of a model that the table fills; what a server of one's own costs and when it ends it cannot know."""
-    facts = {name: value for name, value in asdict(listed).items() if name not in ("provider", "mode", "route")}
+    facts = {name: value for name, value in vars(listed).items() if name not in ("provider", "mode", "route")}
     names = [name for name in PRICES if facts[name] is not None]
     if model.api_base is not None:
-        names, facts = [], {name: v for name, v in facts.items() if name not in (*PRICES, "end_date", "successor")}
+        names, facts = [], {name: v for name, v in facts.items() if name not in (*ALL_PRICES, "end_date", "successor")}
     else:
         facts["key_env"] = _keys().get(listed.provider)
     if any(getattr(model, name) is not None for name in PRICES):  # the entry has prices of its own
-        facts = {name: value for name, value in facts.items() if name not in PRICES}
+        facts = {name: value for name, value in facts.items() if name not in ALL_PRICES}
     elif names:
         facts["price_source"] = table_source()
     return facts

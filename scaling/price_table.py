@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from scaling.batch_price import BatchPrice
 from scaling.types import EFFORTS, UsageError
 
 FILE = "model_prices_and_context_window_backup.json"
@@ -44,6 +45,7 @@ class Listed:
     cached_input_usd_per_million: float | None = None
     output_usd_per_million: float | None = None
     reasoning_usd_per_million: float | None = None
+    batch_price: BatchPrice | None = None
     context_length: int | None = None
     most_output_tokens: int | None = None
     least_output_tokens: int = 1
@@ -130,6 +132,7 @@ def _listed(entry: Entry, route: str, provider: str) -> Listed:
         cached_input_usd_per_million=_price(entry, "cache_read_input_token_cost"),
         output_usd_per_million=_price(entry, "output_cost_per_token"),
         reasoning_usd_per_million=_price(entry, "output_cost_per_reasoning_token"),
+        batch_price=_batch_price(entry),
         context_length=_tokens(entry.get("max_input_tokens")),
         most_output_tokens=_tokens(entry.get("max_output_tokens")),
         least_output_tokens=LEAST_OPENAI_OUTPUT if is_openai else 1,
@@ -175,6 +178,15 @@ def _price(entry: Entry, name: str) -> float | None:
     if not isinstance(value, int | float) or "input_cost_per_request" in entry:
         return None
     return round(1e6 * value, 9)
+
+
+def _batch_price(entry: Entry) -> BatchPrice | None:
+    """The price of the batch API; None where the table lacks a part of it."""
+    asked, answered = (_price(entry, f"{kind}_cost_per_token_batches") for kind in ("input", "output"))
+    if asked is None or answered is None:
+        return None
+    cached = _price(entry, "cache_read_input_token_cost_batches")
+    return BatchPrice(input_usd_per_million=asked, output_usd_per_million=answered, cached_input_usd_per_million=cached)
 
 
 def _tokens(value: Any) -> int | None:

@@ -47,6 +47,9 @@ class Options:
     max_concurrency: Annotated[int, pydantic.Field(strict=True, ge=1, le=100_000)] | None = _option(
         None, "most calls in flight to one provider", "N"
     )
+    batch: Literal["evaluate"] | None = _option(
+        None, "evaluate: score by the providers' batch APIs, at half the price and within a day a round", "PHASE"
+    )
     max_error_rate: Annotated[float, pydantic.Field(ge=0, le=1, allow_inf_nan=False)] = _option(
         0.02, "share of lost calls above which a cell is invalid (0.02)", "RATE"
     )
@@ -98,6 +101,8 @@ def checked_options(options: Options) -> Options:
     """The options in their types; UsageError for a value that is not possible, or two that exclude each other."""
     options = validated_flags(Options, vars(options), {f.name: _flags(f)[0] for f in fields(Options)})
     check_output_folder(options.output_dir)
+    if options.batch and options.engine == "dask":
+        raise UsageError("--batch sends its batches from this process. Type --engine local, or leave it out.")
     if options.engine == "local" and (options.workers, options.scheduler) != (None, None):
         raise UsageError("--workers and --scheduler are Dask's. Type --engine dask with them, or leave them out.")
     if options.workers is not None and options.scheduler is not None:

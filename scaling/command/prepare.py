@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.command.backends import check_hosted, hosted_of
+from scaling.command.batches import check_batches
 from scaling.command.design import sequential_plan
 from scaling.command.fresh import FreshStart, fresh_start
 from scaling.command.local_models import check_local_models
@@ -81,6 +82,7 @@ def prepare_sweep(study: Study, options: Options, caller: Caller, benchmarks: Be
         )
     refuse_other_programs(sweep.settled)
     check_hosted(hosted, sweep.waiting, options)
+    check_batches(sweep.waiting, options)
     check_servers(sweep.waiting, options)
     return sweep
 

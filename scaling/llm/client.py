@@ -92,9 +92,10 @@ def _check_answer(outputs: list[Any], response: Any) -> None:
 
 
 class ModelClients:
-    """The clients of a sweep by model, each made at its first call. Thread-safe."""
+    """The clients of a sweep by model, each made at its first call. Thread-safe. transport: makes their connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, transport: Callable[..., ModelTransport] = ModelTransport) -> None:
+        self._transport = transport
         self._clients: dict[tuple[Any, ...], ModelClient | None] = {}
         self._by_others: set[Future[Any]] = set()  # requests that LiteLLM has under way
         self._lock = threading.Lock()
@@ -104,7 +105,7 @@ class ModelClients:
         key = (model.route, model.api_base, lm.kwargs.get("api_key"), timeout)
         with self._lock:
             if key not in self._clients:
-                self._clients[key] = _make_client(lm, model, timeout, connections)
+                self._clients[key] = _make_client(lm, model, timeout, connections, self._transport)
             return self._clients[key]
 
     def within(self, seconds: float, send: Callable[[], T]) -> T:
@@ -147,7 +148,9 @@ class ModelClients:
                 outcome.set_exception(lm_errors.LMTransportError("the sweep has ended"))
 
 
-def _make_client(lm: dspy.LM, model: Model, timeout: float, connections: int) -> ModelClient | None:
+def _make_client(
+    lm: dspy.LM, model: Model, timeout: float, connections: int, transport: Callable[..., ModelTransport]
+) -> ModelClient | None:
     lm = _with_own_address(lm, model)
     selection = select_backend(lm)
     if not selection.native or selection.resolution.declared:
@@ -155,12 +158,13 @@ def _make_client(lm: dspy.LM, model: Model, timeout: float, connections: int) ->
     provider = selection.resolution.provider
     key = selection.clients.get("api_key")
     url, authorization = split_credentials(model.api_base)
-    transport = _transport(url or DEFAULT_URLS.get(provider, ""), timeout, connections, authorization)
+    settings = _connection_settings(url or DEFAULT_URLS.get(provider, ""), timeout, connections)
+    connection = transport(timeout, authorization, **settings)
     config = RouterConfig(
-        api_keys={provider: key} if key else None, base_urls={provider: url} if url else None, transport=transport
+        api_keys={provider: key} if key else None, base_urls={provider: url} if url else None, transport=connection
     )
     engine = LM15Engine(config, model_type=lm.model_type)
-    return ModelClient(engine, transport, provider, selection.resolution.compat, capabilities(lm))
+    return ModelClient(engine, connection, provider, selection.resolution.compat, capabilities(lm))
 
 
 def _with_own_address(lm: dspy.LM, model: Model) -> dspy.LM:
@@ -190,15 +194,13 @@ def split_credentials(url: str | None) -> tuple[str | None, str | None]:
     return urlunsplit(parts._replace(netloc=host)), f"Basic {token}"
 
 
-def _transport(url: str, timeout: float, connections: int, authorization: str | None) -> ModelTransport:
-    """A client's connections to `url`; an `authorization` replaces the header that the model's key would give."""
+def _connection_settings(url: str, timeout: float, connections: int) -> dict[str, Any]:
+    """Of a client's connections to `url`."""
     limits = timeouts_for(timeout)
-    return ModelTransport(
-        timeout,
-        authorization,
-        connect_timeout=limits.connect,
-        pool_timeout=limits.pool,
-        max_connections=connections,
+    return {
+        "connect_timeout": limits.connect,
+        "pool_timeout": limits.pool,
+        "max_connections": connections,
         # Loopback has no proxy. Without one, the environment would be searched for proxies at each request.
-        trust_env=bool(getproxies()) and not is_loopback(url),
-    )
+        "trust_env": bool(getproxies()) and not is_loopback(url),
+    }

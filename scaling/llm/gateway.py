@@ -165,8 +165,8 @@ class Gateway:
         """The answer to a call, from the cache, from an identical call in flight, or from the provider."""
         self.check(call.model)
         while True:
-            if (stored := self._on_disk(self.cache.get, call.key)) is not None:
-                return replace(stored, cache_hit=True)
+            if (stored := self.stored(call.key)) is not None:
+                return stored
             flight, leads = self._flight(call.key)
             if leads:
                 return self._lead(flight, call)
@@ -174,6 +174,11 @@ class Gateway:
             if flight.answer is not None:
                 return replace(flight.answer, cache_hit=True)
             self.check(call.model)  # the one we waited for failed: ask ourselves
+
+    def stored(self, key: str) -> Answer | None:
+        """The answer that is in the cache already."""
+        stored = self._on_disk(self.cache.get, key)
+        return None if stored is None else replace(stored, cache_hit=True)
 
     def _flight(self, key: str) -> tuple[_Flight, bool]:
         """The call of this key that is under way, and whether it is the caller who is to make it."""
@@ -187,8 +192,7 @@ class Gateway:
         """Make the call that others may wait for."""
         try:
             # It may have landed between our look into the cache and our take-off.
-            landed = self._on_disk(self.cache.get, call.key)
-            flight.answer = self._send(call) if landed is None else replace(landed, cache_hit=True)
+            flight.answer = self.stored(call.key) or self._send(call)
             return flight.answer
         finally:
             with self._lock:
@@ -262,11 +266,15 @@ class Gateway:
             self._on_disk(self.cache.settle_bill, bill, cost, (call.key, answer))
         finally:
             self.cost_budget.settle(reserved, billed)
-        if self.cost_budget.cap is not None and billed > reserved:
-            used = "used more tokens than its prompt and its limit of tokens allow"
-            message = f"'{call.model.id}' {used}, so --max-cost cannot hold it"
-            self.stop("error", f"{message}: leave --max-cost out, or use another server", scope=call.model.id)
+        self.check_reserve(call.model, billed, reserved)
         return answer
+
+    def check_reserve(self, model: Model, billed: float | None, reserved: float | None) -> None:
+        """Stop a model's cells where an answer cost more, in USD, than was held back for it: no cap can hold those."""
+        if self.cost_budget.cap is not None and (billed or 0.0) > (reserved or 0.0):
+            used = "used more tokens than its prompt and its limit of tokens allow"
+            message = f"'{model.id}' {used}, so --max-cost cannot hold it"
+            self.stop("error", f"{message}: leave --max-cost out, or use another server", scope=model.id)
 
     def _on_disk(self, use: Callable[..., T], *args: Any) -> T:
         """Use the cache; a full disk or a damaged file ends the sweep, as nothing that is paid for could be kept."""

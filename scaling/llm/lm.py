@@ -207,7 +207,7 @@ class MeteredLM(dspy.LM):
             cached_tokens=_sum(answer.cached_tokens for answer in answers),
             reasoning_tokens=_sum(answer.reasoning_tokens for answer in answers),
             list_cost_usd=_sum(answer.list_cost_usd for answer in answers) if answers else 0.0,
-            billed_cost_usd=None if maybe_billed else _sum(answer.list_cost_usd for answer in sent) if sent else 0.0,
+            billed_cost_usd=None if maybe_billed else _sum(map(_billed, sent)) if sent else 0.0,
             latency_seconds=_sum(answer.latency_seconds for answer in answers),
             attempts=_sum(answer.attempts for answer in sent) if sent or not answers else 0,
             cache_hit=bool(answers) and not sent,
@@ -229,6 +229,11 @@ def variant(**changes: Any) -> dict[str, Any]:
     """Settings for `dspy.context`: the current LM, if it counts, with another role, draw or record; else {}."""
     lm = dspy.settings.lm
     return {"lm": lm.copy(**changes)} if hasattr(lm, "meter") else {}
+
+
+def _billed(answer: Answer) -> float | None:
+    """What an answer was billed: its list cost, unless it says otherwise."""
+    return answer.list_cost_usd if answer.billed_cost_usd is None else answer.billed_cost_usd
 
 
 def _sum(values: Iterable[Any]) -> Any:

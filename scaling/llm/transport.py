@@ -158,14 +158,18 @@ class ModelTransport(BoundedTransport):
 
     def stream(self, request: TransportRequest) -> TransportResponse:
         """As its parent's; a usage that holds no counts is left out. Raises LMProviderError for a redirect."""
-        if self._authorization:
-            others = [(name, value) for name, value in request.headers if name.lower() != "authorization"]
-            request = replace(request, headers=[*others, ("Authorization", self._authorization)])
-        response = super().stream(request)
+        response = super().stream(self.authorized(request))
         if 300 <= response.status < 400:
             where = f" to {response.header('location')}" if response.header("location") else ""
             raise lm_errors.LMProviderError(f"it sends calls on{where}", status=response.status)
         return with_body(response, without_bad_usage(response.read()))
+
+    def authorized(self, request: TransportRequest) -> TransportRequest:
+        """The request as it is sent: with this model's own authorization, where it has one."""
+        if not self._authorization:
+            return request
+        others = [(name, value) for name, value in request.headers if name.lower() != "authorization"]
+        return replace(request, headers=[*others, ("Authorization", self._authorization)])
 
 
 def with_body(response: TransportResponse, body: bytes) -> TransportResponse:

@@ -250,7 +250,8 @@ class PredictionLine(Struct, kw_only=True, gc=False):
 class Answer(Struct, kw_only=True):
     """The answer to one LM call: what the cache keeps of it, and how it came (attempts, cache_hit).
 
-    cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens.
+    cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens. billed_cost_usd: what it was billed
+    where that is not its list cost, as in a batch.
     """
 
     outputs: list[Any]
@@ -262,6 +263,7 @@ class Answer(Struct, kw_only=True):
     latency_seconds: Seconds | None = None
     attempts: Count | None = None
     cache_hit: bool = False
+    billed_cost_usd: Dollars | None = None
 
 
 class CallRecord(Struct, kw_only=True):

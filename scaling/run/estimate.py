@@ -13,6 +13,7 @@ from typing import Any
 
 import dspy
 
+from scaling.batch_offers import at_batch_price
 from scaling.llm.adapters import make_adapter
 from scaling.models import Model
 from scaling.pipelines import PIPELINES
@@ -67,6 +68,7 @@ class Estimate:
 
     chain: calls of a cell that wait for one another, so that no concurrency makes it faster.
     likely: by kind, the calls that are likely. reasoning: the part of the tokens that comes before answers.
+    scoring_usd: the part of the dollars that scoring the programs takes; batch_usd: the same in batches.
     """
 
     calls: tuple[int, int]
@@ -75,6 +77,8 @@ class Estimate:
     chain: tuple[int, int]
     likely: dict[str, PlannedCalls] = field(default_factory=dict)
     reasoning: tuple[int, int] = (0, 0)
+    scoring_usd: tuple[float, float] | None = None
+    batch_usd: tuple[float, float] | None = None
 
     def plan_of(self, cell: Cell) -> CellPlan:
         """What plan.json keeps of it."""
@@ -88,15 +92,14 @@ class Estimate:
         return self._with(other, -1)
 
     def _with(self, other: Estimate, sign: int) -> Estimate:
-        usd = None
-        if self.usd is not None and other.usd is not None:
-            usd = (self.usd[0] + sign * other.usd[0], self.usd[1] + sign * other.usd[1])
         return Estimate(
             (self.calls[0] + sign * other.calls[0], self.calls[1] + sign * other.calls[1]),
             (self.tokens[0] + sign * other.tokens[0], self.tokens[1] + sign * other.tokens[1]),
-            usd,
+            _sum_of(self.usd, other.usd, sign),
             (max(self.chain[0], other.chain[0]), max(self.chain[1], other.chain[1])),
             reasoning=(self.reasoning[0] + sign * other.reasoning[0], self.reasoning[1] + sign * other.reasoning[1]),
+            scoring_usd=_sum_of(self.scoring_usd, other.scoring_usd, sign),
+            batch_usd=_sum_of(self.batch_usd, other.batch_usd, sign),
         )
 
 
@@ -114,8 +117,11 @@ class Size:
 def estimate(cell: Cell, bench: Benchmark, splits: Splits, model: Model, proposer: Model) -> Estimate:
     """Estimate one cell; no call is made."""
     ends = [_one_end(cell, bench, splits, model, proposer, guess) for guess in (LOW, HIGH)]
-    calls, tokens, usd, chain, planned, reasoning = zip(*ends, strict=True)
-    return Estimate(calls, tokens, None if None in usd else usd, chain, _likely(*planned), reasoning)
+    calls, tokens, usd, chain, planned, reasoning, scoring, batch = zip(*ends, strict=True)
+    return Estimate(
+        calls, tokens, _known(usd), chain, _likely(*planned), reasoning, scoring_usd=_known(scoring),
+        batch_usd=_known(batch),
+    )  # fmt: skip
 
 
 def seconds(total: Estimate, concurrency: int) -> tuple[float, float]:
@@ -142,17 +148,18 @@ def estimate_lines(cells: list[Cell], estimates: dict[str, Estimate]) -> list[st
 
 def figures(estimated: Estimate) -> tuple[str, str, str]:
     """Calls, tokens and dollars as people read them, low to high."""
-    usd = (
-        "price not known"
-        if estimated.usd is None
-        else _range(*(f"${value:.{_digits(estimated.usd[1])}f}" for value in estimated.usd))
-    )
+    usd = "price not known" if estimated.usd is None else dollars(estimated.usd)
     return f"{count(*estimated.calls)} calls", f"{count(*estimated.tokens)} tokens", usd
 
 
 def count(low: float, high: float) -> str:
     """A number of calls or tokens, low to high, as people read it."""
     return _range(_short(low), _short(high))
+
+
+def dollars(usd: tuple[float, float]) -> str:
+    """Dollars as people read them, low to high."""
+    return _range(*(f"${value:.{_digits(usd[1])}f}" for value in usd))
 
 
 def minutes(low: float, high: float) -> str:
@@ -163,8 +170,10 @@ def minutes(low: float, high: float) -> str:
 
 def _one_end(
     cell: Cell, bench: Benchmark, splits: Splits, model: Model, proposer: Model, guess: Guess
-) -> tuple[int, int, float | None, int, dict[str, PlannedCalls], int]:
-    """(calls, tokens, dollars, calls that wait for one another, calls by kind, reasoning tokens) at one end."""
+) -> tuple[int, int, float | None, int, dict[str, PlannedCalls], int, float | None, float | None]:
+    """(calls, tokens, dollars, calls that wait for one another, calls by kind, reasoning tokens, dollars of scoring,
+    the same in batches) at one end.
+    """
     optimizer = OPTIMIZERS[cell.optimizer]
     sizes = _sizes(cell, bench, splits, model, guess)
     work = optimizer.plan(_budget(cell, splits, sizes, guess, proposer.bytes_per_token))
@@ -175,18 +184,15 @@ def _one_end(
     }
     if not optimizer.adds_demos:
         bare, with_demos = bare + with_demos, 0
+    scored = _tokens(sizes, bare, with_demos)
     bare, with_demos = bare + work.bare, with_demos + work.with_demos
-    prompt = sum(s.times * ((bare + with_demos) * s.prompt + with_demos * s.demos) for s in sizes)
-    answer = sum(s.times * (bare + with_demos) * s.answer for s in sizes)
+    prompt, answer, task_reasoning = _tokens(sizes, bare, with_demos)
     calls = sum(s.times for s in sizes)
     asked = work.proposals * work.proposal_prompt
     thought = _reasoning_tokens(proposer, guess)
     proposed = work.proposals * min(guess.instruction_tokens + thought, proposer.optimizer_output_limit)
-    reasoning = round(sum(s.times * (bare + with_demos) * s.reasoning for s in sizes)), work.proposals * thought
-    costs = (
-        model.cost(round(prompt), round(answer), 0, reasoning[0]),
-        proposer.cost(round(asked), round(proposed), 0, round(reasoning[1])),
-    )
+    reasoning = task_reasoning, work.proposals * thought
+    costs = _usd(model, prompt, answer, task_reasoning), _usd(proposer, asked, proposed, reasoning[1])
     return (
         round((bare + with_demos) * calls + work.proposals),
         round(prompt + answer + asked + proposed),
@@ -194,7 +200,34 @@ def _one_end(
         round(work.rounds * calls + work.proposals + cell.steps),
         planned | {"propose": PlannedCalls(work.proposals, proposed)},
         round(sum(reasoning)),
+        _usd(model, *scored),
+        _usd(at_batch_price(model), *scored),
     )
+
+
+def _tokens(sizes: list[Size], bare: float, with_demos: float) -> tuple[float, float, float]:
+    """(prompt, answer, reasoning) tokens of so many runs of the core, without demos and with them."""
+    prompt = sum(s.times * ((bare + with_demos) * s.prompt + with_demos * s.demos) for s in sizes)
+    answer = sum(s.times * (bare + with_demos) * s.answer for s in sizes)
+    return prompt, answer, round(sum(s.times * (bare + with_demos) * s.reasoning for s in sizes))
+
+
+def _usd(model: Model, prompt: float, answer: float, reasoning: float) -> float | None:
+    return model.cost(round(prompt), round(answer), 0, round(reasoning))
+
+
+def _known(ends: tuple[float | None, ...]) -> tuple[float, float] | None:
+    low, high = ends
+    return None if low is None or high is None else (low, high)
+
+
+def _sum_of(
+    first: tuple[float, float] | None, other: tuple[float, float] | None, sign: int
+) -> tuple[float, float] | None:
+    """Of dollars, low and high; None where a part of it is not known."""
+    if first is None or other is None:
+        return None
+    return first[0] + sign * other[0], first[1] + sign * other[1]
 
 
 def _task_calls(sizes: list[Size], rollouts: float) -> PlannedCalls:

@@ -25,6 +25,7 @@ from scaling.records.codec import check_readable
 from scaling.records.record import CurvePoint, Failure, LearningCurve, PredictionLine, Record
 from scaling.records.store import aggregating, write_aggregate, write_json, write_lines, write_record
 from scaling.run import dspy_optimizers
+from scaling.run.batches import answered_in_batches
 from scaling.run.context import OptimizerContext
 from scaling.run.curve import Curve
 from scaling.run.pipelines import instructions, make_core, make_feedback, make_program
@@ -52,12 +53,14 @@ def run_cells(
     concurrency = max((task.model.concurrency(gateway.max_concurrency) for task in tasks), default=1)
     together = max(1, min(len(tasks), concurrency, MAX_CELLS_TOGETHER))
     by_provider = {task.model.provider: task.model.concurrency(gateway.max_concurrency) for task in tasks}
-    allow_open_files(sum(by_provider.values()), together)
+    threads = together if settings.batches is None else settings.batches.expect(len(tasks), together)
+    allow_open_files(sum(by_provider.values()), threads)
     records: list[Record] = []
     rebuild = aggregating(results)
     dspy_optimizers.prepare()
-    with ThreadPoolExecutor(max_workers=together) as executor:
-        futures = [executor.submit(run_cell, task, gateway, settings, reporter, i) for i, task in enumerate(tasks)]
+    run_one = run_cell if settings.batches is None else settings.batches.with_slot(run_cell)
+    with ThreadPoolExecutor(max_workers=threads) as executor:
+        futures = [executor.submit(run_one, task, gateway, settings, reporter, i) for i, task in enumerate(tasks)]
         try:
             for future in as_completed(futures):
                 records.append(future.result())
@@ -132,8 +135,12 @@ def _measure(
         optimize_seconds = round(time.monotonic() - started, 3)
     if context.proposals.accepted is None and not is_hosted(cell.optimizer):
         context.proposals.accepted = curve.accepted
+    programs = _programs(task, core, optimized, curve)
+    if settings.batches is not None:
+        reporter.phase(cell, "batch")
+        lm = answered_in_batches(task, programs, lm, settings.batches)
     reporter.phase(cell, "test")
-    lines = _open_test(task, lm, _programs(task, core, optimized, curve), threads)
+    lines = _open_test(task, lm, programs, threads)
     reporter.phase(cell, "record")
     _fill_test_scores(task, curve.points, lines)
     write_lines(task.files.predictions, [check_readable(line) for own in lines.values() for line in own])

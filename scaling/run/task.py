@@ -4,15 +4,38 @@ and who is told how far it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from scaling.llm.batch_calls import BatchCall, BatchCollector, BilledGateway
 from scaling.llm.meter import Meter
 from scaling.models import Model
 from scaling.records.record import ProgramDigest
 from scaling.records.store import CellFiles
 from scaling.types import Benchmark, Cell, HostedSettings, Splits
+
+T = TypeVar("T")
+
+
+class Batches(Protocol):
+    """Where cells put the calls that a batch is to answer: `BatchQueue`."""
+
+    def expect(self, cells: int, together: int) -> int:
+        """So many cells come, `together` of which may work at a time; gives how many threads they need."""
+
+    def with_slot(self, run_cell: Callable[..., T]) -> Callable[..., T]:
+        """The function that runs a cell when it has a slot."""
+
+    def collector(self, model: Model) -> BatchCollector:
+        """The gateway of a program that is run to see what it asks the model."""
+
+    def answer(self, calls: Sequence[BatchCall]) -> None:
+        """Wait until each call has its answer in the cache, or is left to the live call. Raises CellStopped."""
+
+    def scoring_gateway(self) -> BilledGateway:
+        """The gateway of a cell whose answers have come."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +46,7 @@ class Settings:
     max_error_rate: float = 0.02
     log: Path | None = None  # where the optimizers' own output goes; None drops it
     hosted: HostedSettings | None = None
+    batches: Batches | None = None  # where scoring's calls are answered; None: live
 
 
 @dataclass(frozen=True)

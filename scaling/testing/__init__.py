@@ -3,6 +3,7 @@
 Only tests and benches import this folder; nothing of the program does.
 """
 
+from scaling.testing.batches import BatchServer, StrictBatchServer
 from scaling.testing.server import (
     Body,
     Fault,
@@ -18,6 +19,23 @@ from scaling.testing.server import (
 from scaling.testing.strict import BUDGET_CLAUDE, CLAUDE, GEMINI, GROQ, OPENAI, Maker, StrictServer
 
 __all__ = [
-    "BUDGET_CLAUDE", "Body", "CLAUDE", "Fault", "GEMINI", "GROQ", "Maker", "OPENAI", "ScriptedServer", "StrictServer",
-    "chat_fields", "fingerprint", "fraction", "json_fields", "last_user_message", "message_text", "whole_prompt",
-]  # fmt: skip
+    "BUDGET_CLAUDE",
+    "BatchServer",
+    "Body",
+    "CLAUDE",
+    "Fault",
+    "GEMINI",
+    "GROQ",
+    "Maker",
+    "OPENAI",
+    "ScriptedServer",
+    "StrictBatchServer",
+    "StrictServer",
+    "chat_fields",
+    "fingerprint",
+    "fraction",
+    "json_fields",
+    "last_user_message",
+    "message_text",
+    "whole_prompt",
+]

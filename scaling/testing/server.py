@@ -14,7 +14,7 @@ import re
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 Body = dict[str, Any]
 Fault = tuple[Any, ...] | None
@@ -51,8 +51,8 @@ class ScriptedServer:
         self._lock = threading.Lock()
         self._closing = threading.Event()
 
-    def __enter__(self) -> ScriptedServer:
-        self._http = _Http(("127.0.0.1", 0), _handler_of(self))
+    def __enter__(self) -> Self:
+        self._http = _Http(("127.0.0.1", 0), self.handler())
         # The default poll of 0.5 s would be waited for at every shutdown.
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return self
@@ -71,6 +71,10 @@ class ScriptedServer:
         """The bodies received so far, in order."""
         with self._lock:
             return list(self._received)
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        """What answers a request; a subclass that has more than chat completions gives its own."""
+        return _handler_of(self)
 
     def wait(self, seconds: float) -> None:
         """Hold a request back, but no longer than the server lives."""
