@@ -7,6 +7,7 @@ writes it as JSON and the analysis reads it back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scaling.types import UsageError
@@ -113,3 +114,9 @@ def sequential_design(runs: int, gate: float | None = None) -> SequentialDesign:
             f"Type --runs {FIRST_RUNS + 1}, or --design fixed."
         )
     return SequentialDesign(tuple(range(FIRST_RUNS, runs + 1)), gate=gate)
+
+
+def runs_text(waves: Sequence[int]) -> str:
+    """Numbers of runs in words: '2, 3 and 4'."""
+    *first, last = map(str, waves)
+    return f"{', '.join(first)} and {last}" if first else last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,17 @@ def test_a_second_decision_changes_nothing(tmp_path: Path) -> None:
 
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_system_without_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(source: str, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    write_once(look_path(tmp_path, "a study", 1), decision())
+    write_once(look_path(tmp_path, "a study", 1), decision(scores={}))
+
+    assert read_looks(tmp_path, "a study") == [decision()]
 
 
 def test_a_damaged_decision_is_not_decided_again(tmp_path: Path) -> None:

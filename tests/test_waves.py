@@ -55,7 +55,7 @@ def test_what_is_decided_gets_no_more_cells(decided_early: Planted, tmp_path: Pa
     assert set(decision.scores) == ran
     assert "H1: supported at look 1" in said
     assert "calls saved" in said
-    assert "4 cells, 33% of" in said
+    assert "4 cells, 33 % of" in said
 
 
 def test_the_rule_is_in_the_plan_before_the_first_call(decided_early: Planted, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_rule_is_in_the_plan_before_the_first_call(decided_early: Planted, t
     assert len(plan.cells) == 12
     before_the_first_cell = said.partition("\nok ")[0]
     assert "H1 to H4 are judged after 2 and 3 runs and only then" in before_the_first_cell
-    assert "calls now" in before_the_first_cell
+    assert "calls ahead: " in before_the_first_cell
     assert "if everything stays open" in before_the_first_cell
     assert "expected if no number of steps changes a score" in before_the_first_cell
 
@@ -84,6 +84,14 @@ def test_a_dry_run_prints_the_rule_and_writes_nothing(decided_early: Planted, tm
     assert code == EXIT_OK
     assert "design: sequential" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pilot_of_a_sequential_study_is_fixed(decided_early: Planted, tmp_path: Path) -> None:
+    code, said = run([*decided_early.flags, "--pilot", "--dry-run"], tmp_path / "out")
+
+    assert code == EXIT_OK
+    assert "design: sequential" not in said
+    assert "4 cells to run" in said
 
 
 def test_what_has_ended_stays_so(decided_early: Planted, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from scaling.records.codec import RecordError
 from scaling.records.record import SequentialPlan, SweepPlan
 from scaling.records.store import PLAN, read_plan
 from scaling.run.task import CellTask
-from scaling.sequential import FIXED, SEQUENTIAL, SequentialDesign, sequential_design
+from scaling.sequential import FIXED, SEQUENTIAL, SequentialDesign, runs_text, sequential_design
 from scaling.types import UsageError
 
 GATE = 1.0  # z of 5 steps minus 1 step above which the chains of 3 steps are run
@@ -76,7 +76,7 @@ def _refuse_changes(plan: SequentialPlan, study: Study, tasks: Sequence[CellTask
     elif study.gate not in (None, has_gate):
         fix = f"{'with' if has_gate else 'without'} --gate and stays so. {'Add' if has_gate else 'Leave out'} --gate"
     elif _runs(tasks) != plan.design.waves[-1]:
-        runs = " and ".join(map(str, plan.design.waves))
+        runs = runs_text(plan.design.waves)
         fix = f"with looks after {runs} runs, and only they decide. Type --runs {plan.design.waves[-1]}"
     elif {task.cell.cell_id for task in tasks} != set(plan.cells):
         fix = (

@@ -14,7 +14,7 @@ from scaling.run.calls_ahead import CallsAhead, calls_of
 from scaling.run.estimate import Estimate
 from scaling.run.progress import ProgressReporter
 from scaling.run.task import CellTask
-from scaling.sequential import DECIDED, FUTILE, Look, QuestionLook, SequentialDesign
+from scaling.sequential import DECIDED, FUTILE, Look, QuestionLook, SequentialDesign, runs_text
 
 NULL_GUESS = "no number of steps changes a score"
 HYPOTHESES = 4  # that share the error rate
@@ -34,7 +34,7 @@ def design_lines(sweep: Sweep, ahead: CallsAhead | None, results: Path) -> list[
         lines.append(f"note: cells whose scores have changed since a look judged them: {len(changed)}. The look stands")
     failed = without_score(decided, sweep.settled)
     lines += [blocked_line(failed)] if failed else []
-    lines += [f"calls: {ahead.text}"] if ahead and sweep.waiting else []
+    lines += [ahead.text] if ahead and sweep.waiting else []
     return lines + ([saved_line(saved_by(decided, sweep.tasks, results))] if decided.standing.is_ended else [])
 
 
@@ -77,13 +77,14 @@ def rule_lines(design: SequentialDesign) -> list[str]:
     """The rule by which a study looks and decides."""
     from scaling.spending import levels  # scipy starts slowly
 
-    runs, last = " and ".join(map(str, design.waves)), len(design.waves)
+    last = len(design.waves)
     first, *_, final = (_p(2 * level) for level in levels(design.alpha / 2 / HYPOTHESES, design.information))
     lines = [
-        f"looks: H1 to H4 are judged after {runs} runs and only then. What is decided or given up gets no more cells",
-        f"boundaries: {design.alpha:.0%} is spent by O'Brien and Fleming's function (Lan and DeMets) inside Holm's "
+        f"looks: H1 to H4 are judged after {runs_text(design.waves)} runs and only then. What is decided or given up "
+        f"gets no more cells",
+        f"boundaries: {_percent(design.alpha)} is spent as O'Brien and Fleming do (Lan and DeMets), inside Holm's "
         f"procedure. The smallest p of four decides at {first} or less at look 1, at {final} or less at look {last}",
-        f"given up: a question whose chance of a verdict by look {last} is below {design.futility:.0%}",
+        f"given up: a question whose chance of a verdict by look {last} is below {_percent(design.futility)}",
     ]
     if design.gate is not None:
         lines.append(f"gate: chains of 3 steps run where z of 5 minus 1 step is above {design.gate:g}. {GIVES_UP}")
@@ -120,8 +121,8 @@ def saved_line(saved: Saved) -> str:
         return "calls saved: none, since every cell of the fixed design was needed"
     usd = "" if saved.work.usd is None else f" (${saved.work.usd:,.2f})"
     return (
-        f"calls saved: about {saved.work.calls:,.0f}{usd} in {saved.cells} cells, {saved.share:.0%} of what the fixed "
-        f"design makes. They would pay for {saved.more_runs:.1f} more runs of all cells"
+        f"calls saved: about {saved.work.calls:,.0f}{usd} in {saved.cells} cells, {_percent(saved.share)} of what the "
+        f"fixed design makes. They would pay for {saved.more_runs:.1f} more runs of all cells"
     )
 
 
@@ -141,9 +142,11 @@ def blocked_line(failed: Sequence[CellTask]) -> str:
 def _question_text(question: QuestionLook, several_models: bool) -> str:
     name = f"{question.question} ({question.model})" if several_models else question.question
     seen = [] if question.effect is None else [f"{100 * question.effect:+.1f} points"]
-    chance = [] if question.chance is None else [f"{question.chance:.0%} chance of a verdict"]
+    chance = [] if question.chance is None else [f"{_percent(question.chance)} chance of a verdict"]
     if question.outcome == DECIDED:
         return f"{name}: {question.verdict} at look {question.look} ({', '.join([*seen, _decisive(question)])})"
+    if question.effect is None and question.reason:
+        return f"{name}: {question.reason}"
     reason = [question.reason] if question.reason else []
     word = "given up" if question.outcome == FUTILE else "open"
     return f"{name}: {word} ({', '.join([*seen, *chance, *reason])})"
@@ -154,6 +157,10 @@ def _decisive(question: QuestionLook) -> str:
     if question.no_effect_rejected:
         return f"p {_p(question.p)}, and {_p(question.boundary)} decides"
     return f"p of an effect of interest {_p(question.exclusion_p)}, and {_p(question.exclusion_boundary)} decides"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _p(p: float) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -101,10 +100,20 @@ def write_once(path: Path, decision: GateDecision | LookDecision) -> None:
             out.flush()
             os.fsync(out.fileno())
         os.chmod(beside, 0o644)
-        with suppress(FileExistsError):
-            os.link(beside, path)  # unlike a rename, it never replaces a file
+        _put_in_place(beside, path)
     finally:
         Path(beside).unlink(missing_ok=True)
+
+
+def _put_in_place(beside: str, path: Path) -> None:
+    """Give a finished file its name, where no file has that name yet."""
+    try:
+        os.link(beside, path)  # unlike a rename, it never replaces a file
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        if not path.exists():
+            os.replace(beside, path)
 
 
 def scores_digest(files: CellFiles) -> str:

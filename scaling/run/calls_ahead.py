@@ -24,9 +24,9 @@ class CallsAhead:
 
     @property
     def text(self) -> str:
-        """'31k-40k calls now, 45k-60k if everything stays open, 38k-50k expected if ...'."""
+        """'calls ahead: 31k-40k now, 45k-60k if everything stays open, 38k-50k expected if ...'."""
         expected = f", {count(*self.expected)} expected if {self.guess}" if self.expected else ""
-        return f"{count(*self.now)} calls now, {count(*self.all_open)} if everything stays open{expected}"
+        return f"calls ahead: {count(*self.now)} now, {count(*self.all_open)} if everything stays open{expected}"
 
 
 def calls_of(shares: Mapping[str, float], estimates: Mapping[str, Estimate]) -> Range:

@@ -194,7 +194,7 @@ class ProgressReporter:
         return (
             f"[{_clock(now['elapsed_seconds'])}] cells: {cells}; {now['rollouts']} rollouts; "
             f"{now['calls_per_second']:.1f} calls/s; {now['errors']} errors; ${now['spent_usd']:.4f}{cap} spent{left}"
-            f"{f'; this wave and after it: {self._ahead.text}' if self._ahead else ''}"
+            f"{f'; {self._ahead.text}' if self._ahead else ''}"
         )
 
     def _table(self) -> Group:
