@@ -42,6 +42,7 @@ from scaling.command.options import LIBRARY, Caller, Options, checked_options, p
 from scaling.command.order import in_order
 from scaling.command.output import Plan, added_note, print_end, print_plan
 from scaling.command.prepare import Sweep, prepare_sweep
+from scaling.command.tracking import tracking
 from scaling.command.wave_lines import teller
 from scaling.command.waves import waves
 from scaling.dotenv import load_dotenv_file
@@ -174,6 +175,7 @@ def run_waiting(
         screen = stack.enter_context(quiet(log)) if caller.owns_process else sys.stdout
         reporter = ProgressReporter(cells, plan.estimates, results, gateway, screen, live=caller.owns_process)
         stack.enter_context(reporter.running())
+        reporter.on_end = stack.enter_context(tracking(options, tasks, reporter.say, BENCHMARK_CONFIG))
         settings = Settings(
             timeout=options.timeout, max_error_rate=options.max_error_rate, log=log, hosted=sweep.hosted,
             batches=stack.enter_context(batches_of(options, gateway, since, reporter.say)),

@@ -18,7 +18,7 @@ COMMANDS = "the commands"
 WIDTH, BOX_WIDTH, BOX_HEIGHT, FLOOR_HEIGHT, MARGIN = 1240, 280, 84, 140, 20
 # What a box says below its name; a folder that is not here is drawn without words.
 WORDS = {
-    COMMANDS: "run_scaling_experiment, analyze_results, create_pipeline_configs, package_results",
+    COMMANDS: "run_scaling_experiment, analyze_results, create_pipeline_configs, package_results, export_results",
     "benchmarks": "one package each: data, signature, metric, sample rows",
     "scaling": "what all others share: types, data, models, pipelines, intervals",
     "scaling/command": "flags, checks before the first call, the printed plan, the choice of engine",
@@ -28,6 +28,8 @@ WORDS = {
     "scaling/llm": "the gateway of all LLM calls: cache, limits, meter, local server",
     "scaling/run": "one cell and one sweep: pipelines, optimizers, scoring, records",
     "scaling/analysis": "records to statistics, tables, figures and the report",
+    "scaling/export": "records to the formats of other programs, and to trackers",
+    "scaling/portable": "a cell's program as plain data that runs without DSPy",
     "scaling/hosted": "the hosted optimizer, its client and its task app",
     "scaling/distributed": "cells on other processes and machines, with Dask",
 }

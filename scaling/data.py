@@ -22,7 +22,7 @@ REQUIRED_KEYS = ("signature", "loader", "metric", "train_seeds", "val_seeds")
 OPTIONAL_KEYS = (
     "test_seeds", "feedback", "roles", "version", "labels",
     "label_field", "tools", "needs", "stratify", "match_fields", "near_copy", "mask_digits", "extra_metrics",
-    "task_class", "note", "execution_feedback", "failure_kind",
+    "task_class", "note", "execution_feedback", "failure_kind", "licence",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import pytest
 
 import analyze_results
 import create_pipeline_configs
+import export_results
 import package_results
 import run_scaling_experiment as script
 from scaling.testing import ScriptedServer
@@ -22,7 +23,7 @@ from tests.support.files import read
 
 FULL = "CHAOS" in os.environ
 ROOT = Path(script.__file__).parent
-COMMANDS = ["run_scaling_experiment", "analyze_results", "create_pipeline_configs", "package_results"]
+COMMANDS = ["run_scaling_experiment", "analyze_results", "create_pipeline_configs", "package_results", "export_results"]
 TOO_LONG = "x" * 5000
 
 
@@ -99,6 +100,7 @@ def test_a_python_without_docstrings_is_refused(command: str, tmp_path: Path) ->
         (analyze_results.main, "--results-dir"), (create_pipeline_configs.main, "--output-dir"),
         (create_pipeline_configs.main, "--study"), (package_results.main, "--output"),
         (package_results.main, "--results-dir"),
+        (lambda words: export_results.main(["none", "--to", "parquet", *words]), "--out"),
     ],
 )  # fmt: skip
 def test_a_path_that_is_too_long_is_one_line(

@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 import analyze_results
 import create_pipeline_configs
+import export_results
 import package_results
 import run_scaling_experiment
 from scaling.models import load_registry
@@ -27,7 +28,7 @@ from scaling.planning.study import load_study
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-SCRIPTS = (run_scaling_experiment, analyze_results, create_pipeline_configs, package_results)
+SCRIPTS = (run_scaling_experiment, analyze_results, create_pipeline_configs, package_results, export_results)
 
 
 def text_of(page: Path) -> str:
@@ -58,9 +59,10 @@ def test_flags_that_are_named_exist(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             script.main(["--help"])
     known = set(re.findall(r"--[a-z][\w-]+", capsys.readouterr().out))
+    scripts = "run_scaling_experiment|analyze_results|export_results"
     commands = [
         line for page in PAGES for line in text_of(page).splitlines()
-        if re.match(r"(\||`|\s|python |\.venv/bin/python )*(run_scaling_experiment|analyze_results)\.py", line)
+        if re.match(rf"(\||`|\s|python |\.venv/bin/python )*({scripts})\.py", line)
     ]  # fmt: skip
     named = {flag for line in commands for flag in re.findall(r"--[a-z][\w-]+", line.split("#")[0])}
     assert named and named <= known
@@ -139,7 +141,9 @@ def test_requirements_alone_are_what_the_program_imports() -> None:
                     waiting.append(needed)
     comes_from = metadata.packages_distributions()
     imported = {root for path in _program() for root in _roots_of(path)} - set(sys.stdlib_module_names)
-    outside = imported - {"scaling", "benchmarks", "IPython", *(path.stem for path in ROOT.glob("*.py"))}
+    extras = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]["optional-dependencies"].values()
+    optional = {Requirement(line).name for extra in extras for line in extra}
+    outside = imported - {"scaling", "benchmarks", "IPython", *optional, *(path.stem for path in ROOT.glob("*.py"))}
     assert not {name for name in outside if not {canonicalize_name(d) for d in comes_from[name]} & installed}
 
 

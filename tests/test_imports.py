@@ -141,7 +141,8 @@ def test_folders_have_no_circle_and_one_of_them_chooses_where_cells_run() -> Non
     below |= {"llm": {"", "records"}, "analysis": {"", "records", "planning"}}
     below["run"] = {"", "records", "planning", "llm"}
     below |= {name: below["run"] | {"run"} for name in ("hosted", "distributed")}
-    below["command"] = below["hosted"] | {"hosted", "distributed", "analysis"}
+    below |= {"export": {"", "records", "planning"}, "portable": below["run"] | {"run"}}
+    below["command"] = below["hosted"] | {"hosted", "distributed", "analysis", "export", "portable"}
     assert not {(a, b) for a, b in arrows if b != a and b not in below.get(a, {b})}
 
 

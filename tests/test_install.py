@@ -1,4 +1,4 @@
-"""The installed program: four commands that work from any folder, and a progress bar in a notebook."""
+"""The installed program: five commands that work from any folder, and a progress bar in a notebook."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ import pytest
 from scaling.testing import ScriptedServer
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("run-scaling-experiment", "analyze-results", "create-pipeline-configs", "package-results")
+COMMANDS = (
+    "run-scaling-experiment", "analyze-results", "create-pipeline-configs", "package-results", "export-results",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +61,11 @@ def test_the_other_installed_commands_work_in_any_folder(site: Path, tmp_path: P
     for command in ("analyze-results", "package-results"):
         ended = installed(site, command, "--results-dir", "none", cwd=tmp_path)
         assert ended.returncode == 2 and "no results" in ended.stderr, ended.stderr
+    ended = installed(site, "export-results", "none", "--to", "parquet", cwd=tmp_path)
+    assert ended.returncode == 2 and "no results" in ended.stderr, ended.stderr
 
 
-def test_the_four_commands_are_those_of_the_four_scripts() -> None:
+def test_the_commands_are_those_of_the_scripts() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     assert scripts == {name: f"{name.replace('-', '_')}:main" for name in COMMANDS}
 

@@ -44,6 +44,7 @@ CONFIG = {
     "test_seeds": range(500),
     "near_copy": 0.8,
     "task_class": "classification",
+    "licence": "CC-BY-4.0",
     "roles": {
         "parser": "Pick out what the customer reports, asks for, and has already tried.",
         "contextualizer": "Name the banking product and the stage of the process that the message is about.",

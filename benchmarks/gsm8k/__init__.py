@@ -61,6 +61,7 @@ CONFIG = {
     "match_fields": ("question",),
     "mask_digits": True,
     "task_class": "reasoning",
+    "licence": "MIT",
     "roles": {
         "parser": "List every quantity in the problem with its unit and what it belongs to, and what is asked.",
         "contextualizer": "Say how the quantities hang together: which are added, shared, repeated, or per something.",

@@ -79,6 +79,7 @@ CONFIG = {
     "match_fields": ("question",),
     "extra_metrics": {"exact_match": exact_match},
     "task_class": "reasoning",
+    "licence": "CC-BY-SA-4.0",
     "roles": {
         "parser": "Split the question into the two things that must be found out, in order.",
         "contextualizer": "Name the paragraphs that matter and quote the sentences that matter in them.",

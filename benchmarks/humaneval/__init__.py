@@ -97,6 +97,7 @@ CONFIG = {
     "val_seeds": range(50, 150),
     "test_seeds": range(500),
     "task_class": "code",
+    "licence": "MIT",
     "roles": {
         "parser": "List what goes in, what comes out, and every rule and example that the docstring states.",
         "contextualizer": "Name the edge cases: empty input, ties, negative numbers, order, repeated items.",

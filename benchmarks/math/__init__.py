@@ -58,6 +58,7 @@ CONFIG = {
     "match_fields": ("problem",),
     "mask_digits": True,
     "task_class": "reasoning",
+    "licence": "MIT",
     # Of the rows in a folder, as this project's mirror has them; the hub's train rows are MATH's own.
     "roles": {
         "parser": "Write down what is given, what is asked, and in which form the answer is wanted.",

@@ -81,6 +81,7 @@ CONFIG = {
     "match_fields": ("question",),
     "mask_digits": True,
     "task_class": "reasoning",
+    "licence": "Apache-2.0",
     "note": "each question is asked once: MathBench's circular evaluation (four calls a question) is not done",
     "roles": {
         "parser": "Write down what is given, what is asked, and what sets the options apart.",

@@ -69,3 +69,4 @@ CONFIG = {
 }
 # Each subtask alone, as superglue/<subtask>.
 CONFIGS = {f"superglue/{name}": CONFIG | {"loader": partial(load, subtask=name)} for name in SUBTASKS}
+CONFIGS["superglue/boolq"]["licence"] = "CC-BY-SA-3.0"  # the others are for research

@@ -76,6 +76,7 @@ CONFIG = {
     "stratify": "difficulty",
     "match_fields": ("question",),
     "task_class": "tools",
+    "licence": "Apache-2.0",
     "roles": {
         "parser": "Name what is asked for, and each name, date and number that a look-up must use.",
         "contextualizer": "Say which table and which of its columns hold what is asked for.",

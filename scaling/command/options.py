@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import pydantic
 
 from scaling.arguments import ArgumentParser, check_output_folder, name_and_value, number, whole_number
+from scaling.export.targets import TARGETS, check_installed, tracker_names
 from scaling.llm.gateway import Gateway
 from scaling.pipelines import PIPELINES
 from scaling.planning.budgets import budget_of_trials
@@ -22,7 +23,7 @@ from scaling.planning.optimizers import OPTIMIZERS, options_in_words
 from scaling.planning.plan import Benchmarks, sizes_of
 from scaling.planning.study import SIZE_FIELDS, Study, load_study, narrow, pilot_of, study_names
 from scaling.schema import Address, validated_flags
-from scaling.types import CellAxes, CellSettings, CellSizes, UsageError
+from scaling.types import CellAxes, CellSettings, CellSizes, UsageError, unknown_name
 
 MOST_TRIALS = 10_000
 
@@ -67,6 +68,7 @@ class Options:
     scheduler: Annotated[str, pydantic.Field(min_length=1)] | None = _option(
         None, "a Dask cluster that is already running (--engine dask)", "ADDRESS"
     )
+    track: str | None = _option(None, f"tell a tracker of each cell that ends: {' or '.join(tracker_names())}", "NAME")
     many_cells: bool = _option(False, "run the sweep although it has more than 100,000 cells")
     skip_missing_keys: bool = _option(False, "run what can run, and skip the cells whose models lack a key")
     dry_run: bool = _option(False, "print the plan with its cost, and stop", flags=("--dry-run", "--estimate-cost"))
@@ -103,6 +105,10 @@ def checked_options(options: Options) -> Options:
     check_output_folder(options.output_dir)
     if options.batch and options.engine == "dask":
         raise UsageError("--batch sends its batches from this process. Type --engine local, or leave it out.")
+    if options.track is not None:
+        if options.track not in tracker_names():
+            raise unknown_name("tracker", options.track, tracker_names(), "Type --track mlflow, for example.")
+        check_installed(TARGETS[options.track], "--track")
     if options.engine == "local" and (options.workers, options.scheduler) != (None, None):
         raise UsageError("--workers and --scheduler are Dask's. Type --engine dask with them, or leave them out.")
     if options.workers is not None and options.scheduler is not None:

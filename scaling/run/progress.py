@@ -88,6 +88,7 @@ class ProgressReporter:
         self._bar = NotebookBar("starting") if not live and in_notebook() else None
         self._live: Live | None = None
         self._ahead: CallsAhead | None = None
+        self.on_end: Callable[[Cell], None] = lambda cell: None  # somebody else who is told of it
 
     @contextlib.contextmanager
     def running(self) -> Iterator[ProgressReporter]:
@@ -131,6 +132,7 @@ class ProgressReporter:
         self.states[cell.cell_id].status = status
         self._time_left.end(cell, completed=status == "ok")
         self.say(f"{status:11s} {cell.label}  {text}")
+        self.on_end(cell)
 
     def leave_out(self, cells: Iterable[Cell]) -> None:
         """Cells that have not started and will not."""
