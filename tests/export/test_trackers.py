@@ -147,6 +147,7 @@ def results(tmp_path: Path, toy: Callable[..., Any]) -> Path:
     return tmp_path / "my-sweep"
 
 
+@pytest.mark.filterwarnings("ignore")  # of its libraries
 def test_mlflow_has_a_run_a_sweep_and_one_below_it_a_cell(results: Path, tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
     for _ in range(2):  # a second time changes nothing
@@ -166,6 +167,7 @@ def test_mlflow_has_a_run_a_sweep_and_one_below_it_a_cell(results: Path, tmp_pat
         assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"instructions.json", "program.json"}
 
 
+@pytest.mark.filterwarnings("ignore")  # of its libraries
 def test_wandb_keeps_a_run_a_cell_offline(results: Path, tmp_path: Path) -> None:
     pytest.importorskip("wandb", reason="the extra wandb is not installed")
     assert export_results.main([str(results), "--to", "wandb", "--out", str(tmp_path / "wb")]) == EXIT_OK
@@ -173,6 +175,7 @@ def test_wandb_keeps_a_run_a_cell_offline(results: Path, tmp_path: Path) -> None
     assert len(runs) == 2 and all(path.stat().st_size for path in runs)
 
 
+@pytest.mark.filterwarnings("ignore")  # of its libraries
 def test_inspects_own_reader_takes_the_logs(results: Path, tmp_path: Path) -> None:
     log = pytest.importorskip("inspect_ai.log", reason="the extra inspect is not installed")
     assert export_results.main([str(results), "--to", "inspect", "--out", str(tmp_path / "logs")]) == EXIT_OK
