@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scaling.arguments import ArgumentParser, check_output_folder, number, one_line_errors, positive_number
+from scaling.sequential import INTERIM
 from scaling.types import EXIT_OK
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def analyze(
     value_per_correct: dollars that one more right answer is worth. per_dollar: recommend the cheapest cell that is
     not clearly worse than the best. at_sizes: billions of parameters to expect a score at.
     """
-    from scaling.analysis import report, runs  # pandas and its friends start slowly; --help does not need them
+    from scaling.analysis import report, runs, sequential  # slow to load, and --help does not need them
 
     check_output_folder(output)
     findings = find(folders, value_per_correct, per_dollar, at_sizes)
@@ -78,6 +79,8 @@ def analyze(
     report.write_latex(output / "summary_results.tex", written)
     report.write_html(output / "report.html", written, findings, pictures)
     others = ("summary_results.md", "summary_results.tex", "report.html")
+    for note in sequential.notes_of_studies(findings.results.sequential):
+        print(note)
     return [*pictures, *(output / name for name in (*tables, *others))]
 
 
@@ -126,10 +129,12 @@ def draw(findings: Findings, folder: Path, formats: list[str]) -> dict[Path, str
     figure_style.theme()
     folder.mkdir(parents=True, exist_ok=True)
     small_print = "Bars: 95 % intervals. " + " ".join(sentences.notes_of(findings.results, findings.summary))
+    mark = INTERIM if findings.results.is_interim else ""
     pictures = figures.pictures_of(findings)
 
     def save(picture: figures.Picture) -> None:
-        figure_style.save(figure_style.footer(picture.draw(), small_print), folder / picture.name, formats)
+        figure = figure_style.footer(figure_style.marked(picture.draw(), mark), small_print)
+        figure_style.save(figure, folder / picture.name, formats)
 
     if len(findings.entries) > MANY_ENTRIES and hasattr(os, "fork"):
         _in_two_processes(save, pictures)
@@ -137,7 +142,8 @@ def draw(findings: Findings, folder: Path, formats: list[str]) -> dict[Path, str
         for picture in pictures:
             save(picture)
     shown = "png" if "png" in formats else formats[0]
-    return {folder / f"{picture.name}.{shown}": picture.caption for picture in pictures}
+    caption = f"{{}} ({mark})" if mark else "{}"
+    return {folder / f"{picture.name}.{shown}": caption.format(picture.caption) for picture in pictures}
 
 
 def _in_two_processes(save: Callable[[Picture], None], pictures: list[Picture]) -> None:

@@ -45,6 +45,15 @@ class SequentialDesign:
         """
         return tuple(runs / self.waves[-1] for runs in self.waves)
 
+    @property
+    def spending_times(self) -> tuple[float, ...]:
+        """The share of the degrees of freedom between runs that each look has: the clock by which alpha is spent.
+
+        It runs behind `information` at first. The p values of two runs are the least exact where cells differ in their
+        run variance, so the first look gets less of alpha.
+        """
+        return tuple((runs - 1) / (self.waves[-1] - 1) for runs in self.waves)
+
 
 @dataclass(frozen=True)
 class NeededCell:

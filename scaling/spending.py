@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
 
+from scaling.sequential import SequentialDesign
+
 NODES = 200  # of the quadrature over a look's statistic; 60 give the same five digits
 FARTHEST = 9.0  # standard deviations below zero at which the statistic is cut off
 
@@ -27,27 +29,35 @@ def spent(alpha: float, information: float) -> float:
 
 
 @lru_cache(maxsize=10_000)
-def boundaries(alpha: float, information: tuple[float, ...]) -> tuple[float, ...]:
-    """The z at each look above which a one-sided test at `alpha` rejects; information: rising shares up to 1.
+def boundaries(
+    alpha: float, information: tuple[float, ...], times: tuple[float, ...] | None = None
+) -> tuple[float, ...]:
+    """The z at each look above which a one-sided test at `alpha` rejects.
 
-    By the recursion of Armitage, McPherson & Rowe (1969, J R Stat Soc A 132:235): the density of the statistic that
-    has crossed no earlier boundary is carried from look to look, on the scale on which its increments are
-    independent (Jennison & Turnbull 2000, chapter 19).
+    information: rising shares up to 1. times: the same as a clock for spending, which may be another one (Lan & DeMets
+    1989, Stat Med 8:1191); else information. By the recursion of Armitage, McPherson & Rowe (1969, J R Stat Soc A
+    132:235): the density of the statistic that has crossed no earlier boundary is carried from look to look, on the
+    scale on which its increments are independent (Jennison & Turnbull 2000, chapter 19).
     """
     limits: list[float] = []
     values, density, before, already = np.zeros(1), np.ones(1), 0.0, 0.0
-    for share in information:
+    for share, time in zip(information, times or information, strict=True):
         step, root = math.sqrt(share - before), math.sqrt(share)
-        limit = _limit(values, density, step, root, spent(alpha, share) - already)
+        limit = _limit(values, density, step, root, spent(alpha, time) - already)
         limits.append(limit)
         values, density = _carried(values, density, step, -FARTHEST * root, limit * root)
-        before, already = share, spent(alpha, share)
+        before, already = share, spent(alpha, time)
     return tuple(limits)
 
 
-def levels(alpha: float, information: tuple[float, ...]) -> tuple[float, ...]:
-    """The one-sided p at or below which each look rejects."""
-    return tuple(float(special.ndtr(-limit)) for limit in boundaries(alpha, information))
+def limits_of(design: SequentialDesign, sharing: int) -> tuple[float, ...]:
+    """The z that each look of a design asks for, one-sided at half of alpha, where so many hypotheses share alpha."""
+    return boundaries(design.alpha / 2 / sharing, design.information, design.spending_times)
+
+
+def levels_of(design: SequentialDesign, sharing: int) -> tuple[float, ...]:
+    """The same as one-sided p at or below which each look rejects; a two-sided p may be twice as large."""
+    return tuple(float(special.ndtr(-limit)) for limit in limits_of(design, sharing))
 
 
 def conditional_power(z: Grid, information: float, last: Grid) -> Grid:

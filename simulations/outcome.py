@@ -12,15 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats as distributions
 
+from simulations.study_rows import StudyRow
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a simulation observed, in per cent (or points), and the range that is accepted."""
+    """What a simulation observed, in per cent (or points), and the range that is accepted. studies: what it is made
+    of, where that is kept, too."""
 
     what: str
     observed: float
     low: float
     high: float
+    studies: tuple[StudyRow, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -9,11 +9,12 @@ from simulations.models import expected_scores, model_power, model_tables
 from simulations.outcome import Procedure
 from simulations.proportions import mcnemar, newcombe, wilson
 from simulations.self_correction import correction_tables, properties
+from simulations.sequential import DESIGN_PROCEDURES
 from simulations.shapes import exponents, shapes, sizes, straight
 
 # A new procedure is one entry here.
 PROCEDURES: tuple[Procedure, ...] = (
     wilson, newcombe, mcnemar, contrasts, uneven_runs, missing_rows, unoptimized, scores, false_verdicts,
     partial_nulls, no_variation, cut_files, power, default_study, shapes, straight, sizes, exponents, guards,
-    correction_tables, properties, model_tables, model_power, expected_scores,
+    correction_tables, properties, model_tables, model_power, expected_scores, *DESIGN_PROCEDURES,
 )  # fmt: skip

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as distributions
 
-from scaling.spending import boundaries, conditional_power, levels, spent
+from scaling.sequential import SequentialDesign
+from scaling.spending import boundaries, conditional_power, limits_of, spent
 
 
 def equally(looks: int) -> tuple[float, ...]:
@@ -40,19 +41,28 @@ def test_boundaries_are_those_of_the_published_tables(looks: int, published: lis
 def test_all_of_alpha_is_spent_and_a_smaller_one_has_higher_boundaries(alpha: float, waves: list[int]) -> None:
     information = tuple(runs / waves[-1] for runs in waves)
     assert spent(alpha, information[-1]) == pytest.approx(alpha)
-    ordinary = float(distributions.norm.isf(alpha))
-    assert boundaries(alpha, information)[0] == pytest.approx(
-        float(distributions.norm.isf(spent(alpha, information[0])))
-    )
-    assert boundaries(alpha, information)[-1] >= ordinary - 1e-9
+    limits = boundaries(alpha, information)
+    assert limits[0] == pytest.approx(float(distributions.norm.isf(spent(alpha, information[0]))))
+    assert limits[-1] >= float(distributions.norm.isf(alpha)) - 1e-9
     # Holm's procedure needs it: alpha that is passed on makes no boundary harder to cross (Maurer & Bretz 2013).
-    assert np.all(np.array(levels(alpha / 2, information)) <= levels(alpha, information))
+    assert np.all(np.array(boundaries(alpha / 2, information)) >= limits)
 
 
 def test_two_looks_together_reject_as_often_as_alpha_says() -> None:
     low, high = boundaries(0.025, (2 / 3, 1.0))
     either = 1 - distributions.multivariate_normal(cov=[[1, math.sqrt(2 / 3)], [math.sqrt(2 / 3), 1]]).cdf([low, high])
     assert either == pytest.approx(0.025, abs=1e-5)
+
+
+@given(st.lists(st.integers(2, 40), min_size=2, max_size=4, unique=True).map(sorted), st.integers(1, 4))
+def test_a_clock_of_its_own_spends_less_early_and_keeps_alpha(waves: list[int], sharing: int) -> None:
+    design = SequentialDesign(tuple(waves))
+    limits, plain = limits_of(design, sharing), boundaries(0.025 / sharing, design.information)
+    assert limits[0] >= plain[0] - 1e-9 and limits[-1] <= plain[-1] + 1e-9
+    times = np.sqrt(design.information)
+    correlation = np.minimum.outer(times, times) / np.maximum.outer(times, times)
+    none = distributions.multivariate_normal(cov=correlation).cdf(np.array(limits), rng=np.random.default_rng(1))
+    assert 1 - none == pytest.approx(0.025 / sharing, abs=2e-4)
 
 
 def test_conditional_power() -> None:

@@ -7,7 +7,7 @@ name, and add it to `TESTS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import pandas as pd
@@ -19,6 +19,7 @@ from scaling.analysis.results import Results
 from scaling.analysis.test_rows import TestRow
 from scaling.analysis.turns import TurnedCell, gains_of, test_corrections, turned_cells
 from scaling.planning.questions import QUESTIONS, AskingCell, Question, asked_by
+from scaling.sequential import INTERIM
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def tests_of(evidence: Evidence) -> tuple[list[TestRow], list[str]]:
     rows, refused = test_pairs(evidence.results, evidence.entries)
     for test in TESTS:
         rows += test(evidence)
+    if evidence.results.is_interim:
+        rows = [replace(row, note=f"{INTERIM}. {row.note}".strip()) for row in rows]
     return rows, refused
 
 

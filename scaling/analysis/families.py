@@ -20,6 +20,7 @@ from scaling.analysis.hypotheses import Grid, judge
 from scaling.analysis.model_comparisons import model_pairs, model_pairs_over_benchmarks
 from scaling.analysis.model_sizes import test_sizes
 from scaling.analysis.results import Results
+from scaling.analysis.sequential import by_looks, study_of
 from scaling.analysis.stats import Estimate, RunVariance, holm, run_variances
 from scaling.analysis.test_rows import TestRow, left_out_note
 from scaling.analysis.verdicts import detectable, direction, settling_size
@@ -52,8 +53,10 @@ def test_pairs(results: Results, entries: list[Entry]) -> tuple[list[TestRow], l
     rows: list[TestRow] = []
     notes: list[str] = []
     for model in sorted({e.series.model for e in entries if e.series.pipeline == "chain"}):
-        grid, refused = grid_of(results, [e for e in entries if e.series.model == model])
-        rows += judge(grid)
+        mine = [e for e in entries if e.series.model == model]
+        grid, refused = grid_of(results, mine)
+        study = study_of(results.cells.loc[[key for e in mine for key in e.keys], "cell_id"], results.sequential)
+        rows += by_looks(judge(grid), model, study) if study else judge(grid)
         notes += refused
     rows = rows or judge(Grid({}, {}))
     pooled = run_variances([entry.final for entry in entries])

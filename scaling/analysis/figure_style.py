@@ -63,6 +63,14 @@ def save(figure: Figure, path: Path, formats: list[str]) -> None:
     plt.close(figure)
 
 
+def marked(figure: Figure, mark: str) -> Figure:
+    """The mark in each panel's title, which nobody can cut off as they can the small print; "" for none."""
+    for ax in figure.axes if mark else ():
+        if title := ax.get_title(loc="left"):
+            ax.set_title(f"{title}\n({mark})")
+    return figure
+
+
 def footer(figure: Figure, text: str) -> Figure:
     """What the reader must know of the data, in small print under the picture."""
     width, height = figure.get_size_inches()

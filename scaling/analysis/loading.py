@@ -16,6 +16,7 @@ import pandas as pd
 from scaling.analysis.programs import refuse_mixtures
 from scaling.analysis.reading import CellData, CellReader, LeftOut
 from scaling.analysis.results import Results
+from scaling.analysis.sequential import NOT_NEEDED, SequentialStudy, sequential_studies, study_of
 from scaling.analysis.series import SERIES
 from scaling.records.codec import RecordError
 from scaling.records.record import CellClaim, Failure, Record, SweepPlan, Usage
@@ -56,16 +57,17 @@ def load(folders: Iterable[Path]) -> Results:
             left_out += data[key].left_out
             if data[key].unusable:
                 rows[key] |= {"status": "left out", "error": data[key].unusable}
-    plan = _plan(folders, left_out)
+    plan, plans = _plan(folders, left_out)
+    studies = sequential_studies(plans, [record for _, record in used])
     there = {row["cell_id"] for row in rows.values()}
     rows |= {
-        f"{cell_id}#": _row_without_record(cell_id, planned.cell, "not run", "planned, no record yet")
+        f"{cell_id}#": _row_of_plan(cell_id, planned.cell, study_of([cell_id], studies))
         for cell_id, planned in sorted(plan.cells.items()) if cell_id not in there
     }  # fmt: skip
     _leave_out_repeats(rows, places, left_out)
     cells = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name="key"))
     asked = [answer.question for answer in plan.questions]
-    return Results(cells, places, plan.cells, data, left_out, used[0][1].environment, asked)
+    return Results(cells, places, plan.cells, data, left_out, used[0][1].environment, asked, studies)
 
 
 def cell_row(record: Record) -> dict[str, Any]:
@@ -155,9 +157,10 @@ def _leave_out_repeats(rows: dict[str, dict[str, Any]], places: dict[str, Path],
             row |= {"status": "left out", "error": reason}
 
 
-def _plan(folders: list[Path], left_out: list[LeftOut]) -> SweepPlan:
-    """What cells were estimated at before they ran, and what the studies asked."""
+def _plan(folders: list[Path], left_out: list[LeftOut]) -> tuple[SweepPlan, dict[Path, SweepPlan]]:
+    """What cells were estimated at before they ran and what the studies asked: all together, and by results folder."""
     whole = SweepPlan()
+    plans: dict[Path, SweepPlan] = {}
     for path in plan_paths(folders):
         try:
             plan = read_plan(path)
@@ -166,7 +169,14 @@ def _plan(folders: list[Path], left_out: list[LeftOut]) -> SweepPlan:
             continue
         whole.cells |= plan.cells
         whole.questions += plan.questions
-    return whole
+        plans[path.parent] = plan
+    return whole, plans
+
+
+def _row_of_plan(cell_id: str, cell: Cell, study: SequentialStudy | None) -> dict[str, Any]:
+    """A cell that was planned and has no record: one that may still run, or one that looks have made needless."""
+    why = study.why_not_run(cell) if study is not None else ""
+    return _row_without_record(cell_id, cell, NOT_NEEDED if why else "not run", why or "planned, no record yet")
 
 
 def _row_without_record(cell_id: str, cell: Cell, status: str, why: str) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def report_of(f: Findings) -> Report:
     notes = notes_of(f.results, f.summary)
     return Report(
         headline(f), answer_lines(f.answers), notes, recommendations(f), tables_of(f), f.refused,
-        marks_of(f.results.cells),
+        marks_of(f.results),
     )  # fmt: skip
 
 

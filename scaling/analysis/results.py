@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from scaling.analysis.reading import Answers, CellData, LeftOut, bad_rows, places
+from scaling.analysis.sequential import SequentialStudy
 from scaling.analysis.series import SERIES, SeriesKey
 from scaling.analysis.stats import Arm
 from scaling.pipelines import step_name
@@ -48,6 +49,12 @@ class Results:
     left_out: list[LeftOut]
     environment: Environment | None  # of the first record
     questions: list[str] = field(default_factory=list)  # names of those that the studies asked, by their plans
+    sequential: list[SequentialStudy] = field(default_factory=list)  # studies that look between runs
+
+    @property
+    def is_interim(self) -> bool:
+        """Whether a sequential study has looks to come, so that nothing here is final."""
+        return not all(study.is_over for study in self.sequential)
 
     def answers(self, key: str) -> dict[str, Answers]:
         """Program name -> its answers."""

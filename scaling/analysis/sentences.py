@@ -13,11 +13,13 @@ from scaling.analysis.families import FAMILIES
 from scaling.analysis.findings import Findings
 from scaling.analysis.hypotheses import HYPOTHESES
 from scaling.analysis.results import Results, folder_name
+from scaling.analysis.sequential import NOT_NEEDED, notes_of_studies
 from scaling.analysis.summary import FEWEST_CHECK_ROWS, recommended, too_few_check_rows
 from scaling.analysis.test_rows import TestRow
 from scaling.analysis.text import interval_text, percent, plural
 from scaling.analysis.verdicts import CANNOT_TELL
 from scaling.planning.questions import UNIT_SIZE, Question
+from scaling.sequential import INTERIM
 from scaling.types import EMBEDDED
 
 NAMED_CONTRASTS = 4  # of a question, in its line
@@ -26,7 +28,8 @@ UNDECIDED = ("cannot tell", "not compared", "on these rows: no difference shown"
 
 def headline(f: Findings) -> str:
     """The first sentences: what these records can show, and what they found."""
-    return "No cell has a score yet." if f.summary.empty else _found(f)
+    found = "No cell has a score yet." if f.summary.empty else _found(f)
+    return f"{INTERIM.capitalize()}. {found}" if f.results.is_interim else found
 
 
 def recommendations(f: Findings) -> list[str]:
@@ -58,6 +61,7 @@ def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:
     """What a reader must know before any number."""
     cells = results.cells
     notes = [
+        *notes_of_studies(results.sequential),
         *_of_benchmarks(cells, "sample", "Sample data: {} are small sets written for this program. Scores on them say "
                         "nothing about the real tasks."),
         *_of_benchmarks(cells, "pilot", "Pilot: some or all cells of {} are trials with one run and few rows. They "
@@ -70,10 +74,11 @@ def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:
     return notes
 
 
-def marks_of(cells: pd.DataFrame) -> str:
-    """In a few words what some or all cells are beside results: 'pilot; sample data'. For captions."""
+def marks_of(results: Results) -> str:
+    """In a few words what some or all cells are beside results: 'interim, decides nothing; pilot'. For captions."""
     words = {"pilot": "pilot", "sample": "sample data", "closed_book": "closed-book"}
-    return "; ".join(word for flag, word in words.items() if cells[flag].fillna(False).astype(bool).any())
+    marks = [word for flag, word in words.items() if results.cells[flag].fillna(False).astype(bool).any()]
+    return "; ".join([INTERIM, *marks] if results.is_interim else marks)
 
 
 def _own_notes(cells: pd.DataFrame) -> list[str]:
@@ -131,7 +136,7 @@ def _of_what_is_missing(results: Results) -> list[str]:
         notes.append(
             f"Left out because it could not be used: {units}. The table 'Left out' names each file and reason."
         )
-    without = int((results.cells["status"] != "ok").sum())
+    without = int((~results.cells["status"].isin(["ok", NOT_NEEDED])).sum())
     if without:
         have = "has" if without == 1 else "have"
         notes.append(

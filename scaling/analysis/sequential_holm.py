@@ -14,7 +14,7 @@ from scipy import special
 
 from scaling.analysis.stats import SIGNIFICANCE
 from scaling.sequential import SequentialDesign
-from scaling.spending import boundaries, conditional_power, levels
+from scaling.spending import conditional_power, limits_of
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -65,9 +65,9 @@ def family_at_look(p: Array, already: Flags, design: SequentialDesign, number: i
     already: rejected at earlier looks. Each side of the design's two-sided alpha is a half of it.
     """
     hypotheses = p.shape[-1]
-    shares = [design.alpha / 2 / max(sharing, 1) for sharing in range(hypotheses + 1)]
-    level = np.array([levels(share, design.information)[number - 1] for share in shares])
-    last = np.array([boundaries(share, design.information)[-1] for share in shares])
+    by_sharing = [limits_of(design, max(sharing, 1)) for sharing in range(hypotheses + 1)]
+    level = special.ndtr(-np.array([limits[number - 1] for limits in by_sharing]))
+    last = np.array([limits[-1] for limits in by_sharing])
     order = np.argsort(np.where(already, np.inf, p), axis=-1, kind="stable")
     sharing = np.broadcast_to(1 + (~already).sum(axis=-1, keepdims=True), p.shape).copy()
     rejected = already.copy()

@@ -75,10 +75,10 @@ def calls_ahead(
 
 def rule_lines(design: SequentialDesign) -> list[str]:
     """The rule by which a study looks and decides."""
-    from scaling.spending import levels  # scipy starts slowly
+    from scaling.spending import levels_of  # scipy starts slowly
 
     last = len(design.waves)
-    first, *_, final = (_p(2 * level) for level in levels(design.alpha / 2 / HYPOTHESES, design.information))
+    first, *_, final = (_p(2 * level) for level in levels_of(design, HYPOTHESES))
     lines = [
         f"looks: H1 to H4 are judged after {runs_text(design.waves)} runs and only then. What is decided or given up "
         f"gets no more cells",
