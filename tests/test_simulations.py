@@ -34,6 +34,7 @@ def test_the_command_takes_repeats_and_seed_and_fails_when_a_procedure_does(
 
     monkeypatch.setattr(command, "PROCEDURES", (procedure,))
     monkeypatch.setattr(command, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(command, "STUDIES", tmp_path / "sequential.csv")
     assert command.main(["--repeats", "7", "--seed", "3"]) == 0
     assert "7 repeats each, seed 3" in (tmp_path / "RESULTS.md").read_text()
     assert command.main(["--repeats", "4", "--seed", "3"]) == 1
