@@ -95,7 +95,8 @@ class _Description:
         return [kind, self._definition(type(value)), self.of(fields)]
 
     def _definition(self, value: FunctionType | type) -> Described:
-        module = value.__globals__["__name__"] if isinstance(value, FunctionType) else value.__module__
+        # Functions made by exec may know no module.
+        module = value.__globals__.get("__name__", "__main__") if isinstance(value, FunctionType) else value.__module__
         name = f"{module}:{value.__qualname__}"
         if self._is_named(module):
             wrapped = getattr(value, "__wrapped__", None)
@@ -146,7 +147,11 @@ class _Description:
             for part in rest:
                 if isinstance(value, ModuleType) and not self._is_named(value.__name__):
                     value = getattr(value, part, None)
-            if first in state:
+            if rest[-1:] == ["__file__"]:
+                value = Path(str(value))  # its content counts, not where it lies
+            if name == "__file__":
+                found[name] = ["file"]
+            elif first in state:
                 found[first] = ["state", [_source(node) for node in tree.body if first in _bound(node)]]
             else:
                 found[name] = ["module", value.__name__] if isinstance(value, ModuleType) else self.of(value)

@@ -146,6 +146,12 @@ def test_no_path_and_no_address_is_in_it(write: Callable, tmp_path: Path) -> Non
     assert "0x" not in text
 
 
+def test_a_function_that_exec_made_without_a_module_is_described() -> None:
+    names: dict[str, Any] = {}
+    exec("def double(x): return 2 * x", names)  # its globals have no __name__
+    assert described(names["double"]) == described(names["double"])
+
+
 def test_a_function_without_source_counts_by_its_code() -> None:
     def typed(text: str) -> Any:
         names: dict[str, Any] = {"__name__": "typed_at_a_prompt"}
