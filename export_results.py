@@ -11,6 +11,7 @@ from scaling import interrupt
 
 interrupt.end_at_once(__name__)  # until `main`
 
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -21,7 +22,7 @@ from scaling.export.cells import read_sweep
 from scaling.export.targets import TARGETS, check_installed, export
 from scaling.export.texts import Texts
 from scaling.portable.formats import FORMATS
-from scaling.redact import redact
+from scaling.redact import redact, remember, secret_variables
 from scaling.types import EXIT_FAILED, EXIT_OK, UsageError
 
 OUT = Path("export")
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parsed(argv)
     interrupt.end_in_order()
     load_dotenv_file()
+    remember(*secret_variables(os.environ).values())
     if options.out is not None:
         check_output_folder(options.out, "--out")
     return _export_program(options) if options.form else _export_sweep(options)
@@ -52,7 +54,9 @@ def _parsed(argv: list[str] | None) -> Namespace:
     parser.add_argument("--texts", choices=("answers", "rows", "all"), default="answers",
                         help="texts of rows that go out with --to: right answers (default) or also the rows, as far as "
                              "their licence allows; or all, for yourself")  # fmt: skip
-    parser.add_argument("--data", metavar="hub|sample|DIR", help="where the rows are (where the cell had them)")
+    parser.add_argument(
+        "--data", metavar="hub|sample|DIR|FILE.csv", help="where the rows are (where the cell had them)"
+    )
     check = parser.add_argument_group("with --as")
     check.add_argument("--check", action="store_true", help="score the exported program on the same rows")
     check.add_argument("--max-cost", type=number, metavar="USD", help="the most that the results folder may cost")
@@ -70,7 +74,7 @@ def _export_sweep(options: Namespace) -> int:
     check_installed(target, "--to")
     texts = Texts(options.texts, options.data)
     out = options.out if target.is_tracker else options.out or OUT
-    print(export(target, read_sweep(options.folder, _entries(), texts, _tell), out))
+    print(export(target, read_sweep(options.folder, _entries(options.data), texts, _tell), out))
     return EXIT_OK
 
 
@@ -80,7 +84,7 @@ def _export_program(options: Namespace) -> int:
     model = program_export.ModelOptions(
         options.data, options.api_base, options.models_file, options.models_dir, options.max_cost
     )
-    entries = _entries()
+    entries = _entries(options.data)
     found = program_export.find_cell(options.folder, entries, model)
     for path in program_export.write_program(found, FORMATS[options.form], entries, options.out or OUT):
         print(f"wrote {path}")
@@ -92,11 +96,13 @@ def _export_program(options: Namespace) -> int:
     return EXIT_OK if low <= 0.0 <= high else EXIT_FAILED
 
 
-def _entries() -> dict[str, dict[str, object]]:
-    """The benchmarks that are known, with the licences of their rows."""
+def _entries(data: str | None) -> dict[str, dict[str, object]]:
+    """The benchmarks that are known, with the licences of their rows; a user's own is in `data`, a CSV file."""
+    from benchmarks import own_csv
     from run_scaling_experiment import BENCHMARK_CONFIG
 
-    return BENCHMARK_CONFIG
+    is_file = data is not None and data.lower().endswith(".csv")
+    return BENCHMARK_CONFIG | ({Path(data).stem: own_csv.entry(Path(data))} if data and is_file else {})
 
 
 def _tell(line: str) -> None:

@@ -57,7 +57,10 @@ def find_cell(folder: Path, entries: Entries, options: ModelOptions) -> Found:
     if record is None or record.status != "ok" or not files.program.exists():
         raise UsageError(f"{folder} holds no cell that is ok. Give the folder of one: the one with its program.json.")
     if record.cell.benchmark not in entries:
-        raise UsageError(f"the benchmark '{record.cell.benchmark}' is not known here. Add it to BENCHMARK_CONFIG.")
+        raise UsageError(
+            f"the benchmark '{record.cell.benchmark}' is not known here. Type --data {record.cell.benchmark}.csv where "
+            f"that is its file, or add it to BENCHMARK_CONFIG."
+        )
     bench, splits = _rows(record, entries[record.cell.benchmark], options.data)
     model = _model(record, options)
     source = load_source(record.cell, bench, model, files.program)

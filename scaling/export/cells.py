@@ -12,9 +12,10 @@ from msgspec import structs
 
 from scaling.export.texts import Inputs, Rights, Texts, inputs_of, rights_of
 from scaling.planning.optimizers import NONE
-from scaling.records.codec import RecordError
+from scaling.records.codec import RecordError, decode_lines
 from scaling.records.record import CurvePoint, DataFacts, Failure, LearningCurve, PredictionLine, ProgramText, Record
-from scaling.records.store import CellFiles, read_checked, read_objects, read_record, record_paths
+from scaling.records.store import CellFiles, read_checked, read_record, record_paths
+from scaling.redact import hide_known
 from scaling.types import Cell, UsageError
 
 Say = Callable[[str], None]
@@ -85,9 +86,7 @@ def read_cell(path: Path, entries: Entries, texts: Texts, say: Say) -> ExportedC
     files, record = CellFiles(path.parent), read_record(path)
     entry = entries.get(record.cell.benchmark)
     rights = rights_of(record, entry, texts)
-    lines, bad = read_objects(files.predictions, PredictionLine)
-    for line in bad:
-        say(f"left out: line {line.number} of {files.predictions} ({line.reason})")
+    lines = _lines(files.predictions, say)
     return ExportedCell(
         record=_without_machine(record),
         ended=datetime.fromtimestamp(int(path.stat().st_mtime), UTC),
@@ -96,7 +95,7 @@ def read_cell(path: Path, entries: Entries, texts: Texts, say: Say) -> ExportedC
         inputs=inputs_of(record, entry, texts, say) if lines and rights.go_out else {},
         curve=_read(files.curve, LearningCurve, LearningCurve([]), say).points,
         instructions=_read(files.program, ProgramText, ProgramText(), say),
-        program=files.program.read_text(encoding="utf-8") if rights.go_out and files.program.exists() else None,
+        program=_text(files.program) if rights.go_out else None,
     )
 
 
@@ -113,6 +112,18 @@ def _cells(paths: list[Path], entries: Entries, texts: Texts, say: Say) -> Itera
             continue
         seen.add(cell.record.cell_id)
         yield cell
+
+
+def _lines(path: Path, say: Say) -> list[PredictionLine]:
+    lines, bad = decode_lines((_text(path) or "").encode(), PredictionLine)
+    for line in bad:
+        say(f"left out: line {line.number} of {path} ({line.reason})")
+    return lines
+
+
+def _text(path: Path) -> str | None:
+    """A file without the secrets of this process; None where there is no file."""
+    return hide_known(path.read_bytes().decode("utf-8", "replace")) if path.exists() else None
 
 
 def _read(path: Path, kind: Any, without: Any, say: Say) -> Any:

@@ -7,6 +7,7 @@ records hold no prompts. The notes of its steps stand in the metadata of a sampl
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def eval_log(cell: ExportedCell, program: str, sweep: str) -> EvalLog:
         plan=_plan(cell, program),
         results=_results(cell, program, lines),
         stats=EvalStats(
-            started_at=cell.ended.isoformat(),
+            started_at=(cell.ended - timedelta(seconds=cell.record.elapsed_seconds or 0.0)).isoformat(),
             completed_at=cell.ended.isoformat(),
             model_usage={cell.cell.model: _usage(cell.record.usage.evaluate if cell.record.usage else None)},
         ),
@@ -82,7 +83,7 @@ def _spec(cell: ExportedCell, program: str, sweep: str, lines: list[PredictionLi
         task_id=_id(cell, program, "task"),
         created=cell.ended.isoformat(),
         task=_task(cell),
-        task_args={"program": program} | {name: getattr(asked, name) for name in names},
+        task_args={"program": program} | {name: value for name in names if (value := getattr(asked, name))},
         dataset=EvalDataset(
             name=asked.benchmark, location=data.source if data else None, samples=len(lines),
             sample_ids=[str(line.id) for line in lines],

@@ -104,7 +104,10 @@ def _metrics(record: Record) -> dict[str, float]:
 
 
 def _step(point: CurvePoint) -> CurveStep:
-    return CurveStep(point.rollouts, _known({name: getattr(point, name) for name in ON_CURVE}))
+    metrics = {name: getattr(point, name) for name in ON_CURVE}
+    if point.rows == "train":  # what a candidate scored on a few train rows is no point of the curve on select rows
+        metrics["candidate_train_score"] = metrics.pop("candidate_val_score")
+    return CurveStep(point.rollouts, _known(metrics))
 
 
 def _known(metrics: Mapping[str, Any]) -> dict[str, float]:

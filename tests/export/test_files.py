@@ -206,6 +206,19 @@ def test_no_folder_of_this_machine_goes_out(
         assert not path.is_file() or b"mallory" not in path.read_bytes(), path
 
 
+def test_a_key_that_was_answered_does_not_go_out(
+    sweep: Path, export: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in sweep.rglob("predictions.jsonl"):
+        path.write_text(path.read_text().replace('"prediction":"a"', '"prediction":"sk-planted-secret"'))
+    monkeypatch.setenv("TOY_API_KEY", "sk-planted-secret")
+    export(sweep, "parquet")
+    export(sweep, "every-eval-ever")
+    assert pd.read_parquet(tmp_path / "out" / "predictions.parquet")["prediction"].nunique() > 1
+    for path in (tmp_path / "out").rglob("*"):
+        assert not path.is_file() or b"sk-planted" not in path.read_bytes(), path
+
+
 def test_what_is_there_is_not_overwritten(
     sweep: Path, export: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_tracker_is_told_of_each_cell_that_ends(
     assert len(Notes.cells) == 4 and all(cell.is_ok for cell in Notes.cells)
     optimized = next(cell for cell in Notes.cells if "1step gepa" in cell.name)
     assert optimized.metrics["final_score"] == pytest.approx(optimized.curve[-1].metrics["test_score"])
+    assert {name for step in optimized.curve for name in step.metrics} >= {"best_val_score", "candidate_train_score"}
     assert [step.rollouts for step in optimized.curve] == sorted(step.rollouts for step in optimized.curve)
     assert optimized.tags["warning"].startswith("sample rows: not a result")
     assert set(optimized.files) == {"instructions.json", "program.json"}

@@ -271,6 +271,22 @@ def test_what_cannot_be_exported_is_one_line(
     assert export_results.main([str(tmp_path), "--to", "parquet", "--check"]) == EXIT_USAGE
 
 
+def test_the_program_of_a_users_own_questions_is_exported(
+    command: Callable[..., list[str]], server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"How many legs have {n} cats?,{4 * n}" for n in range(20)]
+    (tmp_path / "sums.csv").write_text("question,answer\n" + "\n".join(lines))
+    assert script.main([*command(benchmarks=None), "--benchmarks", "sums.csv"]) == EXIT_OK
+    (program,) = tmp_path.rglob("program.json")
+    line = [str(program.parent), "--as", "openai-messages", "--check", "--api-base", server.url]
+    script.BENCHMARK_CONFIG.pop("sums")  # as in another process
+    assert export_results.main(line) == EXIT_USAGE
+    assert "--data sums.csv" in capsys.readouterr().err
+    assert export_results.main([*line, "--data", "sums.csv"]) == EXIT_OK
+    assert "0 rows changed" in capsys.readouterr().out
+    assert "{{question}}" in (tmp_path / "export" / "messages.json").read_text()
+
+
 def _other_toy() -> type[dspy.Signature]:
     class Toy(dspy.Signature):
         """Sort a message otherwise."""
