@@ -26,7 +26,9 @@ FORMATS: dict[str, Format] = {
             "scaling.portable.written:messages",
         ),
         Format("prompt.txt", "the same to read and copy", "scaling.portable.written:prompt"),
-        Format("litellm", "messages and a script that answers rows without DSPy", "scaling.portable.written:litellm"),
-        Format("dspy", "a DSPy module that needs nothing of this project", "scaling.portable.written:dspy"),
+        Format(
+            "litellm", "messages and a script that answers rows without DSPy", "scaling.portable.written:litellm_script"
+        ),
+        Format("dspy", "a DSPy module that needs nothing of this project", "scaling.portable.written:dspy_module"),
     )
 }

@@ -57,12 +57,12 @@ def prompt(source: Source, about: list[str]) -> Files:
     return {PROMPT: "\n".join([*about, *_outline(program), *_steps_in_words(program)]) + "\n"}
 
 
-def litellm(source: Source, about: list[str]) -> Files:
+def litellm_script(source: Source, about: list[str]) -> Files:
     """The messages and a script that answers rows with them."""
     return {**messages(source, about), SCRIPT: _script("outside.py", about, LITELLM_END)}
 
 
-def dspy(source: Source, about: list[str]) -> Files:
+def dspy_module(source: Source, about: list[str]) -> Files:
     """A module of DSPy and its state."""
     if source.cell.pipeline != "chain":
         raise UsageError(f"--as dspy writes chains, not '{source.cell.pipeline}'. Type --as litellm.")

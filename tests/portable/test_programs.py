@@ -274,7 +274,7 @@ def test_what_cannot_be_exported_is_one_line(
 def test_the_program_of_a_users_own_questions_is_exported(
     command: Callable[..., list[str]], server: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = [f"How many legs have {n} cats?,{4 * n}" for n in range(20)]
+    lines = [f"How many legs have {n} cats?,{4 * n}" for n in range(80)]
     (tmp_path / "sums.csv").write_text("question,answer\n" + "\n".join(lines))
     assert script.main([*command(benchmarks=None), "--benchmarks", "sums.csv"]) == EXIT_OK
     (program,) = tmp_path.rglob("program.json")
