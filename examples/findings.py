@@ -7,66 +7,27 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analyze_results import analyze
+from examples.contrasts import Contrast, Way, Weighted, contrasts, minus, way
 from scaling.analysis.comparisons import Entry, entries_of
 from scaling.analysis.loading import load
-from scaling.analysis.pairs import difference
 from scaling.analysis.results import Results
-from scaling.analysis.stats import Arm, Estimate, holm, run_variances, score_interval
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "findings.md"
 FIGURE = HERE.parent / "docs" / "calls_or_votes.png"
-RECORDS = HERE / "calls-or-votes" / "records"
-LEVEL = 0.05  # of the three corrected tests together
+VOTES, OPTIMIZERS = (HERE / name / "records" for name in ("calls-or-votes", "optimizers"))
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to spend calls: its score in points with a 95 % interval, and what a message costs."""
-
-    name: str
-    score: float
-    low: float
-    high: float
-    calls: float
-    tokens: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """A planned difference in points, its 95 % interval, its corrected p, and what the rule says.
-
-    won, lost: answers, over rows and runs, that only the second program has right, and that only the first has right.
-    """
-
-    name: str
-    estimate: Estimate
-    p_holm: float
-    won: int
-    lost: int
-
-    @property
-    def p_text(self) -> str:
-        return f"{self.p_holm:.3f}" if self.p_holm >= 0.001 else "below 0.001"
-
-    @property
-    def verdict(self) -> str:
-        if self.p_holm >= LEVEL:
-            return "cannot tell"
-        return "higher" if self.estimate.effect > 0 else "lower"
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What the page says."""
+class Study:
+    """What the page says of a study. calls: those that were answered; hours: of answering, summed over calls."""
 
     ways: list[Way]
     contrasts: list[Contrast]
@@ -76,63 +37,96 @@ class Findings:
     hours: float
 
 
-def findings_of(folder: Path = RECORDS) -> Findings:
-    """The planned contrasts of the study whose records are in the folder."""
+@dataclass(frozen=True)
+class Optimizers(Study):
+    """kept: by optimizer, the cells whose program after optimization is the one before; tried, accepted: proposals.
+    minutes: of the cell that took longest, since all ran beside each other."""
+
+    cells: dict[str, int]
+    kept: dict[str, int]
+    tried: dict[str, int]
+    accepted: dict[str, int]
+    minutes: float
+
+
+def votes_of(folder: Path = VOTES) -> Study:
+    """One call, a vote of 3 and a chain of 3."""
     results = load([folder])
     entries = {(entry.series.pipeline, entry.steps): entry for entry in entries_of(results)}
     one, chain, vote = (entries[key] for key in (("chain", 1), ("chain", 3), ("vote", 3)))
-    pooled = run_variances([entry.final for entry in entries.values()])
     planned = {
-        "chain of 3 minus 1 call": (one, chain),
-        "vote of 3 minus 1 call": (one, vote),
-        "chain of 3 minus vote of 3": (vote, chain),
+        "chain of 3 minus 1 call": minus(chain.final, one.final),
+        "vote of 3 minus 1 call": minus(vote.final, one.final),
+        "chain of 3 minus vote of 3": minus(chain.final, vote.final),
     }
-    estimates = {name: difference(first.final, second.final, pooled) for name, (first, second) in planned.items()}
-    corrected = holm([estimate.p for estimate in estimates.values()])
-    names = {"1 call": one, "vote of 3": vote, "chain of 3": chain}
+    ways = [way("1 call", one, results), way("vote of 3", vote, results), way("chain of 3", chain, results)]
+    arms = [entry.final for entry in entries.values()]
+    return Study(ways, contrasts(planned, arms), *_size(one, results))
+
+
+def optimizers_of(folder: Path = OPTIMIZERS) -> Optimizers:
+    """GEPA and MIPROv2 on chains of 1 and 3."""
+    results = load([folder])
+    entries = {(entry.series.optimizer, entry.steps): entry for entry in entries_of(results)}
+    names = {"gepa": "GEPA", "mipro": "MIPROv2"}
+    final = {key: entry.final for key, entry in entries.items()}
+    planned: dict[str, Weighted] = {
+        f"{names[optimizer]} minus baseline, {steps} step{'s' * (steps > 1)}": minus(
+            final[optimizer, steps], entries[optimizer, steps].base
+        )
+        for steps in (1, 3)
+        for optimizer in names
+    }
+    planned["GEPA minus MIPROv2, mean of both lengths"] = [
+        (sign / 2, final[optimizer, steps]) for optimizer, sign in (("mipro", -1), ("gepa", 1)) for steps in (1, 3)
+    ]
+    planned["3 steps minus 1 step, mean of both optimizers"] = [
+        (sign / 2, final[optimizer, steps]) for steps, sign in ((1, -1), (3, 1)) for optimizer in names
+    ]
+    ways = [
+        way(f"{steps} step{'s' * (steps > 1)}, {name}", entries[optimizer, steps], results, program)
+        for steps in (1, 3)
+        for name, optimizer, program in (
+            ("baseline", "gepa", "baseline"),
+            ("GEPA", "gepa", "final"),
+            ("MIPROv2", "mipro", "final"),
+        )
+    ]
+    keys = {name: _keys(entries.values(), optimizer) for optimizer, name in names.items()}
+    return Optimizers(
+        ways, contrasts(planned, list(final.values())), *_size(entries["gepa", 1], results),
+        cells={name: len(mine) for name, mine in keys.items()},
+        kept={name: int(results.cells.loc[mine, "unchanged"].sum()) for name, mine in keys.items()},
+        tried={name: int(results.cells.loc[mine, "proposals_tried"].sum()) for name, mine in keys.items()},
+        accepted={name: int(results.cells.loc[mine, "proposals_accepted"].sum()) for name, mine in keys.items()},
+        minutes=float(results.cells["elapsed_seconds"].max()) / 60,
+    )  # fmt: skip
+
+
+def _keys(entries: Iterable[Entry], optimizer: str) -> list[str]:
+    """The records of an optimizer."""
+    return [key for entry in entries if entry.series.optimizer == optimizer for key in entry.keys]
+
+
+def _size(entry: Entry, results: Results) -> tuple[int, int, int, float]:
+    """Rows and runs of an entry, and the calls of all records with their hours."""
     answered = [call for key in results.data for call in results.calls(key)]
-    return Findings(
-        ways=[_way(name, entry, results) for name, entry in names.items()],
-        contrasts=[
-            Contrast(name, estimates[name], p, *_won_and_lost(first.final, second.final))
-            for (name, (first, second)), p in zip(planned.items(), corrected, strict=True)
-        ],
-        rows=len(one.final.items),
-        runs=one.final.runs,
-        calls=len(answered),
-        hours=sum(call.latency_seconds or 0.0 for call in answered) / 3600,
-    )
+    hours = sum(call.latency_seconds or 0.0 for call in answered) / 3600
+    return len(entry.final.items), entry.final.runs, len(answered), hours
 
 
-def _won_and_lost(first: Arm, second: Arm) -> tuple[int, int]:
-    """Answers that only the second has right, and that only the first has right; both have the same items and runs."""
-    return int((second.scores > first.scores).sum()), int((second.scores < first.scores).sum())
-
-
-def _way(name: str, entry: Entry, results: Results) -> Way:
-    """Scores and use of one way; tokens and seconds are means over its answers."""
-    arm: Arm = entry.final
-    interval = score_interval(arm, run_variances([arm]))
-    lines = [line for key in entry.keys for line in results.lines(key) if line.program == "final"]
-    mean = {field: sum(getattr(line, field) or 0 for line in lines) / len(lines) for field in USE}
-    low, high = interval or (float("nan"), float("nan"))
-    return Way(name, float(arm.scores.mean()), low, high, mean["calls"], mean["tokens"], mean["latency_seconds"])
-
-
-USE = ("calls", "tokens", "latency_seconds")
-
-
-def page(findings: Mapping[str, Findings]) -> str:
+def page() -> str:
     """The text of docs/findings.md."""
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True)
-    return environment.get_template("findings.md.jinja").render(findings)
+    template = environment.get_template("findings.md.jinja")
+    return template.render(votes=votes_of(), optimizers=optimizers_of())
 
 
 def main() -> None:
     """Write the page, and its figure as the analysis draws it."""
-    PAGE.write_text(page({"votes": findings_of()}), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
-        analyze([RECORDS], Path(folder), ["png"])
+        analyze([VOTES], Path(folder), ["png"])
         shutil.copy(Path(folder) / "visualizations" / "scaling_curve_banking77.png", FIGURE)
     print(f"wrote {PAGE.relative_to(HERE.parent)} and {FIGURE.relative_to(HERE.parent)}")
 
