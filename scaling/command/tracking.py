@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from scaling.command.options import Options
-from scaling.export.cells import read_cell
+from scaling.export.follow import Order
 from scaling.export.live import Follower
-from scaling.export.targets import TARGETS, open_tracker
-from scaling.export.texts import Texts
+from scaling.export.targets import TARGETS
 from scaling.run.task import CellTask
 from scaling.types import Cell
 
@@ -31,12 +29,9 @@ def tracking(
         return
     target, results = TARGETS[options.track], options.output_dir
     record_of = {task.cell.cell_id: task.files.record for task in tasks}
-    follower = Follower(
-        partial(open_tracker, target, results.resolve().name, None),
-        partial(read_cell, entries=entries, texts=Texts(), say=say),
-        say,
-        later=f"Type: python export_results.py {results} --to {target.name}",
-    )
+    licences = {name: entry.get("licence") for name, entry in entries.items()}
+    order = Order(target.function, results.resolve().name, licences)
+    follower = Follower(order, say, later=f"Type: python export_results.py {results} --to {target.name}")
     try:
         yield lambda cell: follower.ended(record_of[cell.cell_id])
     except BaseException:

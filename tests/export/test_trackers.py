@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,79 +13,45 @@ import run_scaling_experiment as script
 from scaling.command import tracking
 from scaling.export import live, targets
 from scaling.export.targets import Target
-from scaling.export.tracked import TrackedCell
 from scaling.types import EXIT_OK, EXIT_USAGE
+from tests.support import trackers
 from tests.support.damaged import made
+from tests.support.files import lines
 from tests.support.made_up import write_cell
 
 
-class Notes:
-    """A tracker that keeps what it is told."""
-
-    cells: list[TrackedCell]
-    closed = 0
-
-    def __init__(self, sweep: str, folder: Path | None):
-        Notes.cells, self.sweep = [], sweep
-
-    def log(self, cell: TrackedCell) -> None:
-        Notes.cells.append(cell)
-
-    def close(self) -> None:
-        Notes.closed += 1
-
-
-class Raising(Notes):
-    """A tracker whose server is not there."""
-
-    def log(self, cell: TrackedCell) -> None:
-        raise ConnectionError("no server at all")
-
-
-class Hanging(Notes):
-    """A tracker that never comes back."""
-
-    let_go = threading.Event()
-
-    def log(self, cell: TrackedCell) -> None:
-        Hanging.let_go.wait()
-
-
-class Quitting(Notes):
-    """A tracker that ends the process, if it could."""
-
-    def log(self, cell: TrackedCell) -> None:
-        raise SystemExit(3)
-
-
 @pytest.fixture
-def tracker(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], None]:
-    """Puts a tracker in MLflow's place."""
+def tracker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[type], Path]:
+    """Puts a tracker in MLflow's place; gives the file of its notes."""
 
-    def put(kind: type) -> None:
-        target = Target("mlflow", "a tracker", f"{__name__}:{kind.__name__}", is_tracker=True)
+    def put(kind: type) -> Path:
+        target = Target("mlflow", "a tracker", f"{kind.__module__}:{kind.__name__}", is_tracker=True)
         monkeypatch.setitem(targets.TARGETS, "mlflow", target)
+        monkeypatch.setenv(trackers.NOTES, str(tmp_path / "notes.jsonl"))
+        return tmp_path / "notes.jsonl"
 
     return put
 
 
 def test_a_tracker_is_told_of_each_cell_that_ends(
-    command: Callable[..., list[str]], tracker: Callable[[type], None]
+    command: Callable[..., list[str]], tracker: Callable[[type], Path]
 ) -> None:
-    tracker(Notes)
+    notes = tracker(trackers.Notes)
     assert script.main([*command(steps="1 2", optimizers="none gepa"), "--track", "mlflow"]) == EXIT_OK
-    assert len(Notes.cells) == 4 and all(cell.is_ok for cell in Notes.cells)
-    optimized = next(cell for cell in Notes.cells if "1step gepa" in cell.name)
-    assert optimized.metrics["final_score"] == pytest.approx(optimized.curve[-1].metrics["test_score"])
-    assert {name for step in optimized.curve for name in step.metrics} >= {"best_val_score", "candidate_train_score"}
-    assert [step.rollouts for step in optimized.curve] == sorted(step.rollouts for step in optimized.curve)
-    assert optimized.tags["warning"].startswith("sample rows: not a result")
-    assert set(optimized.files) == {"instructions.json", "program.json"}
+    *cells, last = lines(notes)
+    assert len(cells) == 4 and all(cell["is_ok"] for cell in cells) and last == "closed"
+    optimized = next(cell for cell in cells if "1step gepa" in cell["name"])
+    curve = optimized["curve"]
+    assert optimized["metrics"]["final_score"] == pytest.approx(curve[-1]["metrics"]["test_score"])
+    assert {name for step in curve for name in step["metrics"]} >= {"best_val_score", "candidate_train_score"}
+    assert [step["rollouts"] for step in curve] == sorted(step["rollouts"] for step in curve)
+    assert optimized["tags"]["warning"].startswith("sample rows: not a result")
+    assert set(optimized["files"]) == {"instructions.json", "program.json"}
 
 
-@pytest.mark.parametrize("kind", [Raising, Quitting])
+@pytest.mark.parametrize("kind", [trackers.Raising, trackers.Dying])
 def test_a_tracker_that_fails_is_told_once_and_fails_no_cell(
-    command: Callable[..., list[str]], tracker: Callable[[type], None], kind: type, tmp_path: Path,
+    command: Callable[..., list[str]], tracker: Callable[[type], Path], kind: type, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     tracker(kind)
@@ -98,16 +63,13 @@ def test_a_tracker_that_fails_is_told_once_and_fails_no_cell(
 
 
 def test_a_tracker_that_hangs_holds_nothing_up(
-    command: Callable[..., list[str]], tracker: Callable[[type], None], monkeypatch: pytest.MonkeyPatch,
+    command: Callable[..., list[str]], tracker: Callable[[type], Path], monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], tmp_path: Path,
 ) -> None:  # fmt: skip
-    tracker(Hanging)
+    tracker(trackers.Hanging)
     monkeypatch.setattr(live, "PATIENCE_SECONDS", 0.01)
-    try:
-        assert script.main([*command(steps="1 2"), "--track", "mlflow"]) == EXIT_OK
-    finally:
-        Hanging.let_go.set()
-    assert "the tracker has not finished and is left alone" in capsys.readouterr().out
+    assert script.main([*command(steps="1 2"), "--track", "mlflow"]) == EXIT_OK
+    assert "the tracker had not finished and was ended" in capsys.readouterr().out
     assert len(list(tmp_path.rglob("results.json"))) == 2
 
 
