@@ -45,6 +45,7 @@ from scaling.command.prepare import Sweep, prepare_sweep
 from scaling.command.tracking import tracking
 from scaling.command.wave_lines import teller
 from scaling.command.waves import waves
+from scaling.concurrency import Concurrency, most_at_a_time
 from scaling.dotenv import load_dotenv_file
 from scaling.llm.cache import Cache
 from scaling.llm.gateway import Gateway
@@ -92,7 +93,7 @@ async def run_single_experiment(
     pipeline: str = "chain",
     run: int = 0,
     max_cost: float | None = None,
-    max_concurrency: int | None = None,
+    max_concurrency: Concurrency = None,
     api_base: str | None = None,
     models_file: Path | None = None,
     **settings: Any,
@@ -168,7 +169,7 @@ def run_waiting(
         stack.callback(cache.close)
         gateway = Gateway(cache, options.max_cost, options.max_concurrency)
         caller.on_start(gateway)
-        one_at_a_time = all(task.model.concurrency(options.max_concurrency) == 1 for task in sweep.waiting)
+        one_at_a_time = all(most_at_a_time(task.model, options.max_concurrency) == 1 for task in sweep.waiting)
         tasks = in_order(sweep.waiting, plan.estimates, one_at_a_time)
         cells = [task.cell for task in tasks]
         write_plan(results, plan.of(cells))

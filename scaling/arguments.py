@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn, ParamSpec
+from typing import Literal, NoReturn, ParamSpec
 
 from scaling.redact import redact
 from scaling.schema import shown
@@ -97,6 +97,11 @@ def whole_number(text: str) -> int:
     if not re.fullmatch(r"-?[0-9]{1,12}", text):
         raise argparse.ArgumentTypeError(f"'{shown(text)}' is not a whole number of at most 12 digits")
     return int(text)
+
+
+def auto_or_number(text: str) -> int | Literal["auto"]:
+    """A whole number, or the word auto."""
+    return "auto" if text == "auto" else whole_number(text)
 
 
 def number(text: str) -> float:

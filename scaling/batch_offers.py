@@ -45,4 +45,5 @@ def at_batch_price(model: Model) -> Model:
     return replace(
         model, input_usd_per_million=price.input_usd_per_million, output_usd_per_million=price.output_usd_per_million,
         cached_input_usd_per_million=price.cached_input_usd_per_million, reasoning_usd_per_million=None,
+        cache_write_usd_per_million=None,
     )  # fmt: skip

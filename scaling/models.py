@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from fnmatch import fnmatchcase
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,16 +17,13 @@ from scaling.addresses import address_in_environment
 from scaling.batch_price import BatchPrice
 from scaling.price_table import Listed, Reasons, TakesTemperature, look_up, table_names, table_source, unlisted
 from scaling.schema import SAFE_MODEL, SHA256, VARIABLE, Address, read_toml, refuse_twice, shown, validated
-from scaling.types import EFFORTS, EMBEDDED, Effort, UsageError, did_you_mean, unknown_name
+from scaling.types import EFFORTS, EMBEDDED, Effort, UsageError, did_you_mean
 
 REGISTRY_FILE = Path(__file__).parent / "models.toml"
-# size:NAME -> billions of parameters, published or assumed: from the first figure (included) up to the second.
-SIZES = {"small": (0.0, 10.0), "medium": (10.0, 100.0), "large": (100.0, math.inf)}
-
 # Tokens of an answer where an entry does not say: of a task call, of a call that proposes, and of either with
 # reasoning, which counts as output.
 TASK_OUTPUT, PROPOSAL_OUTPUT, REASONING_OUTPUT = 1024, 4096, 16384
-PRICES = tuple(f"{kind}_usd_per_million" for kind in ("input", "cached_input", "output", "reasoning"))
+PRICES = tuple(f"{kind}_usd_per_million" for kind in ("input", "cached_input", "output", "reasoning", "cache_write"))
 ALL_PRICES = (*PRICES, "batch_price")
 
 Price = Annotated[float, pydantic.Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
@@ -38,6 +33,7 @@ OutputTokens = Annotated[int, pydantic.Field(strict=True, ge=1, le=10**7)]
 Text = Annotated[str, pydantic.Field(strict=True, max_length=500)]
 ModelName = Annotated[str, pydantic.Field(strict=True, max_length=200, pattern=SAFE_MODEL)]
 Variable = Annotated[str, pydantic.Field(strict=True, pattern=VARIABLE)]
+PerMinute = Annotated[float, pydantic.Field(strict=True, gt=0, le=1e12, allow_inf_nan=False)]
 Flag = Annotated[bool, pydantic.Strict()]
 
 
@@ -79,6 +75,7 @@ class Model:
     parameters_status: Literal["published", "assumed", "unknown"] = "unknown"
     input_usd_per_million: Price | None = None
     cached_input_usd_per_million: Price | None = None
+    cache_write_usd_per_million: Price | None = None
     output_usd_per_million: Price | None = None
     reasoning_usd_per_million: Price | None = None
     batch_price: BatchPrice | None = None
@@ -94,7 +91,9 @@ class Model:
     temperature: TakesTemperature = "always"
     efforts: tuple[Effort, ...] = ()
     reasoning_effort: Effort | None = field(default=None, metadata={"file": False})
-    max_concurrency: Annotated[int, pydantic.Field(strict=True, ge=1, le=100_000)] = 32
+    max_concurrency: Annotated[int, pydantic.Field(strict=True, ge=1, le=100_000)] | None = None
+    requests_per_minute: PerMinute | None = None
+    tokens_per_minute: PerMinute | None = None
     adapter: Literal["chat", "json"] = "chat"
     sends_seed: Flag = False
     aliases: tuple[ModelName, ...] = ()
@@ -104,7 +103,7 @@ class Model:
 
     @property
     def provider(self) -> str:
-        """Calls to one provider share its limit of concurrency and its pauses."""
+        """Whom the calls go to."""
         return self.api_base or self.route.split("/")[0]
 
     @property
@@ -148,26 +147,36 @@ class Model:
         bounds = [self.most_output_tokens, self.context_length and self.context_length // 2]
         return max(self.least_output_tokens, min([wanted, *(bound for bound in bounds if bound is not None)]))
 
-    def concurrency(self, limit: int | None) -> int:
-        """Calls at a time: the user's limit or the entry's own; a model served here answers one by one."""
-        return 1 if self.is_local else limit or self.max_concurrency
-
     def cost(
-        self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0, reasoning_tokens: int = 0
+        self,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cached_tokens: int = 0,
+        reasoning_tokens: int = 0,
+        written_tokens: int = 0,
     ) -> float | None:
-        """List cost in USD of one call; None when the price is not known. Reasoning is a part of the completion."""
+        """List cost in USD of one call; None when the price is not known.
+
+        Tokens read from and written into the provider's cache are parts of the prompt, reasoning of the completion.
+        """
         if self.input_usd_per_million is None or self.output_usd_per_million is None:
             return None
         cached_price, reasoning_price = self.cached_input_usd_per_million, self.reasoning_usd_per_million
         cached = cached_tokens if cached_price is not None else 0
         reasoning = reasoning_tokens if reasoning_price is not None else 0
         usd = (prompt_tokens - cached) * self.input_usd_per_million + cached * (cached_price or 0.0)
+        if self.cache_write_usd_per_million is not None:
+            usd += written_tokens * (self.cache_write_usd_per_million - self.input_usd_per_million)
         usd += (completion_tokens - reasoning) * self.output_usd_per_million + reasoning * (reasoning_price or 0.0)
         return usd / 1e6
 
     def highest_cost(self, prompt_bytes: int, max_tokens: int) -> float | None:
-        """Upper bound in USD of a call not yet made: a token is at least a byte, and all output may be reasoning."""
-        costs = [self.cost(prompt_bytes, max_tokens, 0, reasoning) for reasoning in (0, max_tokens)]
+        """Upper bound in USD of a call not yet made.
+
+        A token is at least a byte, all of a prompt may be written into a cache, and all output may be reasoning.
+        """
+        ends = itertools.product((0, max_tokens), (0, prompt_bytes))
+        costs = [self.cost(prompt_bytes, max_tokens, 0, reasoning, written) for reasoning, written in ends]
         return max((cost for cost in costs if cost is not None), default=None)
 
     def has_ended(self, today: date) -> bool:
@@ -275,25 +284,6 @@ def with_effort(model: Model, effort: Effort | None) -> Model:
     return replace(model, reasoning_effort=effort)
 
 
-def expand_names(names: list[str], registry: Registry) -> list[str]:
-    """Models in the order given, each once: ids, aliases, globs over ids (groq/*) and size:small, medium, large.
-
-    Globs and sizes give models of models.toml that can be called (those that have ended are left out); a size, those
-    whose size is published or assumed. Raises UsageError for a glob or size that gives none.
-    """
-    found: list[str] = []
-    for name in names:
-        if name.startswith("size:"):
-            found += _of_size(name.removeprefix("size:"), registry)
-        elif "*" in name or "?" in name:
-            fix = "Give a pattern that matches one of them."
-            found += _current(partial(_matches, name), name, registry, fix)
-        else:
-            model = known_model(name, registry)
-            found.append(model.id if model else name)
-    return list(dict.fromkeys(found))
-
-
 def living_successor(model: Model, registry: Registry) -> Model | None:
     """The first model in the line of successors that can be called; None where the line ends before."""
     seen: set[str] = set()
@@ -316,30 +306,6 @@ def _unknown(name: str, registry: Registry) -> UsageError:
         f"scaling/models.toml, {EMBEDDED} or groq/openai/gpt-oss-20b, for example. Give one of them, or openai/NAME "
         f"with --api-base URL, or your own with --models-file FILE.toml."
     )
-
-
-def _matches(pattern: str, model: Model) -> bool:
-    return fnmatchcase(model.id, pattern)
-
-
-def _of_size(size: str, registry: Registry) -> list[str]:
-    if size not in SIZES:
-        raise unknown_name("size", size, list(SIZES), "Type --models size:small, for example.")
-    low, high = SIZES[size]
-
-    def fits(model: Model) -> bool:
-        return model.parameters_billions is not None and low <= model.parameters_billions < high
-
-    return _current(fits, f"size:{size}", registry, "Give its parameters_billions in a --models-file.")
-
-
-def _current(wanted: Callable[[Model], bool], name: str, registry: Registry, fix: str) -> list[str]:
-    """Ids of the models that can be called and are wanted; UsageError where there is none."""
-    current = [model for model in registry.values() if not model.has_ended(today())]
-    found = [model.id for model in current if wanted(model)]
-    if not found:
-        raise unknown_name("model", name, sorted(model.id for model in current), fix)
-    return found
 
 
 def _read(path: Path) -> Registry:

@@ -43,6 +43,7 @@ class Listed:
     mode: str | None = None
     input_usd_per_million: float | None = None
     cached_input_usd_per_million: float | None = None
+    cache_write_usd_per_million: float | None = None
     output_usd_per_million: float | None = None
     reasoning_usd_per_million: float | None = None
     batch_price: BatchPrice | None = None
@@ -130,6 +131,7 @@ def _listed(entry: Entry, route: str, provider: str) -> Listed:
         mode=entry.get("mode"),
         input_usd_per_million=_price(entry, "input_cost_per_token"),
         cached_input_usd_per_million=_price(entry, "cache_read_input_token_cost"),
+        cache_write_usd_per_million=_price(entry, "cache_creation_input_token_cost"),
         output_usd_per_million=_price(entry, "output_cost_per_token"),
         reasoning_usd_per_million=_price(entry, "output_cost_per_reasoning_token"),
         batch_price=_batch_price(entry),

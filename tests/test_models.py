@@ -17,7 +17,8 @@ from scaling.llm.cache import Cache
 from scaling.llm.gateway import Gateway
 from scaling.llm.lm import make_lm
 from scaling.llm.meter import Meter
-from scaling.models import PRICES, SIZES, Model, expand_names, find_model, known_model, load_registry
+from scaling.model_names import SIZES, expand_names
+from scaling.models import PRICES, Model, find_model, known_model, load_registry
 from scaling.planning import plan, study
 from scaling.types import UsageError
 

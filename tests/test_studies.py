@@ -17,7 +17,8 @@ from scaling.analysis.findings import Findings
 from scaling.analysis.hypotheses import REASONING
 from scaling.analysis.test_rows import TestRow
 from scaling.data import load_benchmark
-from scaling.models import expand_names, known_model, load_registry
+from scaling.model_names import expand_names
+from scaling.models import known_model, load_registry
 from scaling.planning.study import Study, load_study, phases_of, study_names
 from scaling.records.codec import as_plain
 from scaling.records.record import PlannedAnswer

@@ -127,7 +127,8 @@ def money(f: Findings) -> Table:
         f"without an interval: where the gain's interval holds 0, they may have the other sign. 'Pays after requests' "
         f"is for {worth}; it says 'never shown' where the gain's interval does not cover the extra cost. Dollars are "
         f"list cost: input, cached input and output tokens each at their own price. Cached tokens are part of the "
-        f"input, reasoning tokens of the output.{average}"
+        f"input, reasoning tokens of the output. 'Input read from a cache' is the hit rate of the provider's prompt "
+        f"cache.{average}"
     )
     return table_of("Money", note, [_money(row) for _, row in f.costs.iterrows()])
 
@@ -148,7 +149,14 @@ def _money(row: pd.Series) -> dict[str, str]:
         "of it proposals": usd(row["usd_proposals"]),
         "pays after requests": row["breakeven"],
         "cheapest at its score": "yes" if row["best_for_the_money"] else "",
+        "input read from a cache": percent(_hit_rate(row)),
     }
+
+
+def _hit_rate(row: pd.Series) -> float:
+    """The share of the input that the provider read from its prompt cache; NaN where it does not say."""
+    whole = row["prompt_tokens_per_example"]
+    return float(row["cached_tokens_per_example"] / whole) if whole > 0 else np.nan
 
 
 def _token_kinds(row: pd.Series) -> str:

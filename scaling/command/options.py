@@ -14,7 +14,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pydantic
 
-from scaling.arguments import ArgumentParser, check_output_folder, name_and_value, number, whole_number
+from scaling.arguments import (
+    ArgumentParser,
+    auto_or_number,
+    check_output_folder,
+    name_and_value,
+    number,
+    whole_number,
+)
 from scaling.export.targets import TARGETS, check_installed, tracker_names
 from scaling.llm.gateway import Gateway
 from scaling.pipelines import PIPELINES
@@ -30,8 +37,14 @@ MOST_TRIALS = 10_000
 Seconds = Annotated[float, pydantic.Field(ge=0.1, le=10**7, allow_inf_nan=False)]
 
 
-def _option(default: Any, help: str, metavar: str | None = None, flags: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"help": help, "metavar": metavar, "flags": flags})
+def _option(
+    default: Any,
+    help: str,
+    metavar: str | None = None,
+    flags: tuple[str, ...] = (),
+    read: Callable[[str], Any] | None = None,
+) -> Any:
+    return field(default=default, metadata={"help": help, "metavar": metavar, "flags": flags, "read": read})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +58,10 @@ class Options:
     max_cost: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] | None = _option(
         None, "the most that the sweep may cost", "USD"
     )
-    max_concurrency: Annotated[int, pydantic.Field(strict=True, ge=1, le=100_000)] | None = _option(
-        None, "most calls in flight to one provider", "N"
-    )
+    max_concurrency: Annotated[int, pydantic.Field(strict=True, ge=1, le=100_000)] | Literal["auto"] | None = _option(
+        None, "most calls in flight to one provider, or auto: as many as it takes (auto for hosted models)", "N|auto",
+        read=auto_or_number,
+    )  # fmt: skip
     batch: Literal["evaluate"] | None = _option(
         None, "evaluate: score by the providers' batch APIs, at half the price and within a day a round", "PHASE"
     )
@@ -202,6 +216,7 @@ def _add(group: argparse._ArgumentGroup, of: Field[Any], hint: Any, listed: str 
         group.add_argument(*_flags(of), choices=get_args(hint), help=help_text, **settings)
     else:
         read = str if get_origin(kind) is Literal else {int: whole_number, float: number}.get(kind, kind)
+        read = of.metadata.get("read") or read
         group.add_argument(*_flags(of), type=read, metavar=of.metadata.get("metavar"), help=help_text, **settings)
 
 

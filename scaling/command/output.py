@@ -22,12 +22,14 @@ from scaling.command.questions import (
     question_lines,
 )
 from scaling.command.wave_lines import calls_ahead, design_lines
+from scaling.concurrency import expected_at_a_time
 from scaling.planning.optimizers import is_hosted
 from scaling.planning.plan import power_notes, sizes_of, warnings
 from scaling.planning.study import SEEDS_OF, Study, phases_of
 from scaling.records.record import PlannedAnswer, Record, SequentialPlan, SweepPlan
 from scaling.run.calls_ahead import CallsAhead
 from scaling.run.estimate import Estimate, estimate_lines, figures, minutes, seconds
+from scaling.run.prompt_prefixes import caching_notes
 from scaling.run.shared_answers import estimate_task, shared
 from scaling.run.task import CellTask
 from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Benchmark, Cell
@@ -85,7 +87,8 @@ def _plan_lines(study: Study, sweep: Sweep, options: Options, plan: Plan) -> lis
             less = ", ".join(figures(twice)[: 2 if twice.usd is None else 3])
             lines.append(f"note: cells share answers, which the total counts once: {less} less than cell by cell")
         notes = [*(power_notes(cells) if study.compares_mipro else []), *_data_notes(waiting)]
-        notes += [*_model_notes(waiting, total), *fetch_lines(sweep.models.values())]
+        notes += [*_model_notes(waiting, total), *caching_notes(waiting, plan.estimates)]
+        notes += fetch_lines(sweep.models.values())
         lines += [f"note: {note}" for note in notes]
     lines += [f"note: {note}" for note in [*sweep.notes, *_skipped_notes(sweep.skipped)]]
     return [*lines, *question_lines(plan.questions), *design_lines(sweep, plan.ahead, options.output_dir)]
@@ -136,7 +139,7 @@ def _cells(count: int) -> str:
 
 
 def _total(total: Estimate, sweep: Sweep, options: Options) -> str:
-    limit = min(model.concurrency(options.max_concurrency) for model in sweep.models.values())
+    limit = min(expected_at_a_time(model, options.max_concurrency) for model in sweep.models.values())
     low, high = seconds(total, limit)
     if all(task.model.is_local and task.optimizer_model.is_local for task in sweep.waiting):
         return f"in total {', '.join(figures(total))}, one call at a time; the time is told when the model has started"

@@ -28,6 +28,7 @@ from distributed.gc import disable_gc_diagnosis
 from distributed.security import Security
 from distributed.utils import get_ip
 
+from scaling.concurrency import most_at_a_time
 from scaling.distributed import worker
 from scaling.distributed.coordinator import Coordinator
 from scaling.distributed.protocol import AttemptRequest
@@ -218,7 +219,7 @@ class WorkerSetup(WorkerPlugin):
 
 def cells_together(tasks: list[CellTask], gateway: Gateway, workers: int) -> int:
     """As many cells as a provider takes calls at a time, and in a worker no more than locally."""
-    concurrency = max(task.model.concurrency(gateway.max_concurrency) for task in tasks)
+    concurrency = max(most_at_a_time(task.model, gateway.max_concurrency) for task in tasks)
     return max(workers, min(len(tasks), concurrency, MAX_CELLS_TOGETHER * workers))
 
 

@@ -6,7 +6,7 @@ import os
 import pickle
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -226,7 +226,8 @@ class PackedError:
         chain = []
         link: BaseException | None = error
         while link is not None:
-            part = (type(link), link.args, vars(link))
+            state = {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(link).items()}
+            part = (type(link), link.args, state)
             try:
                 pickle.loads(pickle.dumps(part))
             except Exception:  # whatever the error's class does when it is pickled

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import cloudpickle
 
+from scaling.concurrency import Concurrency
 from scaling.records.store import CellFiles
 from scaling.run.runner import CellTask, Settings
 from scaling.run.source import source_or_none
@@ -20,11 +21,11 @@ class WorkerTask:
     task: CellTask
     settings: Settings
     rank: int
-    max_concurrency: int | None
+    max_concurrency: Concurrency
     signature_source: str | None
 
 
-def pickle_task(task: CellTask, settings: Settings, rank: int, max_concurrency: int | None) -> bytes:
+def pickle_task(task: CellTask, settings: Settings, rank: int, max_concurrency: Concurrency) -> bytes:
     """A cell as `worker.run_attempt` unpickles it, with what the user's script defines by value."""
     source = source_or_none(task.bench.signature)
     slim = replace(task, bench=_without_pool(task.bench), files=CellFiles(task.files.folder.absolute()))

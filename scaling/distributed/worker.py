@@ -15,6 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from scaling.concurrency import Concurrency
 from scaling.distributed.protocol import (
     Action,
     Address,
@@ -140,7 +141,7 @@ _CLIENTS = ModelClients()
 class RemoteGateway:
     """The gateway of a cell on a worker: what a program asks of it goes to the coordinator."""
 
-    def __init__(self, channel: Channel, max_concurrency: int | None):
+    def __init__(self, channel: Channel, max_concurrency: Concurrency):
         self.max_concurrency, self.clients = max_concurrency, _CLIENTS
         self.meter: Meter | None = None
         self._channel, self._numbers = channel, itertools.count()

@@ -213,7 +213,7 @@ class InferenceLM(dspy.LM):
             cost = 0.0 if error is not None and error.is_free else None
             if counts.prompt is not None and counts.completion is not None:
                 cost = rollout.target.model.cost(
-                    counts.prompt, counts.completion, counts.cached or 0, counts.reasoning or 0
+                    counts.prompt, counts.completion, counts.cached or 0, counts.reasoning or 0, counts.written or 0
                 )
             call = CallRecord(
                 phase=self.phase,
@@ -221,6 +221,7 @@ class InferenceLM(dspy.LM):
                 prompt_tokens=counts.prompt,
                 completion_tokens=counts.completion,
                 cached_tokens=counts.cached,
+                cache_write_tokens=counts.written,
                 reasoning_tokens=counts.reasoning,
                 list_cost_usd=cost,
                 latency_seconds=seconds,

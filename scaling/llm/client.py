@@ -12,9 +12,9 @@ import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import getproxies
 
@@ -22,20 +22,30 @@ import dspy
 from dspy._vendor.lm15.compat import OPENAI_CHAT_PRESET_BASE_URLS as DEFAULT_URLS
 from dspy.clients import execution
 from dspy.clients.backend_selection import select_backend
-from dspy.clients.call_result import CallResult, usage_dict
+from dspy.clients.call_result import CallResult
 from dspy.clients.capabilities import Capabilities, capabilities
 from dspy.clients.engines.lm15_engine import LM15Engine, timeouts_for
 from dspy.clients.errors import error_boundary
 from dspy.lm15 import RouterConfig, UnknownModelError, UnsupportedFeatureError
 from dspy.utils import exceptions as lm_errors
 
+from scaling.llm.errors import first_values
 from scaling.llm.network import is_loopback
+from scaling.llm.prompt_cache import PromptCache
 from scaling.llm.transport import ModelTransport
 from scaling.models import Model
 
 T = TypeVar("T")
 # Where a provider's reply has its answer, in the APIs that DSPy speaks. A list of choices is never empty.
 ANSWER_FIELDS = ("content", "output", "candidates")
+
+
+class Reply(NamedTuple):
+    """What came back: outputs as `dspy.LM` gives them, the provider's usage, and its headers about limits."""
+
+    outputs: list[Any]
+    usage: dict[str, Any]
+    rate_limits: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -47,14 +57,22 @@ class ModelClient:
     provider: str  # DSPy's name for the provider's API
     compat: Any  # how the provider spells OpenAI's fields
     capabilities: Capabilities
+    prompt_cache: PromptCache | None  # None: the provider caches by itself, or not at all
+    _reached: dict[str, tuple[Any, str]] = field(default_factory=dict)  # model -> DSPy's client, and the name there
 
-    def send(
-        self, lm: dspy.LM, prompt: Any, messages: Any, kwargs: dict[str, Any]
-    ) -> tuple[list[Any], dict[str, Any]] | None:
-        """(outputs as `dspy.LM` gives them, the provider's usage) of one request; None where only LiteLLM can send it.
+    def send(self, lm: dspy.LM, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Reply | None:
+        """The reply to one request; None where only LiteLLM can send it.
 
         Raises DSPy's LMError for whatever goes wrong on the way, as `dspy.LM` does.
         """
+        with self._marking(messages) as marks:
+            return self._send(lm, prompt, messages, kwargs | marks)
+
+    def _marking(self, messages: Any) -> AbstractContextManager[dict[str, Any]]:
+        """What marks the beginning of a prompt for the provider's cache; nothing where it caches by itself."""
+        return nullcontext({}) if self.prompt_cache is None else self.prompt_cache.marking(messages)
+
+    def _send(self, lm: dspy.LM, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Reply | None:
         with error_boundary(lm.model):
             call = execution.prepare(lm, prompt, messages, kwargs)
             try:
@@ -63,7 +81,7 @@ class ModelClient:
                 return None
         with error_boundary(lm.model, provider=self.provider, unexpected=True):
             try:
-                response = self.engine.complete(request)
+                response = self._complete(request)
             except UnsupportedFeatureError:
                 if self._refuses(request):
                     return None  # nothing was sent
@@ -72,7 +90,15 @@ class ModelClient:
                 response, model_type=lm.model_type, logprobs=bool(call.legacy.get("logprobs")), provider=self.provider
             )
             _check_answer(result.outputs, response)
-            return result.outputs, usage_dict(response, self.provider)
+            return Reply(result.outputs, result.usage, first_values(self.transport.rate_limits))
+
+    def _complete(self, request: Any) -> Any:
+        """As the engine does it, which works out at each call where the model is reached."""
+        if request.model not in self._reached:
+            provider, routed = self.engine._target(request)
+            self._reached[request.model] = provider, routed.model
+        provider, name = self._reached[request.model]
+        return provider.complete(replace(request, model=name))
 
     def _refuses(self, request: Any) -> bool:
         try:
@@ -164,7 +190,10 @@ def _make_client(
         api_keys={provider: key} if key else None, base_urls={provider: url} if url else None, transport=connection
     )
     engine = LM15Engine(config, model_type=lm.model_type)
-    return ModelClient(engine, connection, provider, selection.resolution.compat, capabilities(lm))
+    compat = selection.resolution.compat
+    # Of the APIs that DSPy speaks, Anthropic's caches what is marked. What is only written down is not marked.
+    prompt_cache = PromptCache() if provider == "anthropic" and transport is ModelTransport else None
+    return ModelClient(engine, connection, provider, compat, capabilities(lm), prompt_cache)
 
 
 def _with_own_address(lm: dspy.LM, model: Model) -> dspy.LM:

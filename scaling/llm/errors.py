@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import tenacity
 from dspy.utils import exceptions as lm_errors
@@ -27,6 +28,8 @@ RETRYABLE_ERRORS = (
     lm_errors.LMTransportError,
     lm_errors.LMUnexpectedError,
 )
+# 529 is Anthropic's for overloaded.
+TOO_MANY_STATUSES = (429, 503, 529)
 TOO_LONG = ("context size", "context length", "context window", "output limit was reached")
 LONGEST_PAUSE_SECONDS = 300.0
 # Eight attempts wait for half a minute together at least, whatever the server says, and for a minute at most.
@@ -82,6 +85,21 @@ def is_worth_retrying(error: BaseException) -> bool:
     # A success whose body is no answer is a proxy's page, not the model's.
     is_garbage = isinstance(error, lm_errors.LMProviderError) and 200 <= (error.status or 0) < 300
     return is_garbage or isinstance(error, RETRYABLE_ERRORS)
+
+
+def is_too_many(error: BaseException) -> bool:
+    """Whether the provider refused the request because it gets too many, or is overloaded."""
+    return isinstance(error, lm_errors.LMRateLimitError) or getattr(error, "status", None) in TOO_MANY_STATUSES
+
+
+def headers_of(error: BaseException) -> dict[str, str]:
+    """What the headers of a refusal say of the provider's limits."""
+    return first_values(getattr(error, "rate_limit_headers", None) or {})
+
+
+def first_values(headers: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Headers with several values, as DSPy keeps them, with their first."""
+    return {name: values[0] for name, values in headers.items() if values}
 
 
 def pause_seconds(error: BaseException) -> float:

@@ -20,19 +20,23 @@ import tenacity
 from dspy.utils import exceptions as lm_errors
 from msgspec.structs import replace
 
+from scaling.concurrency import Concurrency, adapts, most_at_a_time, shares_limit
 from scaling.llm.cache import Cache
 from scaling.llm.client import ModelClients
 from scaling.llm.errors import (
     CallFailed,
     advice,
     backoff_seconds,
+    headers_of,
     is_fatal,
     is_too_long,
+    is_too_many,
     is_worth_retrying,
     never_billed,
     pause_seconds,
 )
 from scaling.llm.limits import ConcurrencyLimiter, CostBudget
+from scaling.llm.pace import Pace
 from scaling.models import Model
 from scaling.records.record import Answer
 from scaling.redact import redact
@@ -53,7 +57,8 @@ class Call:
     """One request on its way through the gateway.
 
     key: equal for requests that may share an answer. highest_cost: USD, None without a price. send: one attempt, with
-    neither time nor attempts in its answer. wanted: raises when nobody waits for the answer any more.
+    neither time nor attempts in its answer. wanted: raises when nobody waits for the answer any more. prompt_tokens:
+    about so many.
     """
 
     key: str
@@ -64,12 +69,13 @@ class Call:
     highest_cost: float | None
     send: Callable[[], Answer]
     wanted: Callable[[], None] = lambda: None
+    prompt_tokens: float = 0.0
 
 
 class CellGateway(Protocol):
     """What one cell needs of a gateway: `Gateway` itself, or on a worker the one that asks it."""
 
-    max_concurrency: int | None
+    max_concurrency: Concurrency
     clients: ModelClients
 
     def check(self, model: Model) -> None:
@@ -90,8 +96,14 @@ class _Flight:
 class Gateway:
     """What all calls of a sweep share. Made once a sweep; `stop` ends every cell at its next call."""
 
-    def __init__(self, cache: Cache, max_cost: float | None = None, max_concurrency: int | None = None):
-        self.cache = cache
+    def __init__(
+        self,
+        cache: Cache,
+        max_cost: float | None = None,
+        max_concurrency: Concurrency = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.cache, self._clock = cache, clock
         self.cost_budget = CostBudget(max_cost, cache.spent_usd())
         self.max_concurrency = max_concurrency
         self.answered = 0
@@ -165,8 +177,6 @@ class Gateway:
         """The answer to a call, from the cache, from an identical call in flight, or from the provider."""
         self.check(call.model)
         while True:
-            if (stored := self.stored(call.key)) is not None:
-                return stored
             flight, leads = self._flight(call.key)
             if leads:
                 return self._lead(flight, call)
@@ -189,9 +199,8 @@ class Gateway:
             return flight, True
 
     def _lead(self, flight: _Flight, call: Call) -> Answer:
-        """Make the call that others may wait for."""
+        """Look into the cache and, where it is not there, make the call, while others wait for the same."""
         try:
-            # It may have landed between our look into the cache and our take-off.
             flight.answer = self.stored(call.key) or self._send(call)
             return flight.answer
         finally:
@@ -212,24 +221,24 @@ class Gateway:
         def attempt() -> Answer:
             nonlocal attempts, maybe_billed
             attempts += 1
-            with limiter.slot(call.rank, lambda: self._go_on(call), self.sleep):
+            with limiter.slot(call.rank, lambda: self._go_on(call), self.sleep, call.prompt_tokens) as start:
                 try:
-                    return self._pay(call)
+                    answer = self._pay(call)
                 except lm_errors.LMError as error:
                     self.errors += 1
                     maybe_billed |= not never_billed(error)
                     limiter.pause(pause_seconds(error))
+                    if is_too_many(error):
+                        limiter.refused(start, headers_of(error))
                     raise
+            limiter.answered(start, answer.prompt_tokens, answer.completion_tokens, answer.rate_limits)
+            return answer
 
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(MAX_ATTEMPTS),
-            wait=backoff_seconds,
-            retry=tenacity.retry_if_exception(is_worth_retrying),
-            sleep=self.sleep,
-            reraise=True,
-        )
         try:
-            answer = retrying(attempt)
+            try:
+                answer = attempt()
+            except lm_errors.LMError as first:
+                answer = self._retry(first, attempt)
         except lm_errors.LMError as error:
             failed = self._failed(call, error, attempts)
             if isinstance(failed, CallFailed):
@@ -238,7 +247,25 @@ class Gateway:
         with self._lock:
             self._failures_in_a_row[call.model.provider] = 0
             self.answered += 1
-        return replace(answer, attempts=attempts)
+        return replace(answer, attempts=attempts, rate_limits={})
+
+    def _retry(self, first: lm_errors.LMError, attempt: Callable[[], Answer]) -> Answer:
+        """Attempts after one that failed, which is the first of `MAX_ATTEMPTS`."""
+        failed = [first]
+
+        def again() -> Answer:
+            if failed:
+                raise failed.pop()
+            return attempt()
+
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(MAX_ATTEMPTS),
+            wait=backoff_seconds,
+            retry=tenacity.retry_if_exception(is_worth_retrying),
+            sleep=self.sleep,
+            reraise=True,
+        )
+        return retrying(again)
 
     def _pay(self, call: Call) -> Answer:
         """One attempt: reserve, send, settle and store; the answer is on disk before anybody sees it."""
@@ -252,9 +279,9 @@ class Gateway:
             bill = self._on_disk(self.cache.open_bill, call.cell_id, call.model.id, call.phase, call.highest_cost)
             # A request that ends without an answer and without a refusal may have been billed: its bill stays open.
             billed = reserved
-            started = time.monotonic()
+            started = self._clock()
             try:
-                answer = replace(call.send(), latency_seconds=time.monotonic() - started)
+                answer = replace(call.send(), latency_seconds=self._clock() - started)
             except lm_errors.LMError as error:
                 if never_billed(error):
                     billed = 0.0
@@ -263,7 +290,7 @@ class Gateway:
             # A provider that reports no tokens is billed at the highest possible cost.
             cost = call.highest_cost if answer.list_cost_usd is None else answer.list_cost_usd
             billed = cost or 0.0
-            self._on_disk(self.cache.settle_bill, bill, cost, (call.key, answer))
+            self._on_disk(self.cache.settle_bill, bill, cost, (call.key, replace(answer, rate_limits={})))
         finally:
             self.cost_budget.settle(reserved, billed)
         self.check_reserve(call.model, billed, reserved)
@@ -313,7 +340,10 @@ class Gateway:
         return CallFailed(reason)
 
     def _limiter_of(self, model: Model) -> ConcurrencyLimiter:
+        shared_by = shares_limit(model, self.max_concurrency)
         with self._lock:
-            if model.provider not in self._limiters:
-                self._limiters[model.provider] = ConcurrencyLimiter(model.concurrency(self.max_concurrency))
-            return self._limiters[model.provider]
+            if shared_by not in self._limiters:
+                pace = Pace(model, self._clock()) if adapts(model, self.max_concurrency) else None
+                places = most_at_a_time(model, self.max_concurrency)
+                self._limiters[shared_by] = ConcurrencyLimiter(places, pace, self._clock)
+            return self._limiters[shared_by]

@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
+from scaling.llm.pace import Pace, Start
 from scaling.types import UsageError
 
 # Of a sweep without its cells and connections: libraries, the cache, logs, the engines' own.
 FILES_OF_A_SWEEP = 64
 
 
-class ConcurrencyLimiter:
-    """The concurrency limit of one provider: the lowest rank first, then first come; a pause holds everybody."""
+@dataclass(order=True)
+class _Turn:
+    """A call that waits: the lowest rank first, then first come."""
 
-    def __init__(self, limit: int):
-        self._free = limit
-        self._queue: list[tuple[int, int, threading.Event]] = []
+    rank: int
+    number: int
+    prompt_tokens: float = field(compare=False)
+    woken: threading.Event = field(default_factory=threading.Event, compare=False)
+
+
+class ConcurrencyLimiter:
+    """The calls that share a limit: so many at a time, the lowest rank first, then first come.
+
+    pace: what a call must wait for beside them. A pause holds everybody. clock: seconds, as `time.monotonic`.
+    """
+
+    def __init__(self, limit: int, pace: Pace | None = None, clock: Callable[[], float] = time.monotonic):
+        self._limit, self._pace, self._clock = limit, pace, clock
+        self._in_flight = 0
+        self._queue: list[_Turn] = []
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        self._paused_until = 0.0
+        self._paused_until = -math.inf
 
     @property
     def waiting(self) -> int:
@@ -33,37 +50,80 @@ class ConcurrencyLimiter:
             return len(self._queue)
 
     @contextmanager
-    def slot(self, rank: int, stopped: Callable[[], None], sleep: Callable[[float], None]) -> Iterator[None]:
-        """Hold one of the slots while the block runs; `stopped` raises when the sweep is to end, also while waiting."""
-        self._wait_for_turn(rank)
+    def slot(
+        self, rank: int, stopped: Callable[[], None], sleep: Callable[[float], None], prompt_tokens: float = 0.0
+    ) -> Iterator[Start]:
+        """Hold one of the slots while the block runs; `stopped` raises when the sweep is to end, also while waiting.
+
+        Gives the call's start, for `answered` and `refused`.
+        """
+        start = self._wait_for_turn(_Turn(rank, next(self._numbers), prompt_tokens), stopped, sleep)
         try:
             stopped()
-            while (left := self._paused_until - time.monotonic()) > 0:
-                sleep(left)
-            yield
+            yield start
         finally:
-            self._release()
+            with self._lock:
+                self._in_flight -= 1
+                self._wake_first()
 
     def pause(self, seconds: float) -> None:
         """The provider asked for silence (Retry-After): no call to it starts before the time is over."""
         with self._lock:
-            self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+            self._paused_until = max(self._paused_until, self._clock() + seconds)
 
-    def _wait_for_turn(self, rank: int) -> None:
-        with self._lock:
-            if self._free > 0:
-                self._free -= 1
-                return
-            turn = threading.Event()
-            heapq.heappush(self._queue, (rank, next(self._numbers), turn))
-        turn.wait()
+    def answered(self, start: Start, prompt: int | None, output: int | None, headers: Mapping[str, str]) -> None:
+        """A call was answered: the tokens of its prompt and its answer (None: unknown), and what its headers say."""
+        if self._pace is not None:
+            with self._lock:
+                self._pace.answered(start, prompt, output, self._clock())
+                self._pace.hear(headers, self._clock())
 
-    def _release(self) -> None:
+    def refused(self, start: Start, headers: Mapping[str, str]) -> None:
+        """A call was refused as there were too many."""
+        if self._pace is not None:
+            with self._lock:
+                self._pace.refused(start, self._clock())
+                self._pace.hear(headers, self._clock())
+
+    def _wait_for_turn(self, turn: _Turn, stopped: Callable[[], None], sleep: Callable[[float], None]) -> Start:
         with self._lock:
-            if self._queue:
-                heapq.heappop(self._queue)[2].set()
-            else:
-                self._free += 1
+            heapq.heappush(self._queue, turn)
+        try:
+            while not isinstance(outcome := self._try(turn), Start):
+                if outcome is None:
+                    turn.woken.wait()
+                    turn.woken.clear()
+                else:
+                    sleep(outcome)
+                stopped()
+            return outcome
+        except BaseException:
+            with self._lock:
+                if turn in self._queue:
+                    self._queue.remove(turn)
+                    heapq.heapify(self._queue)
+                self._wake_first()
+            raise
+
+    def _try(self, turn: _Turn) -> Start | float | None:
+        """The call's start if it may be sent now, else the seconds until it may; None where it is to be woken."""
+        with self._lock:
+            if self._queue[0] is not turn or self._in_flight >= self._limit:
+                return None
+            now = self._clock()
+            seconds = self._paused_until - now
+            if self._pace is not None:
+                seconds = max(seconds, self._pace.seconds_until(turn.prompt_tokens, now))
+            if seconds > 0:
+                return seconds
+            heapq.heappop(self._queue)
+            self._in_flight += 1
+            self._wake_first()
+            return Start(0, now, 0.0) if self._pace is None else self._pace.take(turn.prompt_tokens, now)
+
+    def _wake_first(self) -> None:
+        if self._queue and self._in_flight < self._limit:
+            self._queue[0].woken.set()
 
 
 def allow_open_files(connections: int, cells: int) -> None:

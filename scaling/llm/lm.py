@@ -15,7 +15,8 @@ from dspy._vendor.lm15.providers.common import EFFORT_THINKING_BUDGETS
 from dspy.clients.capabilities import Capabilities, capabilities
 from dspy.utils import exceptions as lm_errors
 
-from scaling.llm.client import ModelClient
+from scaling.concurrency import most_at_a_time
+from scaling.llm.client import ModelClient, Reply
 from scaling.llm.errors import CallFailed
 from scaling.llm.gateway import Call, CellGateway
 from scaling.llm.meter import Meter
@@ -24,6 +25,9 @@ from scaling.models import Model
 from scaling.records.record import Answer, CallRecord
 from scaling.redact import remember, remember_url
 from scaling.types import CellStopped, digest
+
+# What a copy may change without a change of the requests.
+OWN_SETTINGS = {"phase", "role", "draw", "record"}
 
 
 class MeteredLM(dspy.LM):
@@ -79,8 +83,18 @@ class MeteredLM(dspy.LM):
     @property
     def client(self) -> ModelClient | None:
         """The model's own client; None where only LiteLLM can reach it."""
-        connections = self.spec.concurrency(self.gateway.max_concurrency)
+        connections = most_at_a_time(self.spec, self.gateway.max_concurrency)
         return self.gateway.clients.get(self, self.spec, self.timeout_seconds, connections)
+
+    def copy(self, **changes: Any) -> MeteredLM:
+        """As DSPy does it, which looks through all base classes also where only what is ours changes."""
+        if not changes.keys() <= OWN_SETTINGS:
+            copied: MeteredLM = super().copy(**changes)
+            return copied
+        copied = object.__new__(type(self))
+        own = {"history": [], "callbacks": list(self.callbacks), "kwargs": dict(self.kwargs)}
+        copied.__dict__.update(self.__dict__ | own | changes)
+        return copied
 
     @property
     def _capabilities(self) -> Capabilities:
@@ -88,8 +102,7 @@ class MeteredLM(dspy.LM):
         return capabilities(self) if client is None else client.capabilities
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MeteredLM:
-        copied: MeteredLM = self.copy()
-        return copied
+        return self.copy()
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> list[Any]:
         answers: list[Answer] = []
@@ -133,14 +146,16 @@ class MeteredLM(dspy.LM):
         key = digest([self.spec.id, request, self.run, draw])
         if self.spec.sends_seed:
             kwargs = kwargs | {"seed": int(key[:7], 16)}
+        size, most_answered = prompt_bytes(request), self._most_answered(request)
         call = Call(
             key=key,
             model=self.spec,
             cell_id=self.meter.cell_id,
             rank=self.meter.rank,
             phase=self.phase,
-            highest_cost=self._highest_cost(request),
-            send=lambda: self._send(request, prompt, messages, kwargs),
+            highest_cost=self.spec.highest_cost(size, most_answered),
+            send=lambda: self._send(max(size, most_answered), prompt, messages, kwargs),
+            prompt_tokens=size / self.spec.bytes_per_token,
         )
         return self.gateway.answer(call)
 
@@ -156,40 +171,41 @@ class MeteredLM(dspy.LM):
             merged["response_format"] = form.model_json_schema()
         return {"messages": messages or [{"role": "user", "content": str(prompt)}], **merged}
 
-    def _highest_cost(self, request: dict[str, Any]) -> float | None:
-        return self.spec.highest_cost(prompt_bytes(request), self._most_answered(request))
-
     def _most_answered(self, request: dict[str, Any]) -> int:
         """The limit of tokens of an answer that a request sets."""
         limits = [request.get(name) for name in ("max_tokens", "max_completion_tokens")]
         return max((limit for limit in limits if limit), default=self.spec.output_limit) + _thinking_budget(self.spec)
 
-    def _send(self, request: dict[str, Any], prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Answer:
+    def _send(self, most_tokens: int, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Answer:
+        """One attempt. most_tokens: of the prompt or the answer, as far as the request says."""
         client = self.client
         sent = client.send(self, prompt, messages, kwargs) if client else None
-        outputs, usage = sent or self._send_by_dspy(prompt, messages, kwargs)
-        outputs = [_without_reasoning(output) for output in outputs]
+        reply = sent or self._send_by_dspy(prompt, messages, kwargs)
+        outputs = [_without_reasoning(output) for output in reply.outputs]
         # Providers add to a prompt, and some write more than they are asked to: that is possible, and billed.
         answered = len(json.dumps(outputs, default=str))
-        most = max(prompt_bytes(request), self._most_answered(request), answered, self.spec.context_length or 0)
-        counts = read_usage(usage, most, any(outputs))
+        most = max(most_tokens, answered, self.spec.context_length or 0)
+        counts = read_usage(reply.usage, most, any(outputs))
         cost = None
         if counts.prompt is not None and counts.completion is not None:
-            cost = self.spec.cost(counts.prompt, counts.completion, counts.cached or 0, counts.reasoning or 0)
+            parts = (counts.cached or 0, counts.reasoning or 0, counts.written or 0)
+            cost = self.spec.cost(counts.prompt, counts.completion, *parts)
         return Answer(
             outputs=outputs,
             prompt_tokens=counts.prompt,
             completion_tokens=counts.completion,
             cached_tokens=counts.cached,
+            cache_write_tokens=counts.written,
             reasoning_tokens=counts.reasoning,
             list_cost_usd=cost,
+            rate_limits=reply.rate_limits,
         )
 
-    def _send_by_dspy(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        def send() -> tuple[list[Any], dict[str, Any]]:
+    def _send_by_dspy(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Reply:
+        def send() -> Reply:
             with dspy.context(disable_history=True), dspy.track_usage() as tracker:
                 outputs = dspy.LM.__call__(self, prompt, messages=messages, **kwargs)
-            return outputs, next(iter(tracker.get_total_tokens().values()), {})
+            return Reply(outputs, next(iter(tracker.get_total_tokens().values()), {}))
 
         return self.gateway.clients.within(self.timeout_seconds, send)
 
@@ -205,6 +221,7 @@ class MeteredLM(dspy.LM):
             prompt_tokens=_sum(answer.prompt_tokens for answer in answers),
             completion_tokens=_sum(answer.completion_tokens for answer in answers),
             cached_tokens=_sum(answer.cached_tokens for answer in answers),
+            cache_write_tokens=_sum(answer.cache_write_tokens for answer in answers),
             reasoning_tokens=_sum(answer.reasoning_tokens for answer in answers),
             list_cost_usd=_sum(answer.list_cost_usd for answer in answers) if answers else 0.0,
             billed_cost_usd=None if maybe_billed else _sum(map(_billed, sent)) if sent else 0.0,
@@ -226,9 +243,12 @@ def make_lm(
 
 
 def variant(**changes: Any) -> dict[str, Any]:
-    """Settings for `dspy.context`: the current LM, if it counts, with another role, draw or record; else {}."""
+    """Settings for `dspy.context`: the current LM, if it counts, with another role, draw or record; else {}.
+
+    No callback is told of what happens inside a program: ours ask for evaluations, and each call would pay for it.
+    """
     lm = dspy.settings.lm
-    return {"lm": lm.copy(**changes)} if hasattr(lm, "meter") else {}
+    return {"lm": lm.copy(**changes), "callbacks": []} if hasattr(lm, "meter") else {}
 
 
 def _billed(answer: Answer) -> float | None:

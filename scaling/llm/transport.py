@@ -11,11 +11,13 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
+from dspy._vendor.lm15.rate_limits import capture_rate_limits
 from dspy._vendor.lm15.transports import (
     ProtocolError,
     ReadError,
@@ -40,6 +42,7 @@ class RequestBounds(threading.local):
     seconds = 0.0
     deadline = math.inf
     received = 0
+    rate_limits: Mapping[str, Sequence[str]] = MappingProxyType({})  # what its answer's headers say of limits
 
     def begin(self, seconds: float) -> None:
         """A new request, which has so many seconds."""
@@ -156,9 +159,15 @@ class ModelTransport(BoundedTransport):
         super().__init__(seconds, **settings)
         self._authorization = authorization
 
+    @property
+    def rate_limits(self) -> Mapping[str, Sequence[str]]:
+        """What the headers of this thread's last answer say of the provider's limits."""
+        return self._bounds.rate_limits
+
     def stream(self, request: TransportRequest) -> TransportResponse:
         """As its parent's; a usage that holds no counts is left out. Raises LMProviderError for a redirect."""
         response = super().stream(self.authorized(request))
+        self._bounds.rate_limits = capture_rate_limits(response.headers)
         if 300 <= response.status < 400:
             where = f" to {response.header('location')}" if response.header("location") else ""
             raise lm_errors.LMProviderError(f"it sends calls on{where}", status=response.status)

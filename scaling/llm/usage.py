@@ -11,15 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Tokens of a call, None for what is not known. cached: part of prompt; reasoning: part of completion."""
+    """Tokens of a call, None for what is not known.
+
+    cached, written: parts of the prompt, read from and written into the provider's cache. reasoning: of the completion.
+    """
 
     prompt: int | None = None
     completion: int | None = None
     cached: int | None = None
     reasoning: int | None = None
+    written: int | None = None
 
 
 UNKNOWN = TokenCounts()
@@ -34,6 +40,7 @@ def read_usage(usage: Mapping[str, Any], most_tokens: int, has_answer: bool) -> 
     if prompt is None or completion is None:
         return UNKNOWN
     cached = _count(usage.get("prompt_tokens_details"), "cached_tokens")
+    written = _count(usage.get("prompt_tokens_details"), "cache_creation_tokens")
     reasoning = _count(usage.get("completion_tokens_details"), "reasoning_tokens")
     # Some providers count their model's thinking in the total only.
     generated = max(completion, (_count(usage, "total_tokens") or 0) - prompt)
@@ -42,14 +49,25 @@ def read_usage(usage: Mapping[str, Any], most_tokens: int, has_answer: bool) -> 
         and prompt + completion > 0
         and has_answer <= completion
         and generated <= most_tokens
-        and (cached or 0) <= prompt
+        and (cached or 0) + (written or 0) <= prompt
         and (reasoning or 0) <= generated
     )
-    return TokenCounts(prompt, generated, cached, reasoning) if can_be else UNKNOWN
+    return TokenCounts(prompt, generated, cached, reasoning, written) if can_be else UNKNOWN
+
+
+class _Usage(msgspec.Struct):
+    """What is read of an answer's body, much faster than all of it."""
+
+    usage: Any = None
 
 
 def without_bad_usage(body: bytes) -> bytes:
     """The body of an answer without a `usage` that holds something else than counts: the answer itself is paid for."""
+    try:
+        if _holds_counts(msgspec.json.decode(body, type=_Usage).usage):
+            return body
+    except (msgspec.DecodeError, RecursionError):
+        pass  # it is no object, or a number that JSON does not have
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):

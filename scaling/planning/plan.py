@@ -9,7 +9,8 @@ from itertools import product
 from typing import Any
 
 from scaling.data import check_config, make_splits, shrink
-from scaling.models import Model, expand_names, find_model, with_effort
+from scaling.model_names import expand_names
+from scaling.models import Model, find_model, with_effort
 from scaling.pipelines import FEEDBACKS, PIPELINES
 from scaling.planning.budgets import select_size
 from scaling.planning.optimizers import NONE, OPTIMIZERS, check_options, is_hosted, own_options

@@ -129,6 +129,7 @@ class ModelFacts(Struct):
     price_source: str | None = None
     input_usd_per_million: Dollars | None = None
     cached_input_usd_per_million: Dollars | None = None
+    cache_write_usd_per_million: Dollars | None = None
     reasoning_usd_per_million: Dollars | None = None
     parameters_source: str | None = None
 
@@ -248,28 +249,32 @@ class PredictionLine(Struct, kw_only=True, gc=False):
 
 
 class Answer(Struct, kw_only=True):
-    """The answer to one LM call: what the cache keeps of it, and how it came (attempts, cache_hit).
+    """The answer to one LM call: what the cache keeps of it, and how it came (attempts, cache_hit, rate_limits).
 
-    cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens. billed_cost_usd: what it was billed
-    where that is not its list cost, as in a batch.
+    cached_tokens and cache_write_tokens (read from and written into the provider's cache) are parts of prompt_tokens,
+    reasoning_tokens of completion_tokens. billed_cost_usd: what it was billed where that is not its list cost, as in a
+    batch. rate_limits: headers, not stored.
     """
 
     outputs: list[Any]
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
     reasoning_tokens: Count | None = None
     list_cost_usd: Dollars | None = None
     latency_seconds: Seconds | None = None
     attempts: Count | None = None
     cache_hit: bool = False
     billed_cost_usd: Dollars | None = None
+    rate_limits: dict[str, str] = {}
 
 
 class CallRecord(Struct, kw_only=True):
     """One line of calls.jsonl: one LM call. It holds no prompt and no key.
 
-    cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens.
+    cached_tokens and cache_write_tokens (read from and written into the provider's cache) are parts of prompt_tokens,
+    reasoning_tokens of completion_tokens.
     """
 
     phase: str
@@ -277,6 +282,7 @@ class CallRecord(Struct, kw_only=True):
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
     reasoning_tokens: Count | None = None
     list_cost_usd: Dollars | None = None
     billed_cost_usd: Dollars | None = None

@@ -15,7 +15,8 @@ from typing import Any
 import dspy
 from msgspec.structs import replace
 
-from scaling.llm.adapters import make_adapter
+from scaling.concurrency import most_at_a_time, shares_limit
+from scaling.llm.fast_adapter import make_fast_adapter
 from scaling.llm.gateway import CellGateway, Gateway
 from scaling.llm.limits import allow_open_files
 from scaling.llm.lm import MeteredLM, make_lm
@@ -27,8 +28,9 @@ from scaling.records.store import aggregating, write_aggregate, write_json, writ
 from scaling.run import dspy_optimizers
 from scaling.run.batches import answered_in_batches
 from scaling.run.context import OptimizerContext
+from scaling.run.cores import fresh_core
 from scaling.run.curve import Curve
-from scaling.run.pipelines import instructions, make_core, make_feedback, make_program
+from scaling.run.pipelines import instructions, make_feedback, make_program
 from scaling.run.record import Lines, Measured, add_outcome, add_usage, failed_record, mean, new_record, outcome_text
 from scaling.run.scoring import as_example, score_programs
 from scaling.run.task import CellReporter, CellTask, Settings
@@ -50,11 +52,11 @@ def run_cells(
     first: a sweep is then bounded by the provider's concurrency or by that chain, whichever takes longer.
     Ctrl-C stops every cell at its next call; settled cells stay.
     """
-    concurrency = max((task.model.concurrency(gateway.max_concurrency) for task in tasks), default=1)
-    together = max(1, min(len(tasks), concurrency, MAX_CELLS_TOGETHER))
-    by_provider = {task.model.provider: task.model.concurrency(gateway.max_concurrency) for task in tasks}
+    limit = gateway.max_concurrency
+    places = {shares_limit(task.model, limit): most_at_a_time(task.model, limit) for task in tasks}
+    together = max(1, min(len(tasks), max(places.values(), default=1), MAX_CELLS_TOGETHER))
     threads = together if settings.batches is None else settings.batches.expect(len(tasks), together)
-    allow_open_files(sum(by_provider.values()), threads)
+    allow_open_files(sum(places.values()), threads)
     records: list[Record] = []
     rebuild = aggregating(results)
     dspy_optimizers.prepare()
@@ -124,10 +126,10 @@ def _measure(
     """Optimize, open test once, and write down what came out."""
     cell = task.cell
     lm = make_lm(task.model, gateway, meter, cell.run, cell.temperature, timeout=settings.timeout)
-    threads = min(MAX_THREADS_A_CELL, task.model.concurrency(gateway.max_concurrency))
-    core = make_core(cell, task.bench, make_feedback(cell, task.bench, _examples(task)))
+    threads = min(MAX_THREADS_A_CELL, most_at_a_time(task.model, gateway.max_concurrency))
+    core = fresh_core(cell, task.bench, make_feedback(cell, task.bench, _examples(task)))
     curve = Curve(meter, [row["id"] for row in task.splits.select], lambda points: _on_point(task, points, reporter))
-    with dspy.context(lm=lm, adapter=make_adapter(task.model), callbacks=[curve]):
+    with dspy.context(lm=lm, adapter=make_fast_adapter(task.model), callbacks=[curve]):
         reporter.phase(cell, "optimize")
         context = _context(task, gateway, meter, settings, core, threads, reporter)
         started = time.monotonic()
@@ -167,7 +169,7 @@ def _programs(task: CellTask, core: dspy.Module, optimized: dspy.Module, curve: 
 
 def _open_test(task: CellTask, lm: MeteredLM, programs: dict[str, dspy.Module], threads: int) -> Lines:
     """Prediction lines by program on the test rows, and of the optimized one on the check rows."""
-    with dspy.context(lm=lm.copy(phase="evaluate"), adapter=make_adapter(task.model)):
+    with dspy.context(lm=lm.copy(phase="evaluate"), adapter=make_fast_adapter(task.model)):
         lines = _score_all(task, programs, threads)
         lines["check"] = _score_check(task, programs["final"], threads)
     return lines

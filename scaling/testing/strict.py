@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from scaling.testing.server import Body, Fault, ScriptedServer
+from scaling.testing.server import Body, Fault, ScriptedServer, message_text
 
 REASONING_TOKENS = {"none": 0, "minimal": 20, "low": 60, "medium": 240, "high": 900, "xhigh": 2000, "max": 4000}
 THOUGHT = "The text is read once more before the answer."
@@ -31,6 +31,7 @@ class Maker:
     write: Callable[[dict[str, Any]], dict[str, Any]]
     limit: Callable[[Body], int]
     refuses_no_room: bool = False  # in place of an answer that is cut
+    marks_cache: bool = False  # requests mark what is to be cached
 
 
 class StrictServer(ScriptedServer):
@@ -44,6 +45,7 @@ class StrictServer(ScriptedServer):
         super().__init__(**options)
         self.maker, self.thinks = maker, thinks
         self.reasoning_tokens = 0
+        self._cached: set[str] = set()  # what has been marked for the prompt cache
 
     def read(self, body: Body) -> Body:
         return self.maker.read(body) | {"native": body}
@@ -71,7 +73,16 @@ class StrictServer(ScriptedServer):
             self.reasoning_tokens += reasoning
         usage["completion_tokens"] = reasoning + answer
         usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+        usage["prompt_tokens_details"] = usage.get("prompt_tokens_details") or self._cache_use(body["native"])
         return self.maker.write(response)
+
+    def _cache_use(self, body: Body) -> dict[str, int]:
+        """Tokens that are read from the prompt cache, or written into it."""
+        beginning = marked_beginning(body) if self.maker.marks_cache else ""
+        with self._lock:
+            kind = "cached_tokens" if beginning in self._cached else "cache_creation_tokens"
+            self._cached.add(beginning)
+        return {kind: len(beginning.encode()) // 4} if beginning else {}
 
     def _reasoning(self, body: Body) -> int:
         return REASONING_TOKENS[self.maker.effort(body["native"])] if self.thinks is None else self.thinks
@@ -134,8 +145,18 @@ def _unknown_effort(effort: str | None, possible: tuple[str, ...]) -> str | None
 
 
 def _read_claude(body: Body) -> Body:
+    """Marks for the prompt cache change no answer, so they are left out."""
     system = [{"role": "system", "content": body["system"]}] if "system" in body else []
-    return {"model": body["model"], "messages": [*system, *body["messages"]]}
+    messages = [m | {"content": message_text(m)} for m in (*system, *body["messages"])]
+    return {"model": body["model"], "messages": messages}
+
+
+def marked_beginning(body: Body) -> str:
+    """The text of a request to Claude up to its last mark for the prompt cache."""
+    contents = [body.get("system", ""), *(message["content"] for message in body["messages"])]
+    blocks = [block for content in contents for block in ([{"text": content}] if isinstance(content, str) else content)]
+    last = max((place for place, block in enumerate(blocks) if "cache_control" in block), default=-1)
+    return "".join(block.get("text", "") for block in blocks[: last + 1])
 
 
 def _write_claude(response: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +175,9 @@ def _write_claude(response: dict[str, Any]) -> dict[str, Any]:
         "content": content,
         "stop_reason": "max_tokens" if choice["finish_reason"] == "length" else "end_turn",
         "usage": {
-            "input_tokens": usage["prompt_tokens"],
+            "input_tokens": usage["prompt_tokens"] - sum(usage["prompt_tokens_details"].values()),
+            "cache_read_input_tokens": usage["prompt_tokens_details"].get("cached_tokens", 0),
+            "cache_creation_input_tokens": usage["prompt_tokens_details"].get("cache_creation_tokens", 0),
             "output_tokens": usage["completion_tokens"],
             "output_tokens_details": {"thinking_tokens": usage["completion_tokens_details"]["reasoning_tokens"]},
         },
@@ -217,6 +240,7 @@ CLAUDE = Maker(
     read=_read_claude,
     write=_write_claude,
     limit=lambda body: int(body["max_tokens"]),
+    marks_cache=True,
 )
 BUDGET_CLAUDE = Maker(
     refusal=_refuse_budget_claude,
@@ -224,6 +248,7 @@ BUDGET_CLAUDE = Maker(
     read=_read_claude,
     write=_write_claude,
     limit=lambda body: int(body["max_tokens"]),
+    marks_cache=True,
 )
 GEMINI = Maker(
     refusal=_refuse_gemini,

@@ -240,6 +240,23 @@ def test_an_error_is_sent_with_its_causes() -> None:
     assert "Local: unknown" in str(repacked(Local("unknown")))
 
 
+def test_a_worker_is_refused_and_the_coordinator_learns_the_limit(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    limits = {"limit": "60", "remaining": "0", "reset": "60s"}
+    headers = {f"x-ratelimit-{name}-requests": value for name, value in limits.items()}
+    sweep_server.fault = lambda n, body: ("status", 429, headers) if n == 0 else None
+    now, waits = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        now[0] += seconds
+
+    with a_coordinator(tmp_path / "c.sqlite", places="auto", clock=lambda: now[0]) as coordinator:
+        coordinator.gateway.sleep = sleep
+        assert PlayedWorker(coordinator, a_model(sweep_server)).ask("one")
+    assert len(sweep_server.requests) == 2
+    assert sum(waits) >= 1.0  # a call a second is added to an empty bucket
+
+
 def test_a_worker_without_a_key_or_the_folder_cannot_run_cells(tmp_path: Path) -> None:
     with a_coordinator(tmp_path / "c.sqlite") as coordinator:
         said = [

@@ -10,13 +10,16 @@ import dspy
 import pydantic
 import pytest
 
+import run_scaling_experiment as script
 from scaling.llm.adapters import make_adapter
 from scaling.llm.cache import Cache
 from scaling.llm.client import split_credentials
+from scaling.llm.fast_adapter import make_fast_adapter
 from scaling.llm.gateway import Gateway
 from scaling.llm.lm import make_lm
 from scaling.llm.meter import Meter
 from scaling.models import Model
+from scaling.run.pipelines import MultiStepClassifier
 from scaling.testing import ScriptedServer
 
 PRICED = {"input_usd_per_million": 3.0, "output_usd_per_million": 11.0}
@@ -135,3 +138,38 @@ def test_an_api_base_with_a_password_connects(server: ScriptedServer, gateway: G
     lm(messages=QUESTION)
     headers, _ = server.raw_requests[0]
     assert headers["Authorization"] == "Basic " + base64.b64encode(b"user:pa@ss").decode()
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+@pytest.mark.parametrize("name", script.BENCHMARK_CONFIG)
+def test_the_adapters_of_calls_write_what_those_of_the_plan_write(name: str, adapter: str) -> None:
+    model = Model("toy/x", "openai/scripted", adapter=adapter)
+    plain, fast = make_adapter(model), make_fast_adapter(model)
+    assert type(fast).__name__ == type(plain).__name__  # it stands in the texts of errors
+    for predictor in MultiStepClassifier(script.BENCHMARK_CONFIG[name]["signature"], 3).predictors():
+        signature = predictor.signature
+        for changed in (signature, signature.with_instructions("Other words.\n\n  Indented."), signature):
+            for row in range(3):
+                inputs = {field: f" {field}\n{row} " for field in changed.input_fields}
+                demos = [dspy.Example(**inputs, **dict.fromkeys(changed.output_fields, f"out {i}")) for i in range(row)]
+                assert fast.format(changed, demos, inputs) == plain.format(changed, demos, inputs)
+                assert fast.format(changed, [inputs], inputs) == plain.format(changed, [inputs], inputs)
+
+
+def test_what_is_no_text_is_written_as_ever_and_changed_demos_anew() -> None:
+    plain, fast = (make(Model("toy/x", "openai/scripted")) for make in (make_adapter, make_fast_adapter))
+    row: dict[str, Any] = {"text": "t", "lines": ["a"], "count": 1, "label": "bad", "parts": {"x": 0.5}}
+    demos = [dict(row)]
+    for changes in ({}, {"lines": ["b", "c"]}, {"text": None}, {"label": "good"}):
+        demos[0].update(changes)
+        for inputs in (row, {"text": "t"}, {}):
+            assert fast.format(Everything, demos, inputs) == plain.format(Everything, demos, inputs)
+
+
+def test_the_schema_of_an_answer_is_that_of_the_plan(server: ScriptedServer, gateway: Gateway) -> None:
+    model = Model("toy/x", "openai/scripted", api_base=server.url, adapter="json", **PRICED)
+    for draw, make in enumerate((make_adapter, make_fast_adapter, make_fast_adapter)):
+        with dspy.context(lm=make_lm(model, gateway, Meter("c"), 0, 0.7).copy(draw=draw), adapter=make(model)):
+            dspy.Predict(Sort)(text="some text")
+    bodies = [body for _, body in server.raw_requests]
+    assert len(bodies) == 3 and len(set(bodies)) == 1

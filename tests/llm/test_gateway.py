@@ -117,19 +117,24 @@ def test_two_sweeps_do_not_share_a_folder(sweep_server: ScriptedServer, tmp_path
     Cache(tmp_path / "out" / ".cache" / "responses.sqlite").close()  # the folder is free again
 
 
-def test_an_answer_that_lands_between_two_looks_is_a_cache_hit(sweep_server: ScriptedServer, gateway: Gateway) -> None:
-    model, meter = a_model(sweep_server), Meter("c")
-    ask(make_lm(model, gateway, Meter("c"), 0, 0.7), "one")
-    look, looks = gateway.cache.get, []
+def test_a_question_that_comes_while_the_same_is_looked_up_is_no_second_request(
+    sweep_server: ScriptedServer, gateway: Gateway
+) -> None:
+    model, meters = a_model(sweep_server), [Meter("c"), Meter("c")]
+    look, looks, others = gateway.cache.get, [], []
 
-    def late(key: str) -> dict | None:
+    def slow_look(key: str) -> object:
         looks.append(key)
-        return look(key) if len(looks) > 1 else None
+        if len(looks) == 1:
+            others.append(threading.Thread(target=ask, args=(make_lm(model, gateway, meters[1], 0, 0.7), "one")))
+            others[0].start()
+        return look(key)
 
-    gateway.cache.get = late
-    ask(make_lm(model, gateway, meter, 0, 0.7), "one")
+    gateway.cache.get = slow_look
+    ask(make_lm(model, gateway, meters[0], 0, 0.7), "one")
+    others[0].join(30)
     assert len(sweep_server.requests) == 1
-    assert meter.total().cache_hits == 1 and meter.total().billed_cost_usd == 0
+    assert [meter.total().cache_hits for meter in meters] == [0, 1]
 
 
 def test_a_full_disk_stops_the_cells_and_scores_nothing(
@@ -260,6 +265,7 @@ def test_no_key_and_no_prompt_is_written_but_into_cache_and_predictions(
     for calls in (path for path in files if path.name == "calls.jsonl"):
         for line in calls.read_text().splitlines():
             assert set(json.loads(line)) == {
-                "phase", "role", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens",
-                "list_cost_usd", "billed_cost_usd", "latency_seconds", "attempts", "cache_hit", "error",
+                "phase", "role", "prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens",
+                "reasoning_tokens", "list_cost_usd", "billed_cost_usd", "latency_seconds", "attempts", "cache_hit",
+                "error",
             }  # fmt: skip

@@ -16,7 +16,7 @@ import pytest
 import run_scaling_experiment as script
 from scaling.llm.cache import Cache
 from scaling.llm.gateway import Gateway
-from scaling.llm.lm import make_lm
+from scaling.llm.lm import make_lm, prompt_bytes
 from scaling.llm.meter import Meter
 from scaling.models import find_model, load_registry, with_effort
 from scaling.testing import BUDGET_CLAUDE, CLAUDE, GEMINI, GROQ, OPENAI, Maker, StrictServer
@@ -236,7 +236,7 @@ def test_the_cap_holds_back_the_thinking_budget_of_a_claude(tmp_path: Path) -> N
         lm = make_lm(replace(model, api_base=server.url), Gateway(cache, max_cost=1.0), Meter("c"), 0, 0.7)
         lm(messages=USER)
         (sent,) = server.requests
-    held = lm._highest_cost({"messages": USER, "max_tokens": model.output_limit})
+    held = model.highest_cost(prompt_bytes({"messages": USER}), lm._most_answered({"max_tokens": model.output_limit}))
     limit = sent["native"]["max_tokens"]
     assert limit > model.output_limit
     assert held >= model.cost(0, limit)

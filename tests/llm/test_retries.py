@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from dspy.utils import exceptions as lm_errors
 
+from scaling.llm.cache import Cache
 from scaling.llm.errors import LONGEST_PAUSE_SECONDS, advice, pause_seconds
 from scaling.llm.gateway import CallFailed, Gateway
 from scaling.llm.lm import make_lm
@@ -115,3 +116,44 @@ def test_a_page_of_html_is_told_in_one_line(sweep_server: ScriptedServer, gatewa
 
 def test_an_error_without_a_status_has_no_advice() -> None:
     assert advice(SimpleNamespace(status=None)) == "" == advice(ValueError("x"))
+
+
+BUCKET = {"rate": 10.0, "burst": 20.0}
+
+
+def test_the_gateway_learns_a_limit_that_nobody_knows(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    """On a simulated clock, on which a call takes 10 ms and waiting what is waited for."""
+    now, level, at = [0.0], [BUCKET["burst"]], [0.0]
+    taken: list[float] = []
+
+    def bucket(n: int, body: dict) -> tuple | None:
+        now[0] += 0.01
+        level[0] = min(BUCKET["burst"], level[0] + BUCKET["rate"] * (now[0] - at[0]))
+        at[0] = now[0]
+        if level[0] < 1:
+            return ("status", 429, {})
+        level[0] -= 1
+        taken.append(now[0])
+        return None
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    sweep_server.fault = bucket
+    gateway = Gateway(Cache(tmp_path / "learnt.sqlite"), max_concurrency="auto", clock=lambda: now[0])
+    gateway.sleep = sleep
+    lm = make_lm(a_model(sweep_server), gateway, Meter("c"), 0, 0.7, phase="evaluate")
+    for i in range(1500):
+        ask(lm, f"question {i}")
+    after = [moment for moment in taken if moment >= 60.0]
+    assert len(after) >= 0.9 * BUCKET["rate"] * (now[0] - 60.0)
+    assert len(sweep_server.requests) - len(taken) < 0.01 * len(sweep_server.requests)
+
+
+def test_a_number_of_places_is_kept_to_and_nothing_is_learnt(sweep_server: ScriptedServer, tmp_path: Path) -> None:
+    now, waits = [0.0], []
+    gateway = Gateway(Cache(tmp_path / "fixed.sqlite"), max_concurrency=4, clock=lambda: now[0])
+    gateway.sleep = waits.append
+    for i in range(20):
+        ask(make_lm(a_model(sweep_server), gateway, Meter("c"), 0, 0.7, phase="evaluate"), f"question {i}")
+    assert not waits

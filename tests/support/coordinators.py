@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from scaling.concurrency import Concurrency
 from scaling.distributed import worker
 from scaling.distributed.coordinator import Coordinator
 from scaling.distributed.protocol import Action, AttemptRequest, connected
@@ -71,11 +73,17 @@ class PlayedCoordinator(Coordinator):
 
 
 @contextmanager
-def a_coordinator(path: Path, max_cost: float | None = None, places: int | None = None) -> Iterator[Coordinator]:
+def a_coordinator(
+    path: Path,
+    max_cost: float | None = None,
+    places: Concurrency = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Coordinator]:
     """A coordinator of two made-up cells whose workers are played by the test."""
     cache = Cache(path)
     tasks = [SimpleNamespace(cell=SimpleNamespace(cell_id=name, label=name)) for name in CELLS]
-    coordinator = PlayedCoordinator(tasks, Gateway(cache, max_cost, places), KeptProgress(), Settings(), "127.0.0.1")
+    gateway = Gateway(cache, max_cost, places, clock)
+    coordinator = PlayedCoordinator(tasks, gateway, KeptProgress(), Settings(), "127.0.0.1")
     try:
         yield coordinator
     finally:
