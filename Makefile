@@ -59,9 +59,10 @@ bench: $(VENV)/ready
 	$(BIN)/python -m bench.tables
 	$(BIN)/python -m bench.embedded
 
-# Every statistical procedure on data with a known truth, 1,000 repeats: three to seven minutes.
+# Every statistical procedure on data with a known truth, 1,000 repeats: five to ten minutes. Then the tables of a page.
 simulate: $(VENV)/ready
 	$(BIN)/python -m simulations
+	$(BIN)/python -m simulations.tables
 
 package: $(VENV)/ready
 	$(BIN)/python package_results.py

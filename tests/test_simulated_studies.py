@@ -16,6 +16,7 @@ from simulations.looks import run_design
 from simulations.sequential import calls_of_fixed, is_true, means_of, sds_of, truths
 from simulations.studies import CELLS, Benchmarks, Rows, scores
 from simulations.study_rows import StudyRow, read_studies, write_studies
+from simulations.tables import PAGE, STUDIES, page_with_tables
 
 SMALL: Benchmarks = {"a": Rows(60), "b": Rows(40, draws=3), "c": Rows(50, is_reasoning=True)}
 CLASSES = {"a": "classification", "b": "classification", "c": "reasoning"}
@@ -102,3 +103,8 @@ def test_rows_of_studies_are_written_and_read_alike(tmp_path: Path) -> None:
     row = StudyRow("H1 = 5", "uneven", "fixed, 3 runs", 2000, 100.0, 1.25, (98.5, 0.0, 1.0, 2.0), (0.0, 1.0, 2.0, 3.0))
     write_studies(tmp_path / "rows.csv", [row])
     assert read_studies(tmp_path / "rows.csv") == [row]
+
+
+def test_the_page_has_the_tables_of_the_last_simulation() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page_with_tables(page, read_studies(STUDIES)) == page, "type: make simulate"

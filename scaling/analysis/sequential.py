@@ -15,7 +15,7 @@ from scaling.analysis.verdicts import CANNOT_TELL
 from scaling.records.looks import read_gate, read_looks
 from scaling.records.record import Record, SequentialPlan, SweepPlan
 from scaling.records.savings import Saved, saved
-from scaling.sequential import DECIDED, FUTILE, INTERIM, QuestionLook
+from scaling.sequential import DECIDED, FUTILE, INTERIM, QuestionLook, runs_text
 from scaling.standing import GATED_STEPS, Standing
 from scaling.types import Cell
 
@@ -124,7 +124,7 @@ def _interim_note(study: SequentialStudy) -> str:
 
 
 def _ended_note(study: SequentialStudy) -> str:
-    runs = " and ".join(str(look.runs) for look in study.standing.looks)
+    runs = runs_text([look.runs for look in study.standing.looks])
     return (
         f"'{study.name}' is a sequential study. It looked after {runs} runs, and only its looks decided. "
         f"{_saved_text(study.saved)} Which runs were made depended on what the looks found, and exploratory tables do "
