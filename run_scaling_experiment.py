@@ -37,6 +37,7 @@ from scaling.command.batches import batches_of
 from scaling.command.beside import in_thread, one_at_a_time
 from scaling.command.check import check_models
 from scaling.command.fresh import forget, remember
+from scaling.command.headroom import headroom_folder, run_headroom
 from scaling.command.local_models import models_here, serving, task_at_address, time_lines, turns
 from scaling.command.options import LIBRARY, Caller, Options, checked_options, parse, study_of
 from scaling.command.order import in_order
@@ -221,15 +222,18 @@ def main(argv: list[str] | None = None) -> int:
     try:
         load_dotenv_file()
         study = study_of(command, BENCHMARK_CONFIG)
-        own = own_csv.metric
-        added = [n for n, config in BENCHMARK_CONFIG.items() if n not in SHIPPED and config.get("metric") is not own]
+        added = [n for n, c in BENCHMARK_CONFIG.items() if n not in SHIPPED and c.get("metric") is not own_csv.metric]
         if note := added_note(study, added):
             print(note)
         if command.check:
             is_ready = check_models(with_own_files(study), command.options, BENCHMARK_CONFIG)
             return EXIT_OK if is_ready else EXIT_USAGE
-        records = run_sweep(study, command.options, Caller(owns_process=True))
-        if study.compares_mipro and not command.options.dry_run:
+        if study.headroom:
+            results = headroom_folder(results)
+            records = run_headroom(with_own_files(study), command.options, run_sweep, BENCHMARK_CONFIG)
+        else:
+            records = run_sweep(study, command.options, Caller(owns_process=True))
+        if study.compares_mipro and not study.headroom and not command.options.dry_run:
             from scaling.analysis import mipro_table  # pandas and its friends, which running does not need
 
             print("\n".join(mipro_table.finish(results, records)))

@@ -42,8 +42,9 @@ class PipelineSpec:
     (Benchmark, steps, FeedbackFunction or None). program: makes what is run from (core, steps); None where the core
     itself is run. draws: the program runs its core `steps` times with nothing passed on, so that a temperature of 0
     makes no sense. calls: how often one run of the core calls a predictor, from (its name, steps). takes_feedback:
-    each turn can be told something about the answers before it. one_step_answers: how many answers of the task's
-    one-step program it draws, from steps; the cells of a study share them through the cache.
+    each turn can be told something about the answers before it. scores_turns: each of its answers is scored, not only
+    the last. one_step_answers: how many answers of the task's one-step program it draws, from steps; the cells of a
+    study share them through the cache.
     """
 
     name: str
@@ -53,15 +54,18 @@ class PipelineSpec:
     draws: bool = False
     calls: Callable[[str, int], int] = _once
     takes_feedback: bool = False
+    scores_turns: bool = False
     one_step_answers: Callable[[int], int] = _no_answers
 
 
 _ONE_STEP = "scaling.run.pipelines:one_step"
 
 
-def _draws(name: str, suffix: str, program: str) -> PipelineSpec:
+def _draws(name: str, suffix: str, program: str, scores_turns: bool = False) -> PipelineSpec:
     """A pipeline that draws the one-step program's answer several times."""
-    return PipelineSpec(name, suffix, _ONE_STEP, program, draws=True, one_step_answers=_an_answer_a_step)
+    return PipelineSpec(
+        name, suffix, _ONE_STEP, program, draws=True, scores_turns=scores_turns, one_step_answers=_an_answer_a_step
+    )
 
 
 PIPELINES: dict[str, PipelineSpec] = {
@@ -76,9 +80,10 @@ PIPELINES: dict[str, PipelineSpec] = {
             "scaling.run.self_correction:self_correction",
             calls=_a_call_a_turn,
             takes_feedback=True,
+            scores_turns=True,
             one_step_answers=_one_answer,
         ),
-        _draws("resample", "redraw", "scaling.run.self_correction:Resample"),
+        _draws("resample", "redraw", "scaling.run.self_correction:Resample", scores_turns=True),
     )
 }
 

@@ -74,6 +74,8 @@ Temperature = Annotated[float, pydantic.Field(strict=True, ge=0, le=2, allow_inf
 Flag = Annotated[bool, pydantic.Strict()]
 OptionName = Annotated[str, pydantic.Field(strict=True, max_length=100)]
 OptionValue = bool | int | str
+Share = Annotated[float, pydantic.Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
+Draws = Annotated[int, pydantic.Field(strict=True, ge=1, le=100)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)  # how long a model reasons; each model takes some of them
 
@@ -129,10 +131,21 @@ class CellSettings:
     reasoning_effort: Effort | None = _chosen(None, flags=("--reasoning-effort",), metavar="LEVEL",
                                               help="how long reasoning models think: " + ", ".join(EFFORTS)
                                               + " (their provider's default)", left_out_of_id=True)  # fmt: skip
+    # Of the program on test rows; the analysis averages them within the row.
+    draws: Draws = _chosen(1, flags=("--draws",), metavar="N", left_out_of_id=True,
+                           help="sampled answers of the final program to each test row (1)")  # fmt: skip
     closed_book: Flag = _chosen(False, flags=("--closed-book",), help="ask a benchmark with tools without them",
                                 left_out_of_id=True)  # fmt: skip
     pilot: Flag = _chosen(False, flags=("--pilot",), left_out_of_id=True,
                           help="a trial of the whole study: one run, few rows; its scores are not results")  # fmt: skip
+    # The score that may improve is the best candidate's on all select rows. None: the optimizer uses its whole budget.
+    stop_when_flat: Share | None = _chosen(None, flags=("--stop-when-flat",), metavar="SHARE", left_out_of_id=True,
+                                           help="end an optimizer when its best score has not improved over this share "
+                                                "of its budget; such cells are of a kind of their own")  # fmt: skip
+    headroom: Flag = _chosen(False, flags=("--pilot-headroom",), left_out_of_id=True,
+                             help="a cheap trial without an optimizer, on train and check rows: how much can calls, "
+                                  "votes and prompts win")  # fmt: skip
+    wording: str = _chosen("own", left_out_of_id=True)  # of the instructions; one of scaling.wordings
     # Hosted jobs: who runs the rollouts, and how many a candidate gets (None: a pass over select; online at most 10).
     synth_mode: str = _chosen("offline", flags=("--mode",), metavar="offline|online",
                               help="who runs the rollouts of synth_mipro (offline)", left_out_of_id=True)  # fmt: skip
@@ -163,7 +176,10 @@ class PlannedCell(CellSettings, CellSizes, CellAxes):
         options = f" ({options_text(self.optimizer_options)})" if self.optimizer_options else ""
         effort = f" effort {self.reasoning_effort}" if self.reasoning_effort else ""
         pilot = " (pilot)" if self.pilot else ""
-        program = f"{step} {self.optimizer}{online}{options}"
+        draws = f" {self.draws} draws" if self.draws > 1 else ""
+        wording = f" wording {self.wording}" if self.wording != "own" else ""
+        flat = f" stop-when-flat {self.stop_when_flat:g}" if self.stop_when_flat else ""
+        program = f"{step} {self.optimizer}{online}{options}{flat}{wording}{draws}"
         return f"{self.benchmark}{closed} {program} {self.model}{effort} run{self.run}{pilot}"
 
 

@@ -37,7 +37,7 @@ def test_a_plan_says_of_each_question_what_it_can_show_or_what_is_missing(capsys
     first = said_of(lines, "H1")
     smallest = float(first.split("from ")[1].split()[0])
     assert 1 < smallest < 10  # points: 60 cells of 50 to 80 rows
-    fewer = said_of(dry_run(capsys, "--study", "pipeline", "--test-size", "40"), "H1")
+    fewer = said_of(dry_run(capsys, "--study", "pipeline", "--test-size", "30"), "H1")
     assert float(fewer.split("from ")[1].split()[0]) > 1.1 * smallest
 
 

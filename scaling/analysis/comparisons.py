@@ -119,6 +119,8 @@ def grid_of(results: Results, entries: list[Entry]) -> tuple[Grid, list[str]]:
     All benchmarks must share proposer, budget and the like; the cells of one benchmark its rows too.
     """
     chain = [entry for entry in entries if entry.series.pipeline == "chain"]
+    # Without an optimizer there is nothing to stop, and H1 to H4 are about the others.
+    chain = [entry for entry in chain if entry.series.optimizer != "none"] or chain
     chain, notes = _largest(chain, SHARED, "")
     kept = []
     for benchmark in sorted({entry.series.benchmark for entry in chain}):

@@ -70,7 +70,7 @@ def _pairs(results: Results, key: str) -> Iterator[tuple[PredictionLine, Predict
     """Prediction lines of the same item before and after optimization, both with a score."""
     by_program: dict[str, dict[str | int, PredictionLine]] = {"baseline": {}, "final": {}}
     for line in results.lines(key):
-        if line.program in by_program and line.score is not None:
+        if line.program in by_program and line.score is not None and line.draw == 0:
             by_program[line.program][line.id] = line
     for item, before in by_program["baseline"].items():
         if item in by_program["final"]:

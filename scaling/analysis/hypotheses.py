@@ -158,7 +158,7 @@ def judge(grid: Grid) -> list[TestRow]:
 
 
 def _h1(grid: Grid) -> Hypothesis:
-    benchmarks = grid.complete((1, 5))
+    benchmarks = grid.complete(QUESTIONS["H1"].steps)
     if len(benchmarks) < 2:
         return Hypothesis("q5 - q1", reason=grid.why_not("fewer than two benchmarks have all cells at 1 and 5 steps"))
     pooled = grid.pooled
@@ -194,7 +194,7 @@ def _at_equal_optimization(grid: Grid, benchmarks: list[str]) -> str:
 
 def _h2(grid: Grid) -> Hypothesis:
     name = "(q3 - q1)/2 - (q5 - q3)/2"
-    benchmarks = grid.complete((1, 3, 5))
+    benchmarks = grid.complete(QUESTIONS["H2"].steps)
     if len(benchmarks) < 2:
         return Hypothesis(name, reason=grid.why_not("fewer than two benchmarks have all cells at 1, 3 and 5 steps"))
 
@@ -210,7 +210,7 @@ def _h2(grid: Grid) -> Hypothesis:
 
 def _h3(grid: Grid) -> Hypothesis:
     name = "(GEPA - MIPROv2 at 5) - (GEPA - MIPROv2 at 1)"
-    benchmarks = [b for b in grid.benchmarks if grid.has(b, ["gepa", "mipro"], (1, 5))]
+    benchmarks = [b for b in grid.benchmarks if grid.has(b, ["gepa", "mipro"], QUESTIONS["H3"].steps)]
     if len(benchmarks) < 2:
         needed = "fewer than two benchmarks have all cells at 1 and 5 steps with both optimizers"
         return Hypothesis(name, reason=grid.why_not(needed))
@@ -219,7 +219,7 @@ def _h3(grid: Grid) -> Hypothesis:
     if {key for _, key in weights} & grid.flagged:
         return Hypothesis(name, reason="not compared: a cell's rollouts are outside 80 to 100 % of its budget")
     note = _main_effect(grid, benchmarks, "mipro", "MIPROv2")
-    if all(grid.has(b, ["mipro_instruct"], (1, 5)) for b in benchmarks):
+    if all(grid.has(b, ["mipro_instruct"], QUESTIONS["H3"].steps) for b in benchmarks):
         note += " " + _main_effect(grid, benchmarks, "mipro_instruct", "MIPROv2 without demos")
     return Hypothesis(f"{name} on {', '.join(benchmarks)}", grid.estimate(weights), _keys(weights), note=note)
 
@@ -227,13 +227,13 @@ def _h3(grid: Grid) -> Hypothesis:
 def _main_effect(grid: Grid, benchmarks: list[str], other: str, its_name: str) -> str:
     share = 1 / (2 * len(benchmarks))
     signs = (("gepa", share), (other, -share))
-    weights = [(w, (b, o, k)) for b in benchmarks for k in (1, 5) for o, w in signs]
+    weights = [(w, (b, o, k)) for b in benchmarks for k in QUESTIONS["H3"].steps for o, w in signs]
     return f"GEPA - {its_name} over both: {_points(grid.estimate(weights))}."
 
 
 def _h4(grid: Grid) -> Hypothesis:
     name = "(q5 - q1 on reasoning) - (q5 - q1 on classification)"
-    complete = grid.complete((1, 5))
+    complete = grid.complete(QUESTIONS["H4"].steps)
     by_class = {c: [b for b in complete if grid.task_class.get(b) == c] for c in (REASONING, CLASSIFICATION)}
     if not all(by_class.values()):
         needed = "a reasoning and a classification benchmark at 1 and 5 steps are needed"

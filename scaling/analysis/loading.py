@@ -97,7 +97,8 @@ def cell_row(record: Record) -> dict[str, Any]:
     for name in ("infrastructure", "parse"):
         row[f"error_rate_{name}"] = getattr(record.error_rates, name, None)
     row["used_share"] = _used_share(record)
-    row["flagged"] = row["used_share"] is not None and not LOWEST_USED_SHARE <= row["used_share"] <= 1.0
+    lowest = LOWEST_USED_SHARE if record.cell.stop_when_flat is None else 0.0
+    row["flagged"] = row["used_share"] is not None and not lowest <= row["used_share"] <= 1.0
     return row
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from scaling.records.codec import BadLine, RecordError
+from scaling.records.draws import rows_of
 from scaling.records.record import (
     TOKEN_KINDS,
     CurvePoint,
@@ -45,11 +46,13 @@ class LeftOut:
 class Answers:
     """One program's scored answers in one cell: ids and groups (n,), scores (n,) with NaN where there is none.
 
+    A score is the mean over the draws of its row.
     extra: scores by other metrics, (n,) each. turns: scores of each turn or draw, (n, turns), NaN in rows without;
     None where no row has any. calls and tokens are means: of an answered example, and of an example. usd and
     tokens_by_kind are means of an example that the infrastructure did not lose, NaN where a row does not say: list
     cost with every kind of token at its own price, and tokens by TOKEN_KINDS. categories: by property of the rows, the
-    value of each, (n,) each, "" for a row without.
+    value of each, (n,) each, "" for a row without. noise: the variance between the draws of each row that has several,
+    (m,); None where none has.
     """
 
     items: np.ndarray
@@ -62,6 +65,7 @@ class Answers:
     usd: float
     tokens_by_kind: dict[str, float]
     categories: dict[str, np.ndarray] = field(default_factory=dict)
+    noise: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,12 @@ class CellReader:
         )
         answers: dict[str, Answers] = {}
         for program, own in by_program.items():
-            repeated = self._array(own)[1]
+            repeated = self._array(rows_of(own))[1]
             if repeated:
                 left_out.append(LeftOut(f"program {program}", folder / PREDICTIONS, repeated))
             else:
                 answers[program] = self._answers(own)
+        left_out += _lost_draws(folder / PREDICTIONS, by_program)
         left_out += _lost_calls(folder / PREDICTIONS, answers) + _lost_turns(folder / PREDICTIONS, answers)
         unusable = _unusable(folder, record, answers, len(bad))
         if unusable:
@@ -106,22 +111,24 @@ class CellReader:
         return CellData(answers, curve, _instructions(folder, left_out), left_out, unusable)
 
     def _answers(self, lines: list[PredictionLine]) -> Answers:
-        groups = tuple(str(line.id if line.group is None else line.group) for line in lines)
-        names = next((line.extra_scores for line in lines if line.extra_scores), {})
-        extra = {name: _floats([(line.extra_scores or {}).get(name) for line in lines]) for name in names}
+        rows = rows_of(lines)
+        groups = tuple(str(row.id if row.group is None else row.group) for row in rows)
+        names = next((row.extra_scores for row in rows if row.extra_scores), {})
+        extra = {name: _floats([(row.extra_scores or {}).get(name) for row in rows]) for name in names}
         answered = [line for line in lines if line.error is None] or lines
         reached = [line for line in lines if line.error != "infrastructure"] or lines
         return Answers(
-            self._array(lines)[0],
+            self._array(rows)[0],
             self._shared.setdefault(groups, (np.array(groups), None))[0],
-            _floats([line.score for line in lines]),
+            _floats([row.score for row in rows]),
             extra,
-            _turn_table(lines),
+            _turn_table(rows),
             calls=sum(line.calls or 0 for line in answered) / len(answered),
             tokens=sum(line.tokens or 0 for line in lines) / len(lines),
             usd=_mean([line.list_cost_usd for line in reached]),
             tokens_by_kind={kind: _mean([getattr(line, kind) for line in reached]) for kind in TOKEN_KINDS},
-            categories=_categories(lines),
+            categories=_categories(rows),
+            noise=_noise(lines),
         )
 
     def _array(self, lines: list[PredictionLine]) -> tuple[np.ndarray, str | None]:
@@ -167,6 +174,17 @@ def _categories(lines: list[PredictionLine]) -> dict[str, np.ndarray]:
     return {name: np.array([categories.get(name, "") for categories in said]) for name in names}
 
 
+def _noise(lines: list[PredictionLine]) -> np.ndarray | None:
+    """The variance between the draws of each row that has several scored ones."""
+    if not any(line.draw for line in lines):
+        return None
+    scores: dict[str | int, list[float]] = {}
+    for line in lines:
+        scores.setdefault(line.id, []).extend([] if line.score is None else [line.score])
+    several = [np.var(own, ddof=1) for own in scores.values() if len(own) > 1]
+    return np.array(several) if several else None
+
+
 def _missing_rows(path: Path, record: Record, by_program: dict[str, list[PredictionLine]], bad: int) -> list[LeftOut]:
     """Rows that were written and are not there, by program. bad: lines that are there and cannot be used."""
     there = {program: len(lines) for program, lines in by_program.items()}
@@ -196,6 +214,15 @@ def _turn_table(lines: list[PredictionLine]) -> np.ndarray | None:
     turns = int(counts.argmax())
     missing = [np.nan] * turns
     return np.array([line.turn_scores if n == turns else missing for line, n in zip(lines, lengths, strict=True)])
+
+
+def _lost_draws(path: Path, by_program: dict[str, list[PredictionLine]]) -> list[LeftOut]:
+    """Draws that have no score, of rows that have others."""
+    lost = {
+        program: sum(line.score is None for line in lines) - sum(row.score is None for row in rows_of(lines))
+        for program, lines in by_program.items() if any(line.draw for line in lines)
+    }  # fmt: skip
+    return [LeftOut("draw", path, f"{name}: no score, a call failed", count) for name, count in lost.items() if count]
 
 
 def _lost_calls(path: Path, answers: dict[str, Answers]) -> list[LeftOut]:

@@ -133,7 +133,10 @@ class Results:
     def _tell_missing(self, keys: list[str], program: str) -> None:
         """Name the runs that lack a program which others of the series have."""
         for key in keys:
-            reason = "this run has none, others of its series do"
+            score = self.cells.loc[key].to_dict()["at_equal_calls_score"]
+            never_bought = program == "at_equal_calls" and pd.isna(score)
+            why = "this run did not buy it" if never_bought else "this run has none"
+            reason = f"{why}, others of its series have it"
             self.leave_out(LeftOut(f"program {program}", self.folders[key] / PREDICTIONS, reason))
 
 

@@ -66,8 +66,13 @@ def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:
                         "nothing about the real tasks."),
         *_of_benchmarks(cells, "pilot", "Pilot: some or all cells of {} are trials with one run and few rows. They "
                         "show that the study works, and their scores are not results."),
+        *_of_benchmarks(cells, "headroom", "Pilot of headroom: some or all cells of {} are without an optimizer, "
+                        "on a few rows of train and check in place of test rows."),
         *_of_benchmarks(cells, "closed_book", "Closed-book: some or all cells of {} were asked without the tables that "
                         "hold the answers."),
+        *_of_benchmarks(cells, "stop_when_flat", "Stopped when flat: some or all optimizers of {} could end before "
+                        "their budget was used, once their best score had not improved for a while. Such cells are "
+                        "compared with each other only."),
         *_own_notes(cells), *_of_models(cells), *_of_programs(cells), *_of_rows(summary),
         *_of_what_is_missing(results),
     ]  # fmt: skip
@@ -76,9 +81,16 @@ def notes_of(results: Results, summary: pd.DataFrame) -> list[str]:
 
 def marks_of(results: Results) -> str:
     """In a few words what some or all cells are beside results: 'interim, decides nothing; pilot'. For captions."""
-    words = {"pilot": "pilot", "sample": "sample data", "closed_book": "closed-book"}
-    marks = [word for flag, word in words.items() if results.cells[flag].fillna(False).astype(bool).any()]
+    words = {
+        "pilot": "pilot", "sample": "sample data", "closed_book": "closed-book", "stop_when_flat": "stopped when flat",
+    }  # fmt: skip
+    marks = [word for flag, word in words.items() if _is_set(results.cells[flag]).any()]
     return "; ".join([INTERIM, *marks] if results.is_interim else marks)
+
+
+def _is_set(flags: pd.Series) -> pd.Series:
+    """Whether each is known and neither false nor 0."""
+    return flags.notna() & flags.astype(bool)
 
 
 def _own_notes(cells: pd.DataFrame) -> list[str]:
@@ -147,7 +159,7 @@ def _of_what_is_missing(results: Results) -> list[str]:
 
 def _of_benchmarks(cells: pd.DataFrame, flag: str, sentence: str) -> list[str]:
     """The sentence with the names of the benchmarks that have a flagged cell; [] where none has."""
-    flagged = cells[cells[flag].fillna(False).astype(bool)]
+    flagged = cells[_is_set(cells[flag])]
     return [sentence.format(", ".join(sorted(flagged["benchmark"].unique())))] if len(flagged) else []
 
 

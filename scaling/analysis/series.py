@@ -11,10 +11,11 @@ import pandas as pd
 # What all cells of a comparison must share; those of a benchmark may differ from another's.
 SHARED = (
     "model", "optimizer_model", "rollout_budget", "temperature", "max_output_tokens", "feedback", "seed", "pilot",
-    "reasoning_effort",
+    "reasoning_effort", "stop_when_flat", "headroom", "wording",
 )  # fmt: skip
 SHARED_IN_BENCHMARK = (
     "train_size", "val_size", "select_size", "test_sha256", "closed_book", "benchmark_version", "labels",
+    "draws",
 )  # fmt: skip
 OF_HOSTED_JOBS = ("synth_mode", "synth_rollouts")
 # What comes with an optimizer: its own options, and how its hosted job runs.
@@ -50,6 +51,10 @@ class SeriesKey:
     synth_rollouts: int | None
     optimizer_options: str = ""
     reasoning_effort: str | None = None
+    draws: int = 1
+    stop_when_flat: float | None = None
+    headroom: bool = False
+    wording: str = "own"
 
     @classmethod
     def of(cls, row: Mapping[str, Any] | pd.Series[Any]) -> SeriesKey:
@@ -97,7 +102,7 @@ class SeriesKey:
     @property
     def across_programs(self) -> Terms:
         """Shared by a program and one unoptimized call on the same rows."""
-        return self.all_but("pipeline", "optimizer", "optimizer_options")
+        return self.all_but("pipeline", "optimizer", "optimizer_options", "stop_when_flat")
 
     @property
     def across_controls(self) -> Terms:

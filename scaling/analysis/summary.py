@@ -266,7 +266,8 @@ def _differing_terms(summary: pd.DataFrame) -> pd.Series:
     for column in [name for name in ("optimizer_options", *SHARED, *SHARED_IN_BENCHMARK) if name not in _NAMED_APART]:
         if summary.groupby(["benchmark", "model", "pipeline", "optimizer"])[column].nunique(dropna=False).max() > 1:
             form = TERM_FORMS.get(column, column.replace("_", " ") + " {}")
-            text = text + " " + summary[column].map(form.format)
+            values = summary[column].astype(object).where(summary[column].notna(), None)
+            text = text + " " + values.map(form.format)
     if summary.groupby("benchmark")["test_sha256"].nunique().max() > 1:
         text = text + " test " + summary["test_sha256"].astype(str).str[:6]
     return text.str.strip()

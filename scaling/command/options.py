@@ -85,6 +85,9 @@ class Options:
     track: str | None = _option(None, f"tell a tracker of each cell that ends: {' or '.join(tracker_names())}", "NAME")
     many_cells: bool = _option(False, "run the sweep although it has more than 100,000 cells")
     skip_missing_keys: bool = _option(False, "run what can run, and skip the cells whose models lack a key")
+    equal_calls: bool = _option(
+        False, "score the best candidate at budget / steps in each cell, also where no question reads it"
+    )
     dry_run: bool = _option(False, "print the plan with its cost, and stop", flags=("--dry-run", "--estimate-cost"))
     retry_failed: bool = _option(False, "run failed and invalid cells again")
     fresh: bool = _option(False, "run settled cells again, and take no answer from the cache")
@@ -135,6 +138,8 @@ def checked_options(options: Options) -> Options:
 def study_of(command: Command, benchmarks: Benchmarks) -> Study:
     """The study with the user's choices; UsageError for what cannot be. benchmarks: those that are known, by name."""
     study, choices = load_study(command.study), dict(command.choices)
+    if choices.get("pilot") and choices.get("headroom"):
+        raise UsageError("--pilot and --pilot-headroom are two trials. Give one of them.")
     if choices.get("pilot"):
         study = pilot_of(study)
     trials = choices.pop("trials", None)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scaling.command.batches import batch_lines
+from scaling.command.draws import draw_notes
 from scaling.command.local_models import fetch_lines
 from scaling.command.options import Options
 from scaling.command.prepare import Sweep
@@ -23,24 +24,29 @@ from scaling.command.questions import (
 )
 from scaling.command.wave_lines import calls_ahead, design_lines
 from scaling.concurrency import expected_at_a_time
+from scaling.pipelines import step_name
 from scaling.planning.optimizers import is_hosted
 from scaling.planning.plan import power_notes, sizes_of, warnings
 from scaling.planning.study import SEEDS_OF, Study, phases_of
 from scaling.records.record import PlannedAnswer, Record, SequentialPlan, SweepPlan
 from scaling.run.calls_ahead import CallsAhead
-from scaling.run.estimate import Estimate, estimate_lines, figures, minutes, seconds
+from scaling.run.estimate import Estimate, estimate, estimate_lines, figures, minutes, seconds
 from scaling.run.prompt_prefixes import caching_notes
-from scaling.run.shared_answers import estimate_task, shared
+from scaling.run.shared_answers import shared
 from scaling.run.task import CellTask
 from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Benchmark, Cell
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was worked out before the first call: the estimate of each cell that waits, and the study's questions."""
+    """What was worked out before the first call: the estimate of each cell that waits, and the study's questions.
+
+    in_no_hypothesis: ids of cells.
+    """
 
     estimates: dict[str, Estimate]
     questions: list[PlannedAnswer]
+    in_no_hypothesis: frozenset[str] = frozenset()
     sequential: SequentialPlan | None = None
     ahead: CallsAhead | None = None  # of a sequential study
 
@@ -55,9 +61,10 @@ class Plan:
 
 def print_plan(study: Study, sweep: Sweep, options: Options) -> Plan:
     """Print the plan: a line per cell with calls and list cost (low to high), and which questions can be answered."""
-    estimates = {task.cell.cell_id: estimate_task(task) for task in sweep.waiting}
-    asked = planned_answers(study, sweep, options.output_dir) if sweep.waiting else []
-    plan = Plan(estimates, asked)
+    estimates = {task.cell.cell_id: estimate(task) for task in sweep.waiting}
+    asks = bool(sweep.waiting) and not any(task.cell.headroom for task in sweep.waiting)
+    asked, unused = planned_answers(study, sweep, options.output_dir) if asks else ([], frozenset())
+    plan = Plan(estimates, asked, unused)
     if sweep.decided is not None:
         ahead = calls_ahead(sweep.decided, sweep.waiting, estimates, chances_to_run(sweep))
         plan = replace(plan, sequential=sweep.decided.plan, ahead=ahead)
@@ -86,12 +93,23 @@ def _plan_lines(study: Study, sweep: Sweep, options: Options, plan: Plan) -> lis
         if twice is not None:
             less = ", ".join(figures(twice)[: 2 if twice.usd is None else 3])
             lines.append(f"note: cells share answers, which the total counts once: {less} less than cell by cell")
-        notes = [*(power_notes(cells) if study.compares_mipro else []), *_data_notes(waiting)]
+        notes = [*_unused_notes(plan, cells), *draw_notes(sweep, options.output_dir)]
+        notes += [*(power_notes(cells) if study.compares_mipro else []), *_data_notes(waiting)]
         notes += [*_model_notes(waiting, total), *caching_notes(waiting, plan.estimates)]
         notes += fetch_lines(sweep.models.values())
         lines += [f"note: {note}" for note in notes]
     lines += [f"note: {note}" for note in [*sweep.notes, *_skipped_notes(sweep.skipped)]]
     return [*lines, *question_lines(plan.questions), *design_lines(sweep, plan.ahead, options.output_dir)]
+
+
+def _unused_notes(plan: Plan, cells: Sequence[Cell]) -> list[str]:
+    """Which of the cells no hypothesis of the study is about, and what they cost."""
+    unused = [cell for cell in cells if cell.cell_id in plan.in_no_hypothesis]
+    if not unused:
+        return []
+    names = dict.fromkeys(f"{cell.benchmark} {step_name(cell.pipeline, cell.steps)}" for cell in unused)
+    price = ", ".join(figures(functools.reduce(operator.add, (plan.estimates[cell.cell_id] for cell in unused))))
+    return [f"in no hypothesis, only in exploratory tables: {_cells(len(unused))} ({', '.join(names)}), {price}"]
 
 
 def _skipped_notes(skipped: Sequence[tuple[CellTask, str]]) -> list[str]:
@@ -150,11 +168,14 @@ def _total(total: Estimate, sweep: Sweep, options: Options) -> str:
 
 def _rows_line(waiting: Sequence[CellTask]) -> str:
     """How many rows each benchmark's cells have."""
-    sizes = dict.fromkeys((task.cell.benchmark, _sizes_text(task.cell)) for task in waiting)
+    sizes = dict.fromkeys((task.cell.benchmark, _sizes_text(task)) for task in waiting)
     return "rows: " + "; ".join(f"{benchmark} {text}" for benchmark, text in sizes)
 
 
-def _sizes_text(cell: Cell) -> str:
+def _sizes_text(task: CellTask) -> str:
+    cell = task.cell
+    if cell.headroom:
+        return f"{cell.test_size} of {task.splits.split}, none of test"
     return f"{cell.train_size} train, {cell.val_size} val, {cell.test_size} test"
 
 
@@ -182,10 +203,10 @@ def _size_notes(study: Study, waiting: Sequence[CellTask]) -> list[str]:
             notes[cell.benchmark] = (
                 f"{cell.benchmark} has no test_seeds: the final score is on its {cell.test_size} check rows"
             )
-        elif (cell.train_size, cell.val_size, cell.test_size) not in asked:
+        elif not cell.headroom and (cell.train_size, cell.val_size, cell.test_size) not in asked:
             wanted = ", ".join(map(str, max(asked)))
             notes[cell.benchmark] = (
-                f"{cell.benchmark} has fewer rows than asked for: {_sizes_text(cell)} (asked: {wanted})"
+                f"{cell.benchmark} has fewer rows than asked for: {_sizes_text(task)} (asked: {wanted})"
             )
     return list(notes.values())
 

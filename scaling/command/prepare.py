@@ -19,7 +19,7 @@ from scaling.llm.network import why_unreachable
 from scaling.llm.weights import located, with_named_files
 from scaling.models import Model, find_model, load_registry, with_effort
 from scaling.planning.optimizers import NONE, is_hosted
-from scaling.planning.plan import FITTED_FIELDS, Benchmarks, check_cell, check_count, expand, fit_to_data
+from scaling.planning.plan import FITTED_FIELDS, Benchmarks, check_cell, check_count, check_kinds, expand, fit_to_data
 from scaling.planning.study import SIZE_FIELDS, Study, phases_of
 from scaling.ready import end_notes, missing_keys
 from scaling.records.record import ProgramDigest, Record
@@ -57,9 +57,11 @@ def prepare_sweep(study: Study, options: Options, caller: Caller, benchmarks: Be
     check_count(study, registry, options.many_cells)
     phases = [expand(part, benchmarks, registry, options.api_base) for part in phases_of(study)]
     cells = [cell for part in phases for cell in part]
+    check_kinds(cells)
     models = models_of(cells, registry, options, benchmarks)
     hosted, lacks = hosted_of(cells, study.synth_mode, study.synth_rollouts, options)
     tasks = make_tasks(phases, models, study.exact_sizes, options.output_dir, caller.one_folder, benchmarks)
+    tasks = [replace(task, equal_calls=options.equal_calls) for task in tasks]
     decided = _decided(study, tasks, options)
     fresh = fresh_start(options.output_dir, tasks) if options.fresh else None
     if fresh is not None and hosted is not None:
@@ -245,7 +247,7 @@ class _Data:
         """The cell with the sizes that its data can fill, and its rows."""
         bench = self.benchmark(planned)
         sizes = tuple(getattr(planned, name) for name in SIZE_FIELDS)
-        key = (id(bench), planned.run, planned.seed, planned.rollout_budget, *sizes)
+        key = (id(bench), planned.run, planned.seed, planned.rollout_budget, planned.headroom, *sizes)
         if key not in self._fitted:
             cell, splits = fit_to_data(planned, bench, self._exact_sizes)
             self._fitted[key] = {name: getattr(cell, name) for name in FITTED_FIELDS}, splits
@@ -256,10 +258,25 @@ class _Data:
 
     def program(self, cell: Cell, bench: Benchmark, model: Model, optimizer_model: Model) -> ProgramDigest:
         """The digest of the cell's program."""
-        key = (id(bench), cell.pipeline, cell.steps, cell.feedback, cell.optimizer, model, optimizer_model)
+        key = (
+            id(bench),
+            cell.pipeline,
+            cell.steps,
+            cell.feedback,
+            cell.wording,
+            cell.optimizer,
+            model,
+            optimizer_model,
+        )
         if key not in self._programs:
             self._programs[key] = program_digest(cell, bench, model, optimizer_model)
         return self._programs[key]
+
+
+def _lacks_equal_calls(task: CellTask, record: Record | None) -> bool:
+    """Whether the score at equal calls is asked for and was not bought; the cell's other answers are in the cache."""
+    wanted = task.equal_calls and task.buys_equal_calls and not has_other_program(task, record)
+    return wanted and record is not None and record.status == "ok" and record.at_equal_calls_score is None
 
 
 def _stays(task: CellTask, options: Options, is_skipped: bool, fresh: FreshStart | None) -> bool:
@@ -268,5 +285,7 @@ def _stays(task: CellTask, options: Options, is_skipped: bool, fresh: FreshStart
     if record is not None and record.status == "skipped":
         return is_skipped
     if fresh is not None and not fresh.has_run(task):
+        return False
+    if _lacks_equal_calls(task, record):
         return False
     return is_settled(record, options.retry_failed)

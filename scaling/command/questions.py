@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,21 +17,46 @@ from scaling.types import Splits
 
 if TYPE_CHECKING:
     from scaling.analysis.assumed import Planned, Rows
+    from scaling.analysis.headroom import Headroom
+    from scaling.analysis.outlook import Chance
 
 MOST_FORESEEN = 500  # cells
 KnownRows = dict[tuple[str, str | None], "Rows"]
+SAMPLES = 100  # of results that are drawn, for the chance that a study decides
 NONE_ANSWERABLE = "none of this study's questions can be answered by these cells; the reasons are below"
 
 
-def planned_answers(study: Study, sweep: Sweep, results: Path) -> list[PlannedAnswer]:
-    """Each question of the study: can the cells of the sweep, with those settled in `results`, answer it?"""
-    listed = [name for part in phases_of(study) for name in part.questions]
-    names = [*listed, *asked_by([task.cell for task in sweep.tasks])]
+def planned_answers(study: Study, sweep: Sweep, results: Path) -> tuple[list[PlannedAnswer], frozenset[str]]:
+    """Each question of the study: can the cells of the sweep, with those settled in `results`, answer it?
+
+    And the ids of the cells that no hypothesis is about; none where no hypothesis is asked.
+    """
+    names = _names(study, sweep)
     if not names:
-        return []
+        return [], frozenset()
     from scaling.analysis.outlook import outlook  # pandas and its friends start slowly
 
-    return outlook(list(_planned(sweep, results)), names)
+    found = outlook(list(_planned(sweep, results)), names)
+    return found.answers, found.in_no_hypothesis
+
+
+def planned_chances(study: Study, sweep: Sweep, results: Path, headrooms: Sequence[Headroom]) -> list[Chance]:
+    """The chance that the cells decide each question of the study, given what its pilot of headroom found."""
+    import numpy as np
+
+    from scaling.analysis.headroom import truth_of
+    from scaling.analysis.outlook import chances
+
+    names = _names(study, sweep)
+    rng = np.random.default_rng(study.seed)
+    truths = [truth_of(headrooms, rng) for _ in range(SAMPLES if names else 0)]
+    return chances(list(_planned(sweep, results)), names, truths)
+
+
+def _names(study: Study, sweep: Sweep) -> list[str]:
+    """The questions that a study lists, and those that its cells ask."""
+    listed = [name for part in phases_of(study) for name in part.questions]
+    return [*listed, *asked_by([task.cell for task in sweep.tasks])]
 
 
 def chances_to_run(sweep: Sweep) -> dict[str, float]:
@@ -110,8 +135,7 @@ def _rows_of(splits: Splits) -> Rows:
 
     from scaling.analysis.assumed import Rows
 
-    scored = splits.test if splits.split == "test" else splits.check
-    return Rows(*(np.array([str(row[name]) for row in scored]) for name in ("id", "group")))
+    return Rows(*(np.array([str(row[name]) for row in splits.test]) for name in ("id", "group")))
 
 
 def _numbered(rows: int) -> Rows:

@@ -34,13 +34,14 @@ class MeteredLM(dspy.LM):
     """A `dspy.LM` whose calls go through the gateway.
 
     Copies (`lm.copy(role=..., draw=...)`) share gateway and meter. `draw` tells apart the samples of one
-    request (votes, redraws); `record` is a list that gets this LM's calls, for whoever scores one example.
+    request (votes, redraws), `row_draw` the answers of the whole program to one row; `record` is a list that gets this
+    LM's calls, for whoever scores one example.
     """
 
     def __init__(self, model: Model, gateway: CellGateway, meter: Meter, run: int, temperature: float, **options: Any):
         self.spec, self.gateway, self.meter, self.run = model, gateway, meter, run
         self.phase = options.pop("phase", "optimize")
-        self.role, self.draw = options.pop("role", "task"), 0
+        self.role, self.draw, self.row_draw = options.pop("role", "task"), 0, 0
         self.record: list[CallRecord] | None = None
         self.timeout_seconds = options.pop("timeout", 120.0)
         remember(os.environ.get(model.key_env or ""))
@@ -143,6 +144,7 @@ class MeteredLM(dspy.LM):
         if not self.spec.takes_temperature:
             kwargs = kwargs | {"temperature": None}  # an optimizer may have set one in a copy
         request = self._request(prompt, messages, kwargs)
+        draw = {"row_draw": self.row_draw, "draw": draw} if self.row_draw else draw
         key = digest([self.spec.id, request, self.run, draw])
         if self.spec.sends_seed:
             kwargs = kwargs | {"seed": int(key[:7], 16)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import product
 from typing import Any
@@ -13,6 +13,7 @@ from scaling.model_names import expand_names
 from scaling.models import Model, find_model, with_effort
 from scaling.pipelines import FEEDBACKS, PIPELINES
 from scaling.planning.budgets import select_size
+from scaling.planning.headroom import headroom_rows
 from scaling.planning.optimizers import NONE, OPTIMIZERS, check_options, is_hosted, own_options
 from scaling.planning.questions import QUESTIONS
 from scaling.planning.study import SEEDS_OF, SIZE_FIELDS, Study, checked, phases_of
@@ -29,6 +30,7 @@ from scaling.types import (
     UsageError,
     unknown_name,
 )
+from scaling.wordings import WORDINGS
 
 Benchmarks = Mapping[str, dict[str, Any]]  # BENCHMARK_CONFIG
 MANY_CELLS = 100_000
@@ -74,6 +76,8 @@ def expand(
             )
     if study.reasoning_effort is not None and all(cell.reasoning_effort is None for cell in cells):
         raise UsageError(f"--reasoning-effort {study.reasoning_effort}: none of the models can reason. Leave it out.")
+    if study.stop_when_flat is not None and all(cell.stop_when_flat is None for cell in cells):
+        raise UsageError(f"--stop-when-flat {study.stop_when_flat:g}: no optimizer here can be stopped. Leave it out.")
     for cell in cells:
         check_cell(cell, select_size(cell.val_size, cell.rollout_budget))
     return cells
@@ -111,11 +115,14 @@ def settings_of(study: Study, benchmark: str, pipeline: str, optimizer: str) -> 
     """The fields that a study sets for all cells, as they are for this one: what cannot change it is at its default."""
     settings = {field.name: getattr(study, field.name) for field in fields(CellSettings)}
     settings["labels"] = study.labels_by_benchmark.get(benchmark, study.labels)
+    settings["draws"] = study.draws_by_benchmark.get(benchmark, study.draws)
     if not PIPELINES[pipeline].takes_feedback:
         settings["feedback"] = "none"
     settings["optimizer_options"] = own_options(optimizer, study.optimizer_options)
     if not is_hosted(optimizer):
         settings |= {"synth_mode": "offline", "synth_rollouts": None}
+    if optimizer == NONE.name or is_hosted(optimizer):
+        settings["stop_when_flat"] = None
     return settings
 
 
@@ -158,6 +165,8 @@ def check_names(study: Study, benchmarks: list[str]) -> None:
             raise unknown_name("question", name, list(QUESTIONS), "Leave questions out, or name some of these.")
     if study.feedback not in FEEDBACKS:
         raise unknown_name("feedback", study.feedback, list(FEEDBACKS), "Type --feedback none.")
+    if study.wording not in WORDINGS:
+        raise unknown_name("wording", study.wording, list(WORDINGS), "Leave wording out.")
     if study.synth_mode not in SYNTH_MODES:
         raise unknown_name("mode", study.synth_mode, list(SYNTH_MODES), "Type --mode offline.")
 
@@ -169,10 +178,33 @@ def check_cell(cell: PlannedCell, select: int) -> None:
             f"'{cell.pipeline}' at temperature 0 asks for the same answer {cell.steps} times. "
             f"Set a temperature above 0 (0.7), or leave the pipeline out."
         )
+    if cell.draws > 1 and cell.temperature == 0:
+        raise UsageError(
+            f"--draws {cell.draws} at temperature 0 asks for the same answer {cell.draws} times. "
+            f"Set a temperature above 0 (0.7), or leave --draws out."
+        )
+    if cell.draws > 1 and PIPELINES[cell.pipeline].scores_turns:
+        raise UsageError(
+            f"--draws {cell.draws}: '{cell.pipeline}' scores each turn of one answer, which an average over draws "
+            f"would hide. Leave --draws out and give more --runs."
+        )
     if cell.optimizer != NONE.name and cell.rollout_budget < 4 * select:
         raise UsageError(
             f"--rollout-budget {cell.rollout_budget} is below four passes over the {select} rows that "
             f"candidates are selected on. Type --rollout-budget {4 * select} or more."
+        )
+
+
+def check_kinds(cells: Sequence[PlannedCell]) -> None:
+    """Raise UsageError for a study that compares optimizers of which some stop when flat and others do not."""
+    optimized = [cell for cell in cells if cell.optimizer != NONE.name]
+    others = sorted({cell.optimizer for cell in optimized if cell.stop_when_flat is None})
+    shares = {cell.stop_when_flat for cell in optimized}
+    if len(shares) > 1 and len({cell.optimizer for cell in optimized}) > 1:
+        why = f"{', '.join(others)} would use the whole budget" if others else "they would stop by different rules"
+        raise UsageError(
+            f"--stop-when-flat: this study compares optimizers, and {why}. Compare optimizers that all stop by one "
+            f"rule, or leave it out."
         )
 
 
@@ -222,5 +254,7 @@ def fit_to_data(planned: PlannedCell, bench: Benchmark, exact: frozenset[str]) -
     select = min(select_size(val, planned.rollout_budget), val)
     check_cell(planned, select)
     splits = make_splits(bench, train, val, select, fitting["test_size"], planned.run, planned.seed)
+    if planned.headroom:
+        splits = headroom_rows(splits)
     fitting |= {"select_size": select, "test_size": len(splits.test)}
     return Cell(**asdict(planned) | fitting, data_sha256=splits.sha256, benchmark_version=bench.version), splits

@@ -40,7 +40,7 @@ class Question:
     """A question: its name in studies, tables and reports, what it asks, and the unit of its effect.
 
     asked_by: whether these cells ask it; a study can name it beside that. needs: the cells without which it has
-    nothing to compare.
+    nothing to compare. steps: of a hypothesis about chains, the numbers of steps that it compares.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Question:
     needs: str
     topic: str = ""
     unit: str = POINTS
+    steps: tuple[int, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -98,13 +99,13 @@ _CHAINS = "optimized chains of several numbers of steps"
 _TURNS = "cells of pipeline self_correct without an optimizer and feedback"
 _IN_ORDER = (
     Question("H1", "Is the score at 5 steps higher than at 1 step?", _optimized_chains_vary_in_steps, _CHAINS,
-             "scaling"),
+             "scaling", steps=(1, 5)),
     Question("H2", "Is the rise from 1 to 3 steps, a call, larger than from 3 to 5?", _optimized_chains_vary_in_steps,
-             _CHAINS, "diminishing returns"),
+             _CHAINS, "diminishing returns", steps=(1, 3, 5)),
     Question("H3", "Does GEPA minus MIPROv2 change from 1 to 5 steps?", _optimized_chains_vary_in_steps, _CHAINS,
-             "optimizer preference"),
+             "optimizer preference", steps=(1, 5)),
     Question("H4", "Is 5 minus 1 steps larger on reasoning than on classification?", _optimized_chains_vary_in_steps,
-             _CHAINS, "task dependency"),
+             _CHAINS, "task dependency", steps=(1, 5)),
     Question("improvement", "Does optimization improve the program?", _optimized, "programs that an optimizer changed"),
     Question("optimizers", "Which optimizer gives the better program on an equal budget?", _optimizers,
              "two optimizers on equal terms"),
@@ -131,3 +132,11 @@ QUESTIONS: dict[str, Question] = {question.name: question for question in _IN_OR
 def asked_by(cells: Cells) -> list[str]:
     """Names of the questions that these cells ask, in the order of the table."""
     return [name for name, question in QUESTIONS.items() if question.asked_by(cells)]
+
+
+def reads_equal_calls(cell: AskingCell) -> bool:
+    """Whether a question reads the cell's score at equal calls, that of the best candidate after budget / steps.
+
+    H1 does, at its largest number of steps.
+    """
+    return cell.pipeline == "chain" and cell.optimizer != NONE.name and cell.steps == QUESTIONS["H1"].steps[-1]

@@ -18,6 +18,7 @@ from scaling.types import (
     CellSettings,
     CellSizes,
     Count,
+    Draws,
     PlannedCell,
     Seed,
     Size,
@@ -76,6 +77,7 @@ class Study(CellSettings):
     compares_mipro: Annotated[bool, pydantic.Strict()] = False  # print and write the comparison of MIPROs at the end
     steps_by_benchmark: dict[Name, list[Whole]] = field(default_factory=dict)
     labels_by_benchmark: dict[Name, Size] = field(default_factory=dict)
+    draws_by_benchmark: dict[Name, Draws] = field(default_factory=dict)
     models_by_optimizer: dict[Name, list[Name]] = field(default_factory=dict)
     questions: list[Name] = field(default_factory=list)  # that it asks, also where its cells do not
     phases: dict[Name, dict[str, Any]] = field(default_factory=dict)  # phase -> the axes that it sets otherwise
@@ -156,6 +158,8 @@ def narrow(study: Study, **overrides: Any) -> Study:
         given["steps_by_benchmark"] = {}
     if "labels" in given:
         given["labels_by_benchmark"] = {}
+    if "draws" in given:
+        given["draws_by_benchmark"] = {}
     if "models" in given:
         given["models_by_optimizer"] = {}
         given.setdefault("optimizer_model", None)

@@ -192,6 +192,7 @@ class Record(Struct, kw_only=True):
     val_baseline_score: Score | None = None
     val_final_score: Score | None = None
     rollouts_used: Count | None = None
+    stopped_when_flat: bool | None = None  # whether the cell's rule ended its optimizer; null without a rule
     hosted: HostedJob | None = None
     optimize_seconds: Seconds | None = None
     lm_calls_per_example: Annotated[float, Meta(ge=0, le=1e9)] | None = None

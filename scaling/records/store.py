@@ -35,6 +35,9 @@ AGGREGATE, SWEEP, PLAN, LOG, CACHE, FRESH, LEDGER = (
 ASKED, SEQUENTIAL = "questions", "sequential"  # the keys of plan.json that are no cell_id
 
 
+HEADROOM = "headroom.md"  # what a pilot of headroom found
+
+
 class CellFiles:
     """All files of one cell, under one folder."""
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 import dspy
 
 from scaling.pipelines import PIPELINES
-from scaling.run.pipelines import FeedbackFunction, make_core
+from scaling.run.pipelines import FeedbackFunction, make_core, worded
 from scaling.types import Benchmark, Cell
 
 MOST_KEPT = 64
@@ -23,7 +23,7 @@ def fresh_core(cell: Cell, bench: Benchmark, feedback: FeedbackFunction | None) 
     if feedback is not None or bench.tools:
         return make_core(cell, bench, feedback)
     core: dspy.Module = _core(cell.pipeline, cell.steps, bench).deepcopy()
-    return core
+    return worded(core, cell.wording)
 
 
 @lru_cache(MOST_KEPT)

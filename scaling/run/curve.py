@@ -13,19 +13,31 @@ from scaling.llm.meter import Meter
 from scaling.records.record import CurvePoint
 
 
+class StoppedWhenFlat(BaseException):
+    """Ends an optimizer from inside its own evaluation; a BaseException, as optimizers swallow every Exception."""
+
+
 class Curve(BaseCallback):
     """The learning curve: a point each time an optimizer has evaluated a candidate.
 
     Points come from DSPy's evaluate callbacks, never interpolated. `rows` says on which rows: GEPA tries a
     candidate on a minibatch of train first; only full passes over select move `best_val_score`.
-    `incumbents` holds (rollouts, program) each time a full pass was the best so far.
+    `incumbents` holds (rollouts, program) each time a full pass was the best so far. flat_after: rollouts without a
+    new incumbent after which it raises StoppedWhenFlat; None never does.
     """
 
-    def __init__(self, meter: Meter, select_ids: list[str], on_point: Callable[[list[CurvePoint]], None]):
+    def __init__(
+        self,
+        meter: Meter,
+        select_ids: list[str],
+        on_point: Callable[[list[CurvePoint]], None],
+        flat_after: float | None = None,
+    ):
         self.points: list[CurvePoint] = []
         self.incumbents: list[tuple[int, dspy.Module]] = []
         self.accepted = 0
         self._meter, self._ids, self._on_point = meter, set(select_ids), on_point
+        self._flat_after = flat_after
         self._running: dict[str, tuple[list[dspy.Example], Any]] = {}
         self._started = time.monotonic()
 
@@ -63,6 +75,8 @@ class Curve(BaseCallback):
             )
         )
         self._on_point(self.points)
+        if self._flat_after is not None and self.incumbents and rollouts - self.incumbents[-1][0] >= self._flat_after:
+            raise StoppedWhenFlat
 
     def incumbent_at(self, rollouts: float) -> dspy.Module | None:
         """The best program known after that many rollouts; None before the first full pass."""

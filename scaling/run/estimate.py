@@ -7,7 +7,7 @@ makes. What only the run can tell (does the optimizer find anything, how long ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any
 
@@ -17,11 +17,12 @@ from scaling.batch_offers import at_batch_price
 from scaling.llm.adapters import make_adapter
 from scaling.models import Model
 from scaling.pipelines import PIPELINES
-from scaling.planning.budgets import MAX_TOOL_TURNS, Budget
+from scaling.planning.budgets import MAX_TOOL_TURNS, Budget, Workload
 from scaling.planning.optimizers import NONE, OPTIMIZERS, options_of
 from scaling.records.record import CellPlan
 from scaling.run.pipelines import make_core
 from scaling.run.scoring import as_example
+from scaling.run.task import CellTask
 from scaling.types import Benchmark, Cell, Effort, Row, Splits
 
 SECONDS_A_CALL = 1.0
@@ -114,9 +115,9 @@ class Size:
     times: int = 1  # calls per example
 
 
-def estimate(cell: Cell, bench: Benchmark, splits: Splits, model: Model, proposer: Model) -> Estimate:
+def estimate(task: CellTask) -> Estimate:
     """Estimate one cell; no call is made."""
-    ends = [_one_end(cell, bench, splits, model, proposer, guess) for guess in (LOW, HIGH)]
+    ends = [_one_end(task, guess) for guess in (LOW, HIGH)]
     calls, tokens, usd, chain, planned, reasoning, scoring, batch = zip(*ends, strict=True)
     return Estimate(
         calls, tokens, _known(usd), chain, _likely(*planned), reasoning, scoring_usd=_known(scoring),
@@ -169,15 +170,18 @@ def minutes(low: float, high: float) -> str:
 
 
 def _one_end(
-    cell: Cell, bench: Benchmark, splits: Splits, model: Model, proposer: Model, guess: Guess
+    task: CellTask, guess: Guess
 ) -> tuple[int, int, float | None, int, dict[str, PlannedCalls], int, float | None, float | None]:
     """(calls, tokens, dollars, calls that wait for one another, calls by kind, reasoning tokens, dollars of scoring,
     the same in batches) at one end.
     """
+    cell, model, proposer = task.cell, task.model, task.optimizer_model
     optimizer = OPTIMIZERS[cell.optimizer]
-    sizes = _sizes(cell, bench, splits, model, guess)
-    work = optimizer.plan(_budget(cell, splits, sizes, guess, proposer.bytes_per_token))
-    bare, with_demos = _tested(cell, splits, guess.improves and optimizer is not NONE)
+    sizes = _sizes(cell, task.bench, task.splits, model, guess)
+    work = optimizer.plan(_budget(cell, task.splits, sizes, guess, proposer.bytes_per_token))
+    if cell.stop_when_flat is not None and not guess.improves:
+        work = _stopped_early(work, cell.select_size + cell.stop_when_flat * cell.rollout_budget)
+    bare, with_demos = _tested(task, guess.improves and optimizer is not NONE)
     planned = {
         "optimize": _task_calls(sizes, work.bare + work.with_demos),
         "evaluate": _task_calls(sizes, bare + with_demos),
@@ -230,6 +234,15 @@ def _sum_of(
     return first[0] + sign * other[0], first[1] + sign * other[1]
 
 
+def _stopped_early(work: Workload, rollouts: float) -> Workload:
+    """The part of an optimizer's work that is done by so many rollouts: nothing improves on the first candidate."""
+    part = min(1.0, rollouts / (work.bare + work.with_demos))
+    return replace(
+        work, bare=part * work.bare, with_demos=part * work.with_demos, proposals=part * work.proposals,
+        rounds=part * work.rounds,
+    )  # fmt: skip
+
+
 def _task_calls(sizes: list[Size], rollouts: float) -> PlannedCalls:
     return PlannedCalls(rollouts * sum(s.times for s in sizes), rollouts * sum(s.times * s.answer for s in sizes))
 
@@ -246,12 +259,14 @@ def _likely(low: dict[str, PlannedCalls], high: dict[str, PlannedCalls]) -> dict
     }
 
 
-def _tested(cell: Cell, splits: Splits, improves: bool) -> tuple[float, float]:
+def _tested(task: CellTask, improves: bool) -> tuple[float, float]:
     """Runs of the core on test and check rows: (of the program as it was, of programs that the optimizer found)."""
+    cell = task.cell
     runs = cell.steps if PIPELINES[cell.pipeline].draws else 1  # of the core, for one answer
-    new_programs = (1 if cell.steps == 1 else 2) if improves else 0
-    checked = len(splits.check) if splits.split == "test" else 0
-    return runs * (cell.test_size + checked), runs * new_programs * cell.test_size
+    checked = len(task.splits.check) if task.splits.split == "test" else 0
+    if not improves:
+        return runs * (cell.draws * cell.test_size + checked), 0
+    return runs * (cell.test_size + checked), runs * (cell.draws + task.buys_equal_calls) * cell.test_size
 
 
 def _budget(cell: Cell, splits: Splits, sizes: list[Size], guess: Guess, bytes_per_token: float) -> Budget:

@@ -25,6 +25,7 @@ from scaling.run.steps import (
     with_tool_calls,
 )
 from scaling.types import Benchmark, Cell, UsageError, digest
+from scaling.wordings import WORDINGS
 
 ROLES: dict[int, tuple[str, ...]] = {
     1: ("classifier",),
@@ -50,6 +51,14 @@ FeedbackFunction = Callable[[dict[str, Any], dict[str, Any]], str]
 def make_core(cell: Cell, bench: Benchmark, feedback: FeedbackFunction | None = None) -> dspy.Module:
     """The part of a cell's program that optimizers work on."""
     core: dspy.Module = pkgutil.resolve_name(PIPELINES[cell.pipeline].core)(bench, cell.steps, feedback)
+    return worded(core, cell.wording)
+
+
+def worded(core: dspy.Module, wording: str) -> dspy.Module:
+    """The core with the wording's sentence at the end of each instruction; the same one for the own wording."""
+    for _, predictor in core.named_predictors() if WORDINGS[wording] else []:
+        signature = predictor.signature
+        predictor.signature = signature.with_instructions(f"{signature.instructions}\n\n{WORDINGS[wording]}")
     return core
 
 

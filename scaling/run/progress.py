@@ -217,8 +217,8 @@ def expected_rollouts(cell: Cell) -> int:
     """Rollouts of a cell at most: its budget, the check rows, and every test row under each program that is scored."""
     check = cell.val_size - cell.select_size
     if cell.optimizer == NONE.name:
-        return cell.test_size + check
-    return cell.rollout_budget + check + cell.test_size * (3 if cell.steps > 1 else 2)
+        return cell.draws * cell.test_size + check
+    return cell.rollout_budget + check + cell.test_size * (cell.draws + (2 if cell.steps > 1 else 1))
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +18,7 @@ import msgspec
 
 from scaling.intervals import mean_interval, paired_interval
 from scaling.llm.meter import Meter
+from scaling.records.draws import mean, rows_of
 from scaling.records.record import (
     CurvePoint,
     DataFacts,
@@ -54,6 +55,7 @@ class Measured:
     unchanged: bool
     proposals: Proposals
     optimize_seconds: float
+    stopped_when_flat: bool | None = None
 
 
 def new_record(task: CellTask, status: Status, error: Failure | None = None) -> Record:
@@ -112,11 +114,12 @@ def add_outcome(
     record.unchanged, record.proposals = measured.unchanged, measured.proposals
     record.prediction_lines = {name: len(own) for name, own in lines.items() if own}
     record.optimize_seconds = measured.optimize_seconds
+    record.stopped_when_flat = measured.stopped_when_flat
     record.lm_calls_per_example = _calls_per_example(task, lines)
     record.val_baseline_score = measured.points[0].candidate_val_score if measured.points else None
     record.val_final_score = measured.points[-1].best_val_score if measured.points else None
     paired = [
-        (before, after) for before, after in zip(lines["baseline"], lines["final"], strict=True)
+        (before, after) for before, after in zip(rows_of(lines["baseline"]), rows_of(lines["final"]), strict=True)
         if before.score is not None and after.score is not None
     ]  # fmt: skip
     record.n = len(paired)
@@ -131,12 +134,6 @@ def add_outcome(
     record.status = "ok"
     _add_scores(record, paired)
     _add_other_scores(record, lines)
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that are known; None where none is."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def error_rate(lines: Sequence[PredictionLine], kind: str) -> float:
@@ -196,14 +193,14 @@ def _add_scores(record: Record, paired: list[tuple[PredictionLine, PredictionLin
 
 def _add_other_scores(record: Record, lines: Lines) -> None:
     """Scores at equal calls and on check rows, by turn and by other metrics, and failures by kind."""
-    record.at_equal_calls_score = mean(line.score for line in lines.get("at_equal_calls", []))
+    record.at_equal_calls_score = mean(line.score for line in rows_of(lines.get("at_equal_calls", [])))
     record.check_score = mean(line.score for line in lines["check"])
     record.check_n = len(lines["check"]) or None
     record.turns = _turns(lines["final"])
     record.failure_kinds = {name: _failure_kinds(lines[name]) for name in PAIR}
     extras = sorted({extra for line in lines["final"] for extra in line.extra_scores or {}})
     record.extra_scores = {
-        extra: {name: mean((line.extra_scores or {}).get(extra) for line in lines[name]) for name in PAIR}
+        extra: {name: mean((line.extra_scores or {}).get(extra) for line in rows_of(lines[name])) for name in PAIR}
         for extra in extras
     }
 

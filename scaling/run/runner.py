@@ -1,7 +1,8 @@
 """Running cells: one cell from program to record (`run_cell`), and all of a sweep together (`run_cells`).
 
 The order in a cell: optimize on train and select under the budget; then open test once and score
-baseline, optimized program and the incumbent at budget / steps on the same rows; the record last.
+baseline, optimized program and, where a question reads it, the incumbent at budget / steps on the same rows; the
+record last.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ from scaling.llm.gateway import CellGateway, Gateway
 from scaling.llm.limits import allow_open_files
 from scaling.llm.lm import MeteredLM, make_lm
 from scaling.llm.meter import Meter
-from scaling.planning.optimizers import OPTIMIZERS, is_hosted
+from scaling.planning.optimizers import NONE, OPTIMIZERS, is_hosted
 from scaling.records.codec import check_readable
-from scaling.records.record import CurvePoint, Failure, LearningCurve, PredictionLine, Record
+from scaling.records.draws import mean, rows_of
+from scaling.records.record import CurvePoint, Failure, LearningCurve, PredictionLine, Proposals, Record
 from scaling.records.store import aggregating, write_aggregate, write_json, write_lines, write_record
 from scaling.run import dspy_optimizers
 from scaling.run.batches import answered_in_batches
 from scaling.run.context import OptimizerContext
 from scaling.run.cores import fresh_core
-from scaling.run.curve import Curve
+from scaling.run.curve import Curve, StoppedWhenFlat
 from scaling.run.pipelines import instructions, make_feedback, make_program
-from scaling.run.record import Lines, Measured, add_outcome, add_usage, failed_record, mean, new_record, outcome_text
+from scaling.run.record import Lines, Measured, add_outcome, add_usage, failed_record, new_record, outcome_text
 from scaling.run.scoring import as_example, score_programs
 from scaling.run.task import CellReporter, CellTask, Settings
 from scaling.types import CellStopped, digest
@@ -128,12 +130,14 @@ def _measure(
     lm = make_lm(task.model, gateway, meter, cell.run, cell.temperature, timeout=settings.timeout)
     threads = min(MAX_THREADS_A_CELL, most_at_a_time(task.model, gateway.max_concurrency))
     core = fresh_core(cell, task.bench, make_feedback(cell, task.bench, _examples(task)))
-    curve = Curve(meter, [row["id"] for row in task.splits.select], lambda points: _on_point(task, points, reporter))
+    flat_after = None if cell.stop_when_flat is None else cell.stop_when_flat * cell.rollout_budget
+    select_ids = [row["id"] for row in task.splits.select]
+    curve = Curve(meter, select_ids, lambda points: _on_point(task, points, reporter), flat_after)
     with dspy.context(lm=lm, adapter=make_fast_adapter(task.model), callbacks=[curve]):
         reporter.phase(cell, "optimize")
         context = _context(task, gateway, meter, settings, core, threads, reporter)
         started = time.monotonic()
-        optimized = pkgutil.resolve_name(OPTIMIZERS[cell.optimizer].run)(context)
+        optimized, stopped = _optimize(context, curve)
         optimize_seconds = round(time.monotonic() - started, 3)
     if context.proposals.accepted is None and not is_hosted(cell.optimizer):
         context.proposals.accepted = curve.accepted
@@ -148,7 +152,20 @@ def _measure(
     write_lines(task.files.predictions, [check_readable(line) for own in lines.values() for line in own])
     write_json(task.files.program, _program_file(core, optimized))
     unchanged = _state(core) == _state(optimized)
-    return Measured(lines, curve.points, unchanged, context.proposals, optimize_seconds)
+    return Measured(lines, curve.points, unchanged, context.proposals, optimize_seconds, stopped)
+
+
+def _optimize(context: OptimizerContext, curve: Curve) -> tuple[dspy.Module, bool | None]:
+    """The optimized program, and whether the cell's rule ended the optimizer; None for a cell without a rule.
+
+    A program that was ended so is the incumbent by then. How many proposals there were is then not known.
+    """
+    try:
+        program = pkgutil.resolve_name(OPTIMIZERS[context.cell.optimizer].run)(context)
+    except StoppedWhenFlat:
+        context.proposals = Proposals()
+        return curve.incumbents[-1][1], True
+    return program, None if context.cell.stop_when_flat is None else False
 
 
 def _examples(task: CellTask) -> list[dspy.Example]:
@@ -160,10 +177,10 @@ def _programs(task: CellTask, core: dspy.Module, optimized: dspy.Module, curve: 
     """The programs that test is opened for, by name."""
     cell = task.cell
     programs = {"baseline": core, "final": optimized}
-    if not is_hosted(cell.optimizer):
+    if task.buys_equal_calls:
         programs["at_equal_calls"] = curve.incumbent_at(cell.rollout_budget / cell.steps) or core
-    elif cell.steps == 1:
-        programs["at_equal_calls"] = optimized  # with more steps nobody knows a hosted job's program at budget / steps
+    elif cell.steps == 1 or cell.optimizer == NONE.name:
+        programs["at_equal_calls"] = optimized  # all of the budget, or none: it is the final program
     return programs
 
 
@@ -218,11 +235,15 @@ def _context(
 
 
 def _score_all(task: CellTask, programs: dict[str, dspy.Module], threads: int) -> Lines:
-    """Prediction lines of each program on the same test rows; programs that are the same are scored once."""
+    """Prediction lines of each program on the same test rows; programs that are the same are scored once.
+
+    The final program answers each row as often as the cell has draws, and so do those that are the same.
+    """
     states = {name: _state(core) for name, core in programs.items()}
     first_of = {state: name for name, state in reversed(states.items())}
     apart = {name: make_program(task.cell.pipeline, programs[name], task.cell.steps) for name in first_of.values()}
-    lines = score_programs(apart, task.splits.test, task.bench, threads)
+    draws = {first_of[states["final"]]: task.cell.draws}
+    lines = score_programs(apart, task.splits.test, task.bench, threads, draws)
     return {name: [replace(line, program=name) for line in lines[first_of[state]]] for name, state in states.items()}
 
 
@@ -243,8 +264,8 @@ def _fill_test_scores(task: CellTask, points: list[CurvePoint], lines: Lines) ->
     """Test scores into the curve, for the incumbents at budget / steps and at the end; chosen by nothing."""
     for rollouts, name in ((task.cell.rollout_budget / task.cell.steps, "at_equal_calls"), (float("inf"), "final")):
         reached = [point for point in points if point.rollouts <= rollouts]
-        if reached:
-            reached[-1].test_score = mean(line.score for line in lines[name])
+        if reached and name in lines:
+            reached[-1].test_score = mean(line.score for line in rows_of(lines[name]))
     write_json(task.files.curve, LearningCurve(points, task.cell.cell_id))
 
 

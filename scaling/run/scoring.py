@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,20 +24,29 @@ def as_example(row: Row, bench: Benchmark) -> dspy.Example:
 
 
 def score_programs(
-    programs: dict[str, dspy.Module], rows: list[Row], bench: Benchmark, threads: int
+    programs: dict[str, dspy.Module],
+    rows: list[Row],
+    bench: Benchmark,
+    threads: int,
+    draws: Mapping[str, int] | None = None,
 ) -> dict[str, list[PredictionLine]]:
     """Prediction lines of each program on the rows, in the order of the rows, `threads` examples at a time.
 
+    draws: by program, how many answers each row gets, which then follow each other; 1 for a program that is not named.
     Runs in the caller's `dspy.context`. A line's score is None only where the infrastructure failed; an
     answer that could not be parsed scores 0 with its kind in `error`. Raises CellStopped at once.
     """
     examples = [as_example(row, bench) for row in rows]
-    executor = ThreadPoolExecutor(max_workers=max(1, min(threads, len(rows) * len(programs))))
+    asked = {
+        name: [(example, draw) for example in examples for draw in range((draws or {}).get(name, 1))]
+        for name in programs
+    }
+    executor = ThreadPoolExecutor(max_workers=max(1, min(threads, sum(map(len, asked.values())))))
     try:
         futures = {
             name: [
-                executor.submit(contextvars.copy_context().run, _score_example, program, name, example, bench)
-                for example in examples
+                executor.submit(contextvars.copy_context().run, _score_example, program, name, example, draw, bench)
+                for example, draw in asked[name]
             ]
             for name, program in programs.items()
         }
@@ -64,15 +74,17 @@ def safe_metric(bench: Benchmark, gold: dspy.Example, pred: Any, metric: Metric 
     return min(max(score, 0.0), 1.0)
 
 
-def _score_example(program: dspy.Module, name: str, example: dspy.Example, bench: Benchmark) -> PredictionLine:
+def _score_example(
+    program: dspy.Module, name: str, example: dspy.Example, draw: int, bench: Benchmark
+) -> PredictionLine:
     calls: list[CallRecord] = []
     line = PredictionLine(
-        program=name, id=example["id"], group=example["group"], gold=_outputs(example, bench), notes={},
+        program=name, id=example["id"], group=example["group"], draw=draw, gold=_outputs(example, bench), notes={},
         categories={field: str(example[field]) for field in BREAKDOWNS if example.get(field) is not None} or None,
         extra_scores=dict.fromkeys(bench.extra_metrics),
     )  # fmt: skip
     try:
-        with dspy.context(**variant(record=calls)):
+        with dspy.context(**variant(record=calls, row_draw=draw)):
             prediction = program(**example.inputs())
     except CallFailed:
         line.error = "infrastructure"

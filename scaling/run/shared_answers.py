@@ -18,11 +18,6 @@ from scaling.run.task import CellTask
 from scaling.types import Cell
 
 
-def estimate_task(task: CellTask) -> Estimate:
-    """The estimate of one cell by itself."""
-    return estimate(task.cell, task.bench, task.splits, task.model, task.optimizer_model)
-
-
 def shared(tasks: Sequence[CellTask]) -> Estimate | None:
     """What the cells would use twice if each were run by itself; None where they share nothing."""
     groups: dict[str, list[CellTask]] = {}
@@ -52,4 +47,4 @@ def _twice(group: list[CellTask]) -> list[Estimate]:
     once = replace(group[0], cell=_one_step(group[0].cell))
     plain = replace(once, cell=replace(once.cell, optimizer=NONE.name, optimizer_options={}))
     later = [_answers(task.cell) - 1 for task in group]
-    return [estimate_task(once)] * (len(group) - 1) + [estimate_task(plain)] * (sum(later) - max(later))
+    return [estimate(once)] * (len(group) - 1) + [estimate(plain)] * (sum(later) - max(later))

@@ -22,12 +22,12 @@ KEY = SeriesKey(
 RELATIONS = {
     "across_optimizers": {"optimizer", "optimizer_options", "synth_mode", "synth_rollouts"},
     "across_models": {"model", "optimizer_model", "max_output_tokens", "temperature", "reasoning_effort"},
-    "across_programs": {"pipeline", "optimizer", "optimizer_options"},
+    "across_programs": {"pipeline", "optimizer", "optimizer_options", "stop_when_flat"},
     "across_controls": {"pipeline", "feedback"},
     "equal_terms": {"pipeline", "optimizer", "optimizer_options", "synth_mode", "synth_rollouts"},
     "across_benchmarks": {
         "benchmark", "train_size", "val_size", "select_size", "test_sha256", "closed_book", "benchmark_version",
-        "labels",
+        "labels", "draws",
     },
 }  # fmt: skip
 

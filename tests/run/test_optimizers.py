@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import run_scaling_experiment as script
 from scaling.data import load_benchmark, make_splits
 from scaling.planning.budgets import plan_bootstrap, plan_mipro
 from scaling.planning.optimizer_options import MiproOptions
@@ -301,7 +302,9 @@ def test_an_example_that_waits_long_for_its_place_runs_once(
     assert record["rollouts_used"] == undisturbed["rollouts_used"]
 
 
-def test_an_early_incumbent_of_gepa_is_scored_on_test(experiment: Callable, server: ScriptedServer) -> None:
+def test_an_early_incumbent_of_gepa_is_scored_on_test(
+    command: Callable, server: ScriptedServer, tmp_path: Path
+) -> None:
     """A better instruction wins early, and another one later: three programs are scored."""
     rules = [f"Rule {number}" for number in range(9)]
     told = iter(rules)
@@ -313,8 +316,9 @@ def test_an_early_incumbent_of_gepa_is_scored_on_test(experiment: Callable, serv
 
     server.answer = answer
     server.skill = lambda body: next((0.3 + 0.15 * n for n, r in enumerate(rules) if r in whole_prompt(body)), 0.2)
-    record = experiment(optimizer="gepa", num_steps=2, rollout_budget=120)
-    assert record["status"] == "ok", record["error"]
+    line = command(optimizers="gepa", steps="2", rollout_budget="120", val_size="20")
+    assert script.main([*line, "--equal-calls"]) == 0
+    record = read(next(tmp_path.rglob("results.json")))
     assert record["at_equal_calls_score"] not in (record["baseline_score"], record["final_score"])
 
 

@@ -185,7 +185,7 @@ def test_a_failed_cell_runs_again_only_when_asked_to(toy: Callable, server: Scri
 def test_baseline_and_final_are_scored_on_the_same_rows(
     experiment: Callable, server: ScriptedServer, tmp_path: Path
 ) -> None:
-    record = experiment(optimizer="bootstrap", num_steps=2)
+    record = experiment(optimizer="bootstrap", num_steps=5)
 
     scored: dict[str, list[str]] = {}
     for line in lines(tmp_path / "cell/predictions.jsonl"):
