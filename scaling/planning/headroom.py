@@ -27,7 +27,7 @@ def headroom_of(study: Study) -> Study:
     for number, part in enumerate(phases_of(study)):
         own = {name: getattr(part, name) for name in names if getattr(part, name) != getattr(study, name)}
         phases |= {f"{kind} {number}": own | _plain(part) | axes for kind, axes in _kinds(part).items()}
-    whole = {"questions": [], "compares_mipro": False, "design": FIXED, "gate": False}
+    whole: dict[str, Any] = {"questions": [], "compares_mipro": False, "design": FIXED, "gate": False}
     return replace(study, name=f"{study.name}-headroom", phases=phases, phase="all", **whole)
 
 
