@@ -82,6 +82,11 @@ def write_program(found: Found, form: Format, entries: Entries, out: Path) -> li
 
 def check_program(found: Found, options: ModelOptions) -> tuple[Comparison, Meter]:
     """Score the exported form on the rows of the cell, with its model, cap and cache. Raises UsageError."""
+    if options.max_cost is not None and not found.source.model.has_price:
+        raise UsageError(
+            f"--max-cost: the price of '{found.source.model.id}' is not known, so the check cannot be capped. "
+            f"Add its prices with --models-file, or leave --max-cost out."
+        )
     before, _ = read_objects(found.files.predictions, PredictionLine)
     program, home = portable(found.source), _home(found.files.folder)
     meter = Meter(found.record.cell_id)

@@ -182,6 +182,8 @@ def test_what_is_printed_of_a_check(
     assert "0 rows changed" in said[4] and "12 calls, 12 of them from the cache" in said[5]
     again = [*line, "--models-file", str(tmp_path / "chat.toml")]
     assert export_results.main(again) == EXIT_OK  # the same files again
+    assert export_results.main([*again, "--max-cost", "1"]) == EXIT_USAGE
+    assert "the price of 'toy/chat' is not known" in capsys.readouterr().err
     (tmp_path / "out" / "messages.json").write_text("mine")
     assert export_results.main(again) == EXIT_USAGE
     assert "is there already" in capsys.readouterr().err
