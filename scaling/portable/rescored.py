@@ -9,6 +9,7 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import ContextWindowExceededError
 
+from scaling.concurrency import most_at_a_time
 from scaling.intervals import Interval, mean_interval, paired_interval
 from scaling.llm.gateway import CellGateway
 from scaling.llm.lm import make_lm
@@ -71,7 +72,7 @@ def rescore(
     forms = {name: response_form(part.signature, model) for name, part in source.core.named_predictors()}
     outside = _Outside(program, bench.outputs, forms)
     lm = make_lm(model, gateway, meter, cell.run, cell.temperature, phase="evaluate")
-    threads = min(MAX_THREADS_A_CELL, model.concurrency(gateway.max_concurrency))
+    threads = min(MAX_THREADS_A_CELL, most_at_a_time(model, gateway.max_concurrency))
     with dspy.context(lm=lm):
         return score_programs({"exported": outside}, rows, bench, threads)["exported"]
 
