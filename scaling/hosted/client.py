@@ -28,6 +28,7 @@ from scaling.types import HostedSettings, UsageError
 ROUTES = ("policy-optimization/online", "prompt-learning/online")
 PROVIDERS = ("openai", "groq", "google")
 MAX_ATTEMPTS = 6
+MOST_LISTED = 20  # of the newest jobs, among which one whose id never came is looked for
 LONGEST_PAUSE = 60.0  # seconds, whatever the backend asks for
 
 
@@ -37,6 +38,10 @@ class SynthError(Exception):
 
 class NotThere(SynthError):
     """Every route that was tried answered 404."""
+
+
+class MaybeTaken(SynthError):
+    """A job was sent, and nobody knows whether the backend took it."""
 
 
 def check(hosted: HostedSettings, models: list[Model], mode: str) -> None:
@@ -88,13 +93,31 @@ class SynthClient:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def submit(self, body: Json) -> str:
-        """Start a job; gives its id."""
-        state = self.call("POST", [f"/api/{route}/jobs" for route in ROUTES], body, repeatable=False)
+    def submit(self, body: Json, name: str) -> str:
+        """Start a job; gives its id. name: ours, which is in the body and finds a job whose id was lost on the way."""
+        try:
+            state = self.call("POST", [f"/api/{route}/jobs" for route in ROUTES], body, repeatable=False)
+        except MaybeTaken:
+            if (found := self.find(name)) is None:
+                raise
+            return found
         job_id = state.get("job_id") or state.get("id")
         if not job_id:
             raise SynthError("the backend took the job and gave no job_id")
         return str(job_id)
+
+    def find(self, name: str) -> str | None:
+        """The id of the job that was sent under our name; None where no job of those that are listed holds it.
+
+        The list is not in the client's contract: it is what the service's own console reads.
+        """
+        paths = [f"/api/{route}/jobs?limit={MOST_LISTED}" for route in ROUTES[::-1]]
+        try:
+            listed = _list_of(self._response("GET", [*paths, f"/api/jobs?limit={MOST_LISTED}"]))
+            ids = [str(job.get("job_id") or job.get("id")) for job in listed][:MOST_LISTED]
+            return next((job_id for job_id in ids if name in json.dumps(self.job(job_id))), None)
+        except SynthError:
+            return None
 
     def job(self, job_id: str) -> Json:
         routes = [f"/api/{route}/jobs/{job_id}" for route in ROUTES]
@@ -130,6 +153,11 @@ class SynthClient:
 
         repeatable=False: only what surely was not taken in is sent again, as a second job would cost twice.
         """
+        return _object_of(self._response(method, paths, body, repeatable), self.backend)
+
+    def _response(
+        self, method: str, paths: list[str], body: Json | None = None, repeatable: bool = True
+    ) -> httpx.Response:
         for path in paths:
             retrying = tenacity.Retrying(
                 stop=tenacity.stop_after_attempt(MAX_ATTEMPTS),
@@ -139,17 +167,16 @@ class SynthClient:
                 reraise=True,
             )
             try:
-                response = retrying(self._once, method, path, body)
+                return retrying(self._once, method, path, body)
             except httpx.HTTPStatusError as error:
                 if error.response.status_code == 404:
                     continue
                 raise self._refused(error.response) from None
             except httpx.HTTPError as error:
-                lost = not repeatable and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-                more = "; it may have taken the job: look there before the next try" if lost else ""
-                why = f"the backend {self.backend} cannot be reached ({type(error).__name__}){more}"
-                raise SynthError(why) from None
-            return _object_of(response, self.backend)
+                why = f"the backend {self.backend} cannot be reached ({type(error).__name__})"
+                if repeatable or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    raise SynthError(why) from None
+                raise MaybeTaken(f"{why}; it may have taken the job: look there before the next try") from None
         raise NotThere(f"the backend {self.backend} has none of {', '.join(paths)}")
 
     def _once(self, method: str, path: str, body: Json | None) -> httpx.Response:
@@ -176,6 +203,16 @@ def _object_of(response: httpx.Response, backend: str) -> Json:
     if not isinstance(answer, dict):
         raise SynthError(f"the backend {backend} answered no JSON object")
     return answer
+
+
+def _list_of(response: httpx.Response) -> list[Json]:
+    """The jobs of a list, which may stand in a field; none of anything else."""
+    try:
+        answer = response.json()
+    except (ValueError, RecursionError):
+        return []
+    listed = answer.get("jobs") or answer.get("data") if isinstance(answer, dict) else answer
+    return [job for job in listed if isinstance(job, dict)] if isinstance(listed, list) else []
 
 
 def _worth_retrying(error: BaseException, repeatable: bool) -> bool:

@@ -14,9 +14,10 @@ INSTRUCTIONS_A_BATCH = 4
 
 
 def job_body(
-    context: OptimizerContext, settings: HostedSettings, stages: list[Stage], url: str, max_cost_usd: float | None
-) -> Json:
-    """The body of a submission. url: of the task app; max_cost_usd None: no limit."""
+    context: OptimizerContext, settings: HostedSettings, stages: list[Stage], url: str, max_cost_usd: float | None,
+    job_name: str,
+) -> Json:  # fmt: skip
+    """The body of a submission. url: of the task app; max_cost_usd None: no limit; job_name: finds the job again."""
     trials, *_ = plan_mipro(context.budget, len(context.select), len(context.train), MiproInstructOptions())
     limits = {"max_rollouts": context.budget, "max_trials": trials, "max_seconds": int(settings.job_timeout)}
     cell, name = context.cell, task_name(context)
@@ -25,7 +26,8 @@ def job_body(
         "task_app_url": url,
         "task_app_id": name.replace("_", "-"),
         "env_name": name,
-        "initial_prompt": initial_prompt(name, stages),
+        # The name stands where a backend keeps the configuration, and where it keeps what else was sent.
+        "initial_prompt": initial_prompt(name, stages) | {"id": job_name},
         "policy": {
             "model": name_of(context.model),
             "provider": provider_of(context.model),
@@ -43,7 +45,7 @@ def job_body(
         "algorithm": "mipro",
         "config_body": {"prompt_learning": learning},
         "overrides": {},
-        "metadata": {"backend_base_url": f"{settings.backend}/api"},
+        "metadata": {"backend_base_url": f"{settings.backend}/api", "client_job_name": job_name},
         "auto_start": True,
     }
 

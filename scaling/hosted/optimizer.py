@@ -93,12 +93,13 @@ def _run(context: OptimizerContext, settings: HostedSettings, stages: list[Stage
             url = stack.enter_context(reachable(url, settings, gateway.sleep))
         look_at_app(url, key, gateway.sleep)
         facts.max_cost_usd = stack.enter_context(_under_cap(context, stages))
-        body = job_body(context, settings, stages, url, facts.max_cost_usd)
+        name = f"call-scaling-{secrets.token_hex(12)}"
+        body = job_body(context, settings, stages, url, facts.max_cost_usd, name)
         if facts.mode == "offline" and not client.upload_task_app_key(key):
             body["config_body"]["prompt_learning"]["task_app_api_key"] = key
-        store(path, meter, facts, "submitting")
+        store(path, meter, facts, "submitting", name)
         try:
-            facts.job_id = client.submit(body)
+            facts.job_id = client.submit(body, name)
         except BaseException:
             path.unlink()  # the record says what is known of it
             raise
@@ -125,16 +126,18 @@ def _cancel(client: SynthClient, context: OptimizerContext, facts: HostedJob) ->
 
 def _take_up(earlier: StoredJob, context: OptimizerContext, settings: HostedSettings, facts: HostedJob) -> None:
     """A job whose command was killed: its outcome where it ended well, else it is cancelled and SynthError raised."""
-    path, job_id = context.files.hosted, earlier.facts.job_id
-    if job_id is None:
-        path.unlink()
-        raise SynthError(
-            f"a command was killed while it submitted a job, which {facts.backend} may have taken: look for it there. "
-            f"--retry-failed sends another"
-        )
-    facts.job_id, facts.max_cost_usd = job_id, earlier.facts.max_cost_usd
+    path = context.files.hosted
+    facts.max_cost_usd = earlier.facts.max_cost_usd
     context.optimizer_lm.meter.lose_hosted_calls()
     with SynthClient(settings, _gateway_of(context).sleep) as client:
+        job_id = earlier.facts.job_id or (client.find(earlier.name) if earlier.name else None)
+        if job_id is None:
+            path.unlink()
+            raise SynthError(
+                f"a command was killed while it submitted a job, which {facts.backend} may have taken: look for it "
+                f"there. --retry-failed sends another"
+            )
+        facts.job_id = job_id
         try:
             state = client.job(str(job_id))
         except NotThere:

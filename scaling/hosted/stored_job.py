@@ -19,7 +19,7 @@ class StoredJob(msgspec.Struct):
     """How far the job of a cell is, what its record says of it, and what its rollouts used.
 
     stage: `submitting` before its id is known; `running` from then on; `ended` once its prompt is in our program.
-    Files of earlier versions hold jobs that have ended.
+    Files of earlier versions hold jobs that have ended. name: ours, which the job's own data hold at the backend.
     """
 
     cell_id: str
@@ -27,11 +27,15 @@ class StoredJob(msgspec.Struct):
     rollouts: int = 0
     calls: list[CallRecord] = []
     stage: Literal["submitting", "running", "ended"] = "ended"
+    name: str | None = None
 
 
-def store(path: Path, meter: Meter, facts: HostedJob, stage: Literal["submitting", "running", "ended"]) -> None:
+def store(
+    path: Path, meter: Meter, facts: HostedJob, stage: Literal["submitting", "running", "ended"],
+    name: str | None = None,
+) -> None:  # fmt: skip
     facts = recordable(facts)
-    write_json(path, StoredJob(meter.cell_id, facts, meter.rollouts["optimize"], meter.hosted_calls, stage))
+    write_json(path, StoredJob(meter.cell_id, facts, meter.rollouts["optimize"], meter.hosted_calls, stage, name))
 
 
 def stored(path: Path, cell_id: str, since: float) -> StoredJob | None:

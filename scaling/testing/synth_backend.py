@@ -144,9 +144,15 @@ class SynthBackend:
                 job.rewards[name] = []
             run = self._run_online if job.mipro["mode"] == "online" else self._run_offline
             threading.Thread(target=run, args=(job,), daemon=True).start()
-            if self.fault == "hanging_submit":
+            if self.fault in ("hanging_submit", "hangs_and_never_ends"):
                 self._stopping.wait(30)
             return {"job_id": job.id, "status": job.status}
+
+        @routes.get("")
+        def listed(limit: int = 100) -> list[Json]:
+            if self.fault == "no_list":
+                raise fastapi.HTTPException(404)
+            return [{"job_id": job.id, "status": job.status} for job in list(self.jobs.values())[::-1]][:limit]
 
         @routes.get("/{job_id}")
         def poll(job_id: str) -> Any:
@@ -275,7 +281,7 @@ class SynthBackend:
                 job.rewards[name] = self._pass(job, name, job.mipro["val_seeds"])
                 job.add_event("candidate.evaluated", candidate_id=name, minibatch_score=job.score(name))
             self.idle.set()
-            while self.fault == "never_ends" and not job.cancelled.wait(1.0):
+            while self.fault in ("never_ends", "hangs_and_never_ends") and not job.cancelled.wait(1.0):
                 pass
         except Exception as error:
             job.status, job.error = "cancelled" if job.cancelled.is_set() else "failed", str(error)
@@ -324,6 +330,7 @@ class SynthBackend:
             "best_score": job.score(best),
             "best_prompt": None,
             "metadata": {"mipro_system_id": job.system_id},
+            "job_metadata": {"request_metadata": job.metadata},
         }
         if job.mipro["mode"] == "online":
             state["metadata"]["mipro_proxy_url"] = f"{self.url}/api/mipro/v1/{job.system_id}"

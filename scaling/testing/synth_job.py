@@ -14,7 +14,7 @@ FORMS = ("messages", "text", "sections", "text_replacements", "pipeline_modules"
 FAULTS = (
     "401", "no_policy_optimization", "429", "no_key_upload", "no_interceptor_key", "rollouts_fail", "job_fails",
     "repeats_keys", "hanging_submit", "hanging_poll", "never_ends", "no_json", "malformed", "no_prompt",
-    "lacks_stage", "lacks_input", "changes_users",
+    "lacks_stage", "lacks_input", "changes_users", "no_list", "hangs_and_never_ends",
 )  # fmt: skip
 
 
@@ -25,7 +25,7 @@ class Job:
         self.id = f"pl_{uuid.uuid4().hex[:12]}"
         self.system_id = f"sys_{self.id}"
         self.learning = body["config_body"]["prompt_learning"]
-        self.mipro = self.learning["mipro"]
+        self.mipro, self.metadata = self.learning["mipro"], body["metadata"]
         self.status, self.rollouts = "pending", 0
         self.error: str | None = None
         self.proposals: list[str] = []  # instructions for the last stage

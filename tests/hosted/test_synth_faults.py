@@ -13,6 +13,7 @@ import pytest
 
 import analyze_results
 import run_scaling_experiment as script
+from scaling.hosted.client import SynthClient
 from tests.support.files import read
 from tests.support.hosted import PLANTED, program_in, record_in
 
@@ -51,8 +52,19 @@ def test_a_job_that_gives_no_program_is_an_error_and_no_score(
     assert not list(tmp_path.rglob("hosted_job.json"))  # so that --retry-failed sends another one
 
 
-def test_a_submission_without_an_answer_is_not_sent_twice(command: Callable, backend: Callable, tmp_path: Path) -> None:
+def test_a_submission_without_an_answer_is_found_by_its_name(
+    command: Callable, backend: Callable, tmp_path: Path
+) -> None:
     fake = backend(fault="hanging_submit")
+    assert script.main(command(timeout="0.3")) == 0
+    assert len(fake.jobs) == 1 and record_in(tmp_path)["hosted"]["job_id"] in fake.jobs
+
+
+def test_a_submission_without_an_answer_is_not_sent_twice(
+    command: Callable, backend: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = backend(fault="hanging_submit")
+    monkeypatch.setattr(SynthClient, "find", lambda self, name: None)  # a backend that lists no jobs
     assert script.main(command(timeout="0.3")) == 1
     assert "(ReadTimeout); it may have taken the job: look there" in record_in(tmp_path)["error"]["message"]
     assert len(fake.jobs) == 1
@@ -132,9 +144,26 @@ def test_a_job_that_ended_well_after_a_kill_is_taken_and_what_it_used_is_unknown
     assert analyze_results.main(["--results-dir", "out"]) == 0
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["running", "ended well"])
+def test_a_kill_before_the_id_came_finds_the_job_by_its_name(
+    command: Callable, killed: Callable, tmp_path: Path, ended: bool
+) -> None:
+    fake, argv = killed("hangs_and_never_ends")
+    (job,) = fake.jobs.values()
+    assert read(next(tmp_path.rglob("hosted_job.json")))["facts"]["job_id"] is None
+    if ended:
+        job.status = "succeeded"
+    else:
+        fake.fault = "never_ends"
+    assert script.main(argv) == (0 if ended else 1)
+    assert record_in(tmp_path)["hosted"]["job_id"] == job.id
+    assert len(fake.jobs) == 1 and job.status == ("succeeded" if ended else "cancelled")
+
+
 @long
 def test_a_kill_during_the_submission_is_told(command: Callable, killed: Callable, tmp_path: Path) -> None:
     fake, argv = killed("hanging_submit")
+    fake.fault = "no_list"
     assert script.main(argv) == 1 and len(fake.jobs) == 1
     assert "may have taken: look for it there" in record_in(tmp_path)["error"]["message"]
     assert script.main([*argv, "--retry-failed"]) == 0 and len(fake.jobs) == 2
