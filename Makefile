@@ -32,7 +32,7 @@ test: $(VENV)/ready
 # The fault and kill tests at full size (12 cells, 20 kills; 30 of Dask's workers): minutes, not seconds.
 chaos: $(VENV)/ready
 	CHAOS=1 $(BIN)/python -m pytest tests/llm/test_gateway.py -k "faults or killed"
-	CHAOS=1 $(BIN)/python -m pytest tests/llm/test_batches.py -k killed
+	CHAOS=1 $(BIN)/python -m pytest tests/llm/test_batches.py -k "killed or faults or caps"
 	CHAOS=1 $(BIN)/python -m pytest tests/distributed
 	CHAOS=1 $(BIN)/python -m pytest tests/hosted
 	CHAOS=1 $(BIN)/python -m pytest tests/test_command_lines.py tests/llm/test_network.py

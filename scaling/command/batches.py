@@ -27,15 +27,16 @@ def check_batches(waiting: Sequence[CellTask], options: Options) -> None:
         )
 
 
-def batch_lines(waiting: Sequence[CellTask], total: Estimate) -> list[str]:
-    """What the plan says: both prices, the longest wait, and what is not as one may expect."""
+def batch_lines(waiting: Sequence[CellTask], total: Estimate, in_waves: bool) -> list[str]:
+    """What the plan says: both prices, the longest wait (of each wave), and what is not as one may expect."""
     tasks = [task for task in waiting if batch_offer(task.model)]
     if not tasks:
         return []
     rounds = max(rounds_of(task.cell, task.bench) for task in tasks)
     hours = max(offer.hours for task in tasks if (offer := batch_offer(task.model)))
     counted = "1 round" if rounds == 1 else f"{rounds} rounds"
-    wait = f"{counted} of at most {hours} h, so {rounds * hours} h at the longest, beside the live calls"
+    each = " in each wave" if in_waves else ""
+    wait = f"{counted}{each} of at most {hours} h, so {rounds * hours} h{each} at the longest, beside the live calls"
     lines = [f"with --batch evaluate: {_prices(total)}; {wait}"]
     at_live_price = _names(task.model for task in tasks if task.model.has_price and task.model.batch_price is None)
     live = _names(task.model for task in waiting if batch_offer(task.model) is None)

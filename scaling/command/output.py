@@ -89,7 +89,7 @@ def _plan_lines(study: Study, sweep: Sweep, options: Options, plan: Plan) -> lis
         twice, total = shared(waiting), functools.reduce(operator.add, plan.estimates.values())
         total = total if twice is None else total - twice
         lines += [*estimate_lines(cells, plan.estimates), _total(total, sweep, options)]
-        lines += batch_lines(waiting, total) if options.batch else []
+        lines += batch_lines(waiting, total, sweep.decided is not None) if options.batch else []
         if twice is not None:
             less = ", ".join(figures(twice)[: 2 if twice.usd is None else 3])
             lines.append(f"note: cells share answers, which the total counts once: {less} less than cell by cell")

@@ -94,7 +94,7 @@ def _score_example(
     line.tokens = sum((call.prompt_tokens or 0) + (call.completion_tokens or 0) for call in calls)
     for name in (*TOKEN_KINDS, "list_cost_usd"):
         setattr(line, name, _total(calls, name))
-    line.latency_seconds = sum(call.latency_seconds or 0.0 for call in calls)
+    line.latency_seconds = _seconds(calls)
     return line
 
 
@@ -116,6 +116,13 @@ def _score_prediction(
         line.first_turn_failed = bool(turns[0]["failure"])
     line.notes = dict(prediction.get("step_notes") or {})
     line.tool_calls = prediction.get("tool_calls")
+
+
+def _seconds(calls: list[CallRecord]) -> float | None:
+    """Seconds of an example's calls; None where one came in a batch, which has no time of its own."""
+    if any(call.latency_seconds is None and call.error is None for call in calls):
+        return None
+    return sum(call.latency_seconds or 0.0 for call in calls)
 
 
 def _total(calls: list[CallRecord], name: str) -> float | None:

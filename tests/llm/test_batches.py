@@ -19,12 +19,14 @@ from scaling.testing import CLAUDE, GEMINI, GROQ, OPENAI, BatchServer, Maker, St
 from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from tests.support import toy as toy_benchmark
 from tests.support.batches import BATCH, bills, requests_left, write_batch_study
+from tests.support.faults import mixed_faults
 from tests.support.files import read
 from tests.support.sweeps import lasting, outcome, run, start
 
-# `make chaos` runs the kill test at full size.
+# `make chaos` runs the kill, fault and cap tests at full size.
 FULL = "CHAOS" in os.environ
 STEPS, OPTIMIZERS, RUNS, KILLS = ([1, 2, 3], ["gepa", "mipro"], 2, 20) if FULL else ([1, 2], ["gepa"], 1, 2)
+CAPS = 28 if FULL else 3
 
 
 @pytest.fixture
@@ -147,6 +149,34 @@ def test_killed_sweeps_find_their_batches_and_pay_for_nothing_twice(batch_server
     assert batch_server.batch_calls == 2 * in_batches
     assert batch_server.calls - batch_server.batch_calls <= 2 * live + KILLS * 8
     assert not requests_left(tmp_path / "killed")
+
+
+def test_faults_change_nothing_but_time_and_money(batch_server: BatchServer, tmp_path: Path, no_backoff: None) -> None:
+    flags = [*write_batch_study(tmp_path, batch_server.url, STEPS, OPTIMIZERS, RUNS), "--timeout", "1"]
+    assert run(flags, tmp_path / "undisturbed")[0] == EXIT_OK
+    batch_server.fault = mixed_faults(3)
+    kinds = [("expires", 5), ("lost",), ("lacks", 3), ("failed", "token_limit_exceeded", "full"), None]
+    batch_server.batch_fault = lambda n, lines: kinds[n % 5] if n < 5 else None
+    code, said = run([*flags, *BATCH], tmp_path / "faulty")
+    assert code == EXIT_OK, said
+    assert outcome(tmp_path / "faulty") == outcome(tmp_path / "undisturbed")
+
+
+def test_random_caps_are_never_passed(batch_server: BatchServer, tmp_path: Path) -> None:
+    """A request that was answered, even by garbage, is billed; one that was not answered is free."""
+    rng = random.Random(11)
+    flags = [*write_batch_study(tmp_path, batch_server.url, [1, 2], ["none"]), *BATCH]
+    batch_server.fault = lambda n, body: ("status", 500) if rng.random() < 0.1 else None
+    assert run(flags, tmp_path / "free")[0] == EXIT_OK
+    whole = spent(tmp_path / "free")
+    for trial in range(CAPS):
+        before = (batch_server.prompt_tokens, batch_server.completion_tokens)
+        cap = whole * rng.uniform(0.02, 1.2)
+        code, said = run([*flags, "--max-cost", str(cap)], tmp_path / f"capped{trial}")
+        assert code in (EXIT_OK, EXIT_CAP), said
+        asked, answered = batch_server.prompt_tokens - before[0], batch_server.completion_tokens - before[1]
+        billed = asked * 1.5e-6 + answered * 5.5e-6
+        assert billed <= cap and billed <= spent(tmp_path / f"capped{trial}") + 1e-9 <= cap + 2e-9
 
 
 class Requests:

@@ -22,6 +22,7 @@ from scaling.llm.lm import make_lm
 from scaling.llm.meter import Meter
 from scaling.testing import ScriptedServer
 from scaling.types import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, CellStopped
+from tests.support.faults import mixed_faults
 from tests.support.files import read
 from tests.support.questions import a_model, ask
 from tests.support.sweeps import outcome, run, start, write_study
@@ -39,24 +40,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, int]:
         flags = write_study(folder, server.url, CHAIN, ["gepa", "mipro"], RUNS)
         assert run(flags, folder / "out")[0] == EXIT_OK
         return outcome(folder / "out"), server.calls
-
-
-def mixed_faults(seed: int) -> Callable:
-    """5 % 429, 3 % 500, 502 and 504, 2 % hang, 2 % cut, 2 % garbage, drawn for each received request."""
-    rng = random.Random(seed)
-
-    def fault(n: int, body: dict) -> tuple | None:
-        x = rng.random()
-        for limit, what in (
-            (0.05, ("status", 429, {"Retry-After": "0"})), (0.06, ("status", 500)), (0.07, ("status", 502)),
-            (0.08, ("status", 504)), (0.10, ("hang", 3.0)),
-            (0.12, ("cut",)), (0.14, ("garbage",)),
-        ):  # fmt: skip
-            if x < limit:
-                return what
-        return None
-
-    return fault
 
 
 def test_faults_change_nothing_but_time(
