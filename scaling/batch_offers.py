@@ -39,11 +39,13 @@ def batch_offer(model: Model) -> BatchOffer | None:
 
 def at_batch_price(model: Model) -> Model:
     """The model with the prices of its batch API; with the live ones where those are not known."""
-    price = model.batch_price
+    price, written = model.batch_price, model.cache_write_usd_per_million
     if price is None or batch_offer(model) is None:
         return model
+    if written is not None and model.input_usd_per_million:  # dearer than other input by the same share
+        written *= price.input_usd_per_million / model.input_usd_per_million
     return replace(
         model, input_usd_per_million=price.input_usd_per_million, output_usd_per_million=price.output_usd_per_million,
         cached_input_usd_per_million=price.cached_input_usd_per_million, reasoning_usd_per_million=None,
-        cache_write_usd_per_million=None,
+        cache_write_usd_per_million=written,
     )  # fmt: skip

@@ -297,10 +297,8 @@ class Round:
             self._settle_bill(request, request.highest_usd)
             return False
         cost = request.highest_usd if answer.list_cost_usd is None else answer.list_cost_usd
-        counts = (answer.prompt_tokens or 0, answer.completion_tokens or 0)
         if answer.list_cost_usd is not None:
-            live = call.model.cost(*counts, answer.cached_tokens or 0, answer.reasoning_tokens or 0)
-            answer = replace(answer, list_cost_usd=live)
+            answer = replace(answer, list_cost_usd=_live_cost(call, answer))
         self._settle_bill(request, cost, (request.key, replace(answer, attempts=1 + self.tries[request.key])))
         self.context.billed[request.key] = cost
         self.gateway.check_reserve(self.model, cost, request.highest_usd)
@@ -329,6 +327,15 @@ def _offer_of(call: BatchCall) -> BatchOffer:
     offer = batch_offer(call.model)
     assert offer is not None  # other models' calls are never written down
     return offer
+
+
+def _live_cost(call: BatchCall, answer: Answer) -> float | None:
+    """What the answer would have cost live."""
+    counts = (
+        answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens, answer.reasoning_tokens,
+        answer.cache_write_tokens,
+    )  # fmt: skip
+    return call.model.cost(*(count or 0 for count in counts))
 
 
 def _new_name() -> str:

@@ -15,8 +15,8 @@ import dspy
 from dspy.utils import exceptions as lm_errors
 
 from scaling.batch_offers import at_batch_price, batch_offer
-from scaling.llm.adapters import make_adapter
 from scaling.llm.batch_calls import AskedLive, AwaitsBatch
+from scaling.llm.fast_adapter import make_fast_adapter
 from scaling.llm.lm import MeteredLM, variant
 from scaling.llm.meter import Meter
 from scaling.pipelines import PIPELINES
@@ -31,10 +31,13 @@ THREADS = 4  # that run programs without waiting for a model
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a program whose calls wait for one another, on one row. draw: which sample it draws."""
+    """A part of a program whose calls wait for one another, on one row. draw: which sample it draws; row_draw: which
+    answer of the whole program it is.
+    """
 
     program: dspy.Module
     draw: int
+    row_draw: int
     example: dspy.Example
 
 
@@ -58,7 +61,7 @@ def answered_in_batches(
         collector = queue.collector(task.model)
         meter = Meter(task.cell.cell_id, rank=lm.meter.rank)  # these runs of the programs are none of the cell's
         asking = lm.copy(phase="evaluate", spec=at_batch_price(task.model), gateway=collector, meter=meter)
-        with dspy.context(lm=asking, adapter=make_adapter(task.model)), ThreadPoolExecutor(THREADS) as pool:
+        with dspy.context(lm=asking, adapter=make_fast_adapter(task.model)), ThreadPoolExecutor(THREADS) as pool:
             futures = [pool.submit(contextvars.copy_context().run, _waits, piece) for piece in waiting]
             waiting = [piece for piece, future in zip(waiting, futures, strict=True) if future.result()]
         if waiting:
@@ -70,26 +73,31 @@ def answered_in_batches(
 def _pieces(task: CellTask, programs: Mapping[str, dspy.Module]) -> list[Piece]:
     """Each different program on the test rows, and the final one on the check rows."""
     different = {digest(core.dump_state()): core for core in programs.values()}
-    pieces = [piece for core in different.values() for piece in _of(task, core, task.splits.test)]
+    final = digest(programs["final"].dump_state())
+    pieces = []
+    for state, core in different.items():
+        row_draws = task.cell.draws if state == final else 1
+        pieces += [piece for row_draw in range(row_draws) for piece in _of(task, core, task.splits.test, row_draw)]
     if task.splits.split != "check":
-        pieces += _of(task, programs["final"], task.splits.check)
+        pieces += _of(task, programs["final"], task.splits.check, 0)
     return pieces
 
 
-def _of(task: CellTask, core: dspy.Module, rows: list[Row]) -> list[Piece]:
+def _of(task: CellTask, core: dspy.Module, rows: list[Row], row_draw: int) -> list[Piece]:
     """Draws do not wait for one another, so that each is a piece of its own."""
     cell, draws = task.cell, 1
     if PIPELINES[cell.pipeline].draws:
         program, draws = core, cell.steps
     else:
         program = make_program(cell.pipeline, core, cell.steps)
-    return [Piece(program, draw, as_example(row, task.bench)) for row in rows for draw in range(draws)]
+    examples = [as_example(row, task.bench) for row in rows]
+    return [Piece(program, draw, row_draw, example) for example in examples for draw in range(draws)]
 
 
 def _waits(piece: Piece) -> bool:
     """Whether a piece waits for an answer; else it has all of them, or is left to the live calls."""
     try:
-        with dspy.context(**variant(draw=piece.draw)):
+        with dspy.context(**variant(draw=piece.draw, row_draw=piece.row_draw)):
             piece.program(**piece.example.inputs())
     except AwaitsBatch:
         return True

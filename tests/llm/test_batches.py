@@ -465,3 +465,12 @@ def test_a_sweep_that_is_finished_live_is_told_of_what_is_under_way(batch_server
     assert code == EXIT_OK, said
     assert outcome(tmp_path / "out") == expected
     assert 0 < batch_server.calls - live < answered  # the second round alone
+
+
+def test_draws_of_a_row_are_in_the_first_round(batch_server: BatchServer, tmp_path: Path) -> None:
+    flags = [*write_batch_study(tmp_path, batch_server.url, [1], ["none"]), "--draws", "3"]
+    assert run(flags, tmp_path / "live")[0] == EXIT_OK
+    calls = batch_server.calls
+    assert run([*flags, *BATCH], tmp_path / "batch")[0] == EXIT_OK
+    assert outcome(tmp_path / "batch") == outcome(tmp_path / "live")
+    assert batch_server.batch_calls == batch_server.calls - calls == calls and len(batch_server.batches) == 1
