@@ -46,9 +46,14 @@ class ExportedCell:
         return self.record.cell
 
     @property
+    def is_pilot(self) -> bool:
+        """Whether the cell is a trial of a study or of its headroom."""
+        return self.cell.pilot or self.cell.headroom
+
+    @property
     def warnings(self) -> list[str]:
         """What must be said wherever the scores of this cell appear."""
-        kinds = {"sample rows: not a result": self.record.sample, "pilot: not a result": self.cell.pilot}
+        kinds = {"sample rows: not a result": self.record.sample, "pilot: not a result": self.is_pilot}
         notes = [self.record.note] if self.record.note else []
         return [kind for kind, applies in kinds.items() if applies] + notes
 

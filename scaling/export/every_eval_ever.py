@@ -11,6 +11,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def _result(cell: ExportedCell, program: str) -> dict[str, Any]:
     record, lines = cell.record, cell.scored(program)
     interval = record.baseline_ci95 if program == "baseline" else record.final_ci95
     score = record.baseline_score if program == "baseline" else record.final_score
-    uncertainty: dict[str, Any] = {"num_samples": len(lines)}
+    uncertainty: dict[str, Any] = {"num_samples": len({line.id for line in lines})}
     if interval is not None:
         low, high = interval
         uncertainty["confidence_interval"] = {"lower": low, "upper": high, "confidence_level": 0.95}
@@ -143,7 +144,8 @@ def _generation(cell: ExportedCell, program: str) -> dict[str, Any]:
         "feedback": asked.feedback,
         "closed_book": asked.closed_book,
         "is_sample": bool(record.sample),
-        "is_pilot": asked.pilot,
+        "is_pilot": cell.is_pilot,
+        "cell": json.dumps(asdict(asked), ensure_ascii=False),
     }
     return {"generation_args": sampling, "additional_details": _texts(facts)}
 
@@ -162,7 +164,14 @@ def _instance(cell: ExportedCell, line: PredictionLine) -> dict[str, Any]:
     optional: dict[str, Any] = {"token_usage": _tokens(line), "error": line.error}
     if line.latency_seconds is not None:
         optional["performance"] = {"latency_ms": 1000 * line.latency_seconds}
-    facts = {"program": line.program, "group": line.group, "failure_kind": line.failure_kind, **(line.categories or {})}
+    draw = line.draw if cell.cell.draws > 1 else None
+    facts = {
+        "program": line.program,
+        "draw": draw,
+        "group": line.group,
+        "failure_kind": line.failure_kind,
+        **(line.categories or {}),
+    }
     return {
         "schema_version": SCHEMA_VERSION,
         "evaluation_id": _evaluation_id(cell),

@@ -77,6 +77,7 @@ def _spec(cell: ExportedCell, program: str, sweep: str, lines: list[PredictionLi
     names = ("pipeline", "steps", "optimizer", "optimizer_options", "optimizer_model", "rollout_budget", "run", "seed",
              "train_size", "select_size", "reasoning_effort", "feedback", "closed_book")  # fmt: skip
     environment = cell.record.environment
+    ids = list(dict.fromkeys(str(line.id) for line in lines))
     return EvalSpec(
         eval_id=_id(cell, program, "eval"),
         run_id=_id(cell, sweep, "run"),
@@ -85,12 +86,11 @@ def _spec(cell: ExportedCell, program: str, sweep: str, lines: list[PredictionLi
         task=_task(cell),
         task_args={"program": program} | {name: value for name in names if (value := getattr(asked, name))},
         dataset=EvalDataset(
-            name=asked.benchmark, location=data.source if data else None, samples=len(lines),
-            sample_ids=[str(line.id) for line in lines],
+            name=asked.benchmark, location=data.source if data else None, samples=len(ids), sample_ids=ids,
         ),
         model=asked.model,
         model_generate_config={"temperature": asked.temperature, "max_tokens": asked.max_output_tokens},
-        config=EvalConfig(),
+        config=EvalConfig(epochs=asked.draws),
         packages=_packages(environment.packages) if environment else {},
         tags=[program, *cell.warnings],
         metadata={"cell_id": cell.record.cell_id, "program": program, "sweep": sweep, "warnings": cell.warnings,

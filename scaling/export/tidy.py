@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -37,6 +37,7 @@ class PredictionRow:
     is_sample: bool = _column("the rows are a small sample that came with the program: no result")
     is_pilot: bool = _column("the cell is of a pilot: no result")
     note: str | None = _column("what must be said of these rows")
+    cell: str = _column("every field of the cell as JSON")
     status: str = _column("how the cell ended; scores of others than ok are not used")
     data_source: str | None = _column("hub, sample or folder")
     data_sha256: str | None = _column("digest of all rows of the cell")
@@ -115,7 +116,8 @@ def _shared(cell: ExportedCell) -> dict[str, Any]:
         "cell_id": record.cell_id,
         "task_class": record.task_class,
         "is_sample": bool(record.sample),
-        "is_pilot": cell.cell.pilot,
+        "is_pilot": cell.is_pilot,
+        "cell": json.dumps(asdict(cell.cell), ensure_ascii=False),
         "note": record.note,
         "status": record.status,
         "data_source": data.source if data else None,

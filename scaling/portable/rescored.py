@@ -16,6 +16,7 @@ from scaling.llm.lm import make_lm
 from scaling.llm.meter import Meter
 from scaling.portable.made import Source, response_form
 from scaling.portable.outside import Messages, NoAnswer, Program, Step, run
+from scaling.records.draws import rows_of
 from scaling.records.record import PredictionLine
 from scaling.run.runner import MAX_THREADS_A_CELL
 from scaling.run.scoring import score_programs
@@ -67,20 +68,20 @@ class _Outside:
 def rescore(
     program: Program, source: Source, rows: list[Row], gateway: CellGateway, meter: Meter
 ) -> list[PredictionLine]:
-    """Prediction lines of the exported program, in the order of the rows. Raises CellStopped."""
+    """Prediction lines of the exported program, as many for each row as the cell has draws. Raises CellStopped."""
     cell, model, bench = source.cell, source.model, source.bench
     forms = {name: response_form(part.signature, model) for name, part in source.core.named_predictors()}
     outside = _Outside(program, bench.outputs, forms)
     lm = make_lm(model, gateway, meter, cell.run, cell.temperature, phase="evaluate")
     threads = min(MAX_THREADS_A_CELL, most_at_a_time(model, gateway.max_concurrency))
     with dspy.context(lm=lm):
-        return score_programs({"exported": outside}, rows, bench, threads)["exported"]
+        return score_programs({"exported": outside}, rows, bench, threads, {"exported": cell.draws})["exported"]
 
 
 def compared(before: Sequence[PredictionLine], after: Sequence[PredictionLine]) -> Comparison:
-    """Both programs on the rows that each has a score for. Raises ValueError where there is none."""
-    after_of = {line.id: line for line in after}
-    pairs = [(line, after_of[line.id]) for line in before if line.id in after_of]
+    """Both programs on the rows that each has a score for, draws averaged. Raises ValueError where there is none."""
+    after_of = {line.id: line for line in rows_of(after)}
+    pairs = [(line, after_of[line.id]) for line in rows_of(before) if line.id in after_of]
     scored = [(a, b) for a, b in pairs if a.score is not None and b.score is not None]
     if not scored:
         raise ValueError("no row has a score in both programs")

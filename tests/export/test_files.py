@@ -179,6 +179,21 @@ def test_texts_go_out_as_far_as_their_licence_allows(
     assert table["prediction"].notna().any()
 
 
+def test_several_draws_of_a_row_stay_apart_and_count_once(
+    experiment: Callable[..., Any], export: Callable[..., str], tmp_path: Path
+) -> None:
+    record = experiment(output_dir=tmp_path / "cell", draws=3)
+    export(tmp_path / "cell", "parquet")
+    export(tmp_path / "cell", "every-eval-ever")
+    table = pd.read_parquet(tmp_path / "out" / "predictions.parquet").query("program == 'final'")
+    assert len(table) == 60 and sorted(table["draw"].unique()) == [0, 1, 2]
+    assert table.groupby("row_id")["score"].mean().mean() == pytest.approx(record["final_score"])
+    assert json.loads(table["cell"].iloc[0])["draws"] == 3
+    (whole,) = evaluations(tmp_path / "out")
+    assert whole["evaluation_results"][0]["score_details"]["uncertainty"]["num_samples"] == 20
+    assert len(whole["instances"]) == 60
+
+
 def test_samples_and_pilots_are_called_that(
     experiment: Callable[..., Any], export: Callable[..., str], tmp_path: Path
 ) -> None:

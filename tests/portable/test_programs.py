@@ -200,6 +200,17 @@ def test_every_format_holds_the_instructions(
     assert "Sort a message into one of the labels." in text and "You prepare a decision on: label." in text
 
 
+def test_each_draw_of_a_row_is_asked_for_again(
+    experiment: Callable[..., dict[str, Any]], server: ScriptedServer, tmp_path: Path
+) -> None:
+    experiment(draws=3, test_size=6)
+    asked = len(server.requests)
+    found = find_cell(tmp_path / "cell", script.BENCHMARK_CONFIG, ModelOptions(api_base=server.url))
+    comparison, meter = check_program(found, ModelOptions())
+    assert (comparison.rows, comparison.changed, meter.total().calls) == (6, 0, 18)
+    assert len(server.requests) == asked
+
+
 @pytest.fixture
 def exported(cell: Callable[..., Found], tmp_path: Path) -> Callable[..., Path]:
     """Exports a cell in a format; gives the folder."""
