@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -449,13 +450,15 @@ def test_ctrl_c_leaves_the_batch_and_the_same_command_waits_for_it(batch_server:
     assert process.returncode == EXIT_INTERRUPTED, said
     assert "the same command to continue" in said and "Traceback" not in said
     batch_server.looks = 1
+    shutil.copytree(tmp_path / "out", tmp_path / "live")
+    assert "requests are in batches under way" in run(flags[: -len(BATCH)], tmp_path / "live")[1]
     code, said = run(flags, tmp_path / "out")
     assert code == EXIT_OK and "was sent before" in said
     assert batch_server.batch_calls == 2 * answered
     assert outcome(tmp_path / "out") == outcome(tmp_path / "whole")
 
 
-def test_a_sweep_that_is_finished_live_is_told_of_what_is_under_way(batch_server: BatchServer, tmp_path: Path) -> None:
+def test_a_sweep_that_is_finished_live_pays_for_the_rest_alone(batch_server: BatchServer, tmp_path: Path) -> None:
     flags, expected = undisturbed_and(batch_server, tmp_path, [1, 2])
     batch_server.batch_fault = lambda n, lines: ("failed", "x", "y") if n == 1 else None
     assert run([*flags, *BATCH], tmp_path / "out")[0] == EXIT_FAILED  # in the second round
