@@ -53,6 +53,7 @@ bench: $(VENV)/ready
 	$(BIN)/python -m bench.sweeps
 	$(BIN)/python -m bench.batch
 	$(BIN)/python -m bench.limits
+	$(BIN)/python -m bench.places
 	$(BIN)/python -m bench.analysis
 	$(BIN)/python -m bench.cluster
 	$(BIN)/python -m bench.task_app

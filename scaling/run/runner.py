@@ -7,6 +7,7 @@ record last.
 
 from __future__ import annotations
 
+import contextvars
 import pkgutil
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -185,10 +186,12 @@ def _programs(task: CellTask, core: dspy.Module, optimized: dspy.Module, curve: 
 
 
 def _open_test(task: CellTask, lm: MeteredLM, programs: dict[str, dspy.Module], threads: int) -> Lines:
-    """Prediction lines by program on the test rows, and of the optimized one on the check rows."""
-    with dspy.context(lm=lm.copy(phase="evaluate"), adapter=make_fast_adapter(task.model)):
+    """Prediction lines by program on the test rows, and at the same time of the optimized one on the check rows."""
+    context = dspy.context(lm=lm.copy(phase="evaluate"), adapter=make_fast_adapter(task.model))
+    with context, ThreadPoolExecutor(1) as beside:
+        check = beside.submit(contextvars.copy_context().run, _score_check, task, programs["final"], threads)
         lines = _score_all(task, programs, threads)
-        lines["check"] = _score_check(task, programs["final"], threads)
+        lines["check"] = check.result()
     return lines
 
 
