@@ -37,11 +37,15 @@ TOO_SMALL = 1e-9  # of what is missing in a bucket, to be waited for
 
 @dataclass(frozen=True)
 class Start:
-    """A call as it was sent: the how manyth of its model, when (seconds of the limiter's clock), its tokens."""
+    """A call as it was sent: the how manyth of its model, when, and its tokens.
+
+    at: seconds since the first. busy: those of them in which calls waited for their turn.
+    """
 
     number: int
     at: float
     tokens: float
+    busy: float = 0.0
 
 
 @dataclass
@@ -76,12 +80,13 @@ class LearnedRate:
 
     The rate rises until the first refusal. A refused call found the provider's bucket empty. So what passed between
     two refusals is what was added in that time: the limit itself, however large the bucket is. From then on the rate
-    goes to and fro around it. Calls that were sent before a refusal was heard of teach nothing new.
+    goes to and fro around it. Calls that were sent before a refusal was heard of teach nothing new, and neither does
+    time in which nobody asked.
     """
 
     def __init__(self, rate: float = FIRST_RATE):
         self.rate = rate
-        self._next = 0.0
+        self._next = self._idle = 0.0
         self._sent = self._refused_since = self._known_until = 0
         self._mark: Start | None = None  # the refused call since which is counted; None until the first refusal
         self._refused_at = math.inf  # the rate at which the limit was last met
@@ -91,14 +96,16 @@ class LearnedRate:
         """Seconds until the next call may be sent."""
         return max(0.0, self._next - now)
 
-    def take(self, now: float) -> int:
-        """A call is sent: gives its number. The rate rises a little."""
-        self._next = max(self._next, now - CREDIT_SECONDS) + 1 / self.rate
-        near_limit = self.rate < LIMIT_CHANGED * self._refused_at
-        rise = self._rise if near_limit else RISE_A_CALL
-        self.rate *= 1 + min(rise, RISE_A_CALL, RISE_A_SECOND / self.rate)
+    def take(self, now: float, tokens: float) -> Start:
+        """A call is sent. Where it had to wait for its turn, the rate rises a little."""
+        idle = max(0.0, now - self._next - CREDIT_SECONDS)
+        self._next, self._idle = max(self._next, now - CREDIT_SECONDS) + 1 / self.rate, self._idle + idle
+        if not idle:
+            near_limit = self.rate < LIMIT_CHANGED * self._refused_at
+            rise = self._rise if near_limit else RISE_A_CALL
+            self.rate *= 1 + min(rise, RISE_A_CALL, RISE_A_SECOND / self.rate)
         self._sent += 1
-        return self._sent
+        return Start(self._sent, now, tokens, now - self._idle)
 
     def reach(self, rate: float) -> None:
         """The provider says that it takes so many: there is nothing to learn below."""
@@ -112,9 +119,11 @@ class LearnedRate:
             return
         since = self._mark or Start(0, 0.0, 0.0)
         passed = start.number - since.number - self._refused_since
-        seconds = start.at - since.at
+        seconds = start.busy - since.busy
         if self._mark is None:  # the bucket was full at the beginning: no more than what has passed was added
             self._fall(min(self.rate / 2, passed / seconds if seconds > 0 else math.inf), start)
+        elif seconds < (start.at - since.at) / 2:
+            self._fall(self.rate / 2, start)
         elif passed >= CALLS_TO_TELL and seconds > 0:
             refused_at, limit = self.rate, passed / seconds
             self._fall(BACK_TO * limit, start)
@@ -157,8 +166,7 @@ class Pace:
         tokens = prompt_tokens + self._output
         for name, bucket in self._buckets():
             bucket.take(1.0 if name == "requests" else tokens, now)
-        number = self._learned.take(now - self._started)
-        return Start(number, now - self._started, tokens)
+        return self._learned.take(now - self._started, tokens)
 
     def answered(self, start: Start, prompt: int | None, output: int | None, now: float) -> None:
         """A call was answered: the tokens of its prompt and of its answer; None where nobody knows."""

@@ -120,6 +120,19 @@ def test_a_limit_that_rises_or_falls_is_learnt_anew() -> None:
     assert fallen.rate(480.0, 600.0) >= 0.9 * 5.0 and fallen.refused_share < 0.05
 
 
+def test_time_in_which_nobody_asked_teaches_nothing() -> None:
+    pace, provider = Pace(ANY, 0.0), Provider(10.0, 50.0)
+    ask_on(pace, provider, 200.0, 0.2)
+    assert ask_on(pace, provider, 240.0, 0.2, start=3800.0).rate(3800.0, 4040.0) >= 0.9 * 10.0  # after an hour
+
+
+def test_calls_that_come_slowly_make_nothing_faster() -> None:
+    pace = Pace(ANY, 0.0)
+    for second in range(3600):
+        pace.take(100.0, float(second))
+    assert ask_on(pace, Provider(1e9, 1e9), 2.0, 0.3, start=3600.0).rate(3600.0, 3602.0) <= 6.0
+
+
 def test_a_provider_that_refuses_nothing_is_asked_ever_faster() -> None:
     outcome = ask_on(Pace(ANY, 0.0), Provider(1e9, 1e9), 60.0, 0.3)
     assert outcome.rate(0.0, 2.0) <= 6.0
