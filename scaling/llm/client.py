@@ -30,6 +30,7 @@ from dspy.lm15 import RouterConfig, UnknownModelError, UnsupportedFeatureError
 from dspy.utils import exceptions as lm_errors
 
 from scaling.llm.errors import first_values
+from scaling.llm.frames import Frames
 from scaling.llm.network import is_loopback
 from scaling.llm.prompt_cache import PromptCache
 from scaling.llm.transport import ModelTransport
@@ -59,6 +60,7 @@ class ModelClient:
     capabilities: Capabilities
     prompt_cache: PromptCache | None  # None: the provider caches by itself, or not at all
     _reached: dict[str, tuple[Any, str]] = field(default_factory=dict)  # model -> DSPy's client, and the name there
+    _frames: Frames = field(default_factory=Frames)
 
     def send(self, lm: dspy.LM, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Reply | None:
         """The reply to one request; None where only LiteLLM can send it.
@@ -73,6 +75,10 @@ class ModelClient:
         return nullcontext({}) if self.prompt_cache is None else self.prompt_cache.marking(messages)
 
     def _send(self, lm: dspy.LM, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Reply | None:
+        frame = self._frames.find(lm, messages, kwargs)
+        if frame is not None:
+            with error_boundary(lm.model, provider=self.provider, unexpected=True):
+                return self._reply(lm, self._frames.complete(frame, messages), frame.logprobs)
         with error_boundary(lm.model):
             call = execution.prepare(lm, prompt, messages, kwargs)
             try:
@@ -86,19 +92,26 @@ class ModelClient:
                 if self._refuses(request):
                     return None  # nothing was sent
                 raise
-            result = CallResult.native(
-                response, model_type=lm.model_type, logprobs=bool(call.legacy.get("logprobs")), provider=self.provider
-            )
-            _check_answer(result.outputs, response)
-            return Reply(result.outputs, result.usage, first_values(self.transport.rate_limits))
+            self._frames.keep(lm, messages, kwargs, *self._target(request))
+            return self._reply(lm, response, bool(call.legacy.get("logprobs")))
+
+    def _reply(self, lm: dspy.LM, response: Any, logprobs: bool) -> Reply:
+        result = CallResult.native(response, model_type=lm.model_type, logprobs=logprobs, provider=self.provider)
+        _check_answer(result.outputs, response)
+        return Reply(result.outputs, result.usage, first_values(self.transport.rate_limits))
 
     def _complete(self, request: Any) -> Any:
         """As the engine does it, which works out at each call where the model is reached."""
+        provider, routed = self._target(request)
+        return provider.complete(routed)
+
+    def _target(self, request: Any) -> tuple[Any, Any]:
+        """DSPy's client of the model, and the request with the model's name there."""
         if request.model not in self._reached:
             provider, routed = self.engine._target(request)
             self._reached[request.model] = provider, routed.model
         provider, name = self._reached[request.model]
-        return provider.complete(replace(request, model=name))
+        return provider, replace(request, model=name)
 
     def _refuses(self, request: Any) -> bool:
         try:

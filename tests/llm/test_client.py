@@ -9,6 +9,7 @@ from typing import Any, Literal
 import dspy
 import pydantic
 import pytest
+from dspy.clients import execution
 
 import run_scaling_experiment as script
 from scaling.llm.adapters import make_adapter
@@ -21,6 +22,7 @@ from scaling.llm.meter import Meter
 from scaling.models import Model
 from scaling.run.pipelines import MultiStepClassifier
 from scaling.testing import ScriptedServer
+from scaling.types import CellStopped
 
 PRICED = {"input_usd_per_million": 3.0, "output_usd_per_million": 11.0}
 
@@ -74,6 +76,55 @@ def test_requests_and_answers_are_those_of_dspy_byte_for_byte(
     (headers, body), (our_headers, our_body) = server.raw_requests
     assert our_body == body
     assert our_headers == headers
+
+
+ODD_TEXTS = ["again", " \t spaces \n", "Ünïcode 你好 \u2028 \U0001f600", '"quotes" \\ {braces}', "x" * 5000]
+
+
+@pytest.mark.parametrize("route", ["openai/scripted", "groq/scripted", "deepseek/scripted", "openrouter/meta/scripted"])
+@pytest.mark.parametrize("keywords", KEYWORDS.values(), ids=KEYWORDS)
+def test_later_requests_are_those_of_dspy_as_well(
+    server: ScriptedServer, gateway: Gateway, route: str, keywords: dict[str, Any]
+) -> None:
+    ours = make_lm(Model("toy/x", route, api_base=server.url, **PRICED), gateway, Meter("c"), 0, 0.7)
+    settings = {"max_tokens": 1024, "api_base": server.url, "api_key": "none", "timeout": 120.0, "cache": False}
+    theirs = dspy.LM(route, temperature=0.7, **settings)
+    rows = [[QUESTION[0], {"role": "user", "content": text}] for text in ODD_TEXTS]
+    conversations = [[*QUESTION, {"role": "assistant", "content": text}, QUESTION[1]] for text in ODD_TEXTS]
+    for messages in [QUESTION, *rows, *conversations]:
+        server.raw_requests.clear()
+        answers = [lm(messages=messages, **keywords) for lm in (theirs, ours)]
+        assert answers[0] == answers[1]
+        (headers, body), (our_headers, our_body) = server.raw_requests
+        assert our_body == body and our_headers == headers
+
+
+def test_a_later_request_is_made_of_an_earlier_one(
+    server: ScriptedServer, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = make_lm(Model("toy/x", "openai/scripted", api_base=server.url, **PRICED), gateway, Meter("c"), 0, 0.7)
+    lm(messages=QUESTION)
+    monkeypatch.setattr(execution, "prepare", None)  # DSPy's reading of messages
+    assert lm(messages=[QUESTION[0], {"role": "user", "content": "another"}])
+    server.fault = lambda n, body: ("status", 400, {}, "refused")
+    with pytest.raises(CellStopped, match="refused"):
+        lm(messages=[QUESTION[0], {"role": "user", "content": "a third"}])
+
+
+@pytest.mark.parametrize("content", ["", "  ", "\ud800"])
+def test_a_text_that_no_provider_takes_is_refused_as_by_dspy(
+    server: ScriptedServer, gateway: Gateway, content: str
+) -> None:
+    ours = make_lm(Model("toy/x", "openai/scripted", api_base=server.url, **PRICED), gateway, Meter("c"), 0, 0.7)
+    theirs = dspy.LM("openai/scripted", api_base=server.url, api_key="none", cache=False, max_tokens=1024)
+    outcomes = []
+    for lm in (theirs, ours):
+        lm(messages=QUESTION)
+        try:
+            outcomes.append(lm(messages=[QUESTION[0], {"role": "user", "content": content}]))
+        except Exception as error:
+            outcomes.append(type(error))
+    assert outcomes[0] == outcomes[1]
 
 
 @pytest.mark.parametrize("adapter", ["chat", "json"])
