@@ -78,6 +78,14 @@ def test_the_rule_is_in_the_plan_before_the_first_call(decided_early: Planted, t
     assert "expected if no number of steps changes a score" in before_the_first_cell
 
 
+def test_calls_are_expected_by_the_pilot_of_headroom(decided_early: Planted, tmp_path: Path) -> None:
+    code, said = run([*decided_early.flags, "--pilot-headroom"], tmp_path / "out")
+    assert code == EXIT_OK, said
+    _, said = run([*decided_early.flags, "--dry-run"], tmp_path / "out")
+
+    assert "expected if the pilot of headroom holds" in said
+
+
 def test_a_dry_run_prints_the_rule_and_writes_nothing(decided_early: Planted, tmp_path: Path) -> None:
     code, said = run([*decided_early.flags, "--dry-run"], tmp_path / "out")
 

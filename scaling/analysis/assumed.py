@@ -68,12 +68,12 @@ class AssumedResults(Results):
         return [CallRecord(phase="evaluate", role=role, list_cost_usd=usd) for role in ("answer", "review")]
 
 
-def _same_everywhere(cell: Cell, program: str) -> float:
+def same_everywhere(cell: Cell, program: str) -> float:
     return SCORE
 
 
 def assumed_results(
-    planned: Sequence[Planned], rng: np.random.Generator, truth: Truth = _same_everywhere
+    planned: Sequence[Planned], rng: np.random.Generator, truth: Truth = same_everywhere
 ) -> AssumedResults:
     """The cells as if they had run, each with scores drawn by `rng` around `truth`. For one cell or more."""
     keys = [f"{cell.record.cell_id}#{number}" for number, cell in enumerate(planned)]

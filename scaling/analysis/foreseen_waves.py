@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from scaling.analysis.assumed import Planned, assumed_results
+from scaling.analysis.assumed import Planned, assumed_results, same_everywhere
+from scaling.analysis.headroom import Headroom, truth_of
 from scaling.analysis.looks import gate_z, judge_look
 from scaling.analysis.results import Results
 from scaling.sequential import SequentialDesign
@@ -18,11 +19,17 @@ from scaling.types import Cell
 SAMPLES = 20  # of assumed scores: a chance is told to about 10 points
 
 
-def chances_to_run(planned: Sequence[Planned], design: SequentialDesign) -> dict[str, float]:
-    """By cell_id, the chance that the study runs the cell, if no number of steps changes a score."""
+def chances_to_run(
+    planned: Sequence[Planned], design: SequentialDesign, headrooms: Sequence[Headroom] = ()
+) -> dict[str, float]:
+    """By cell_id, the chance that the study runs the cell.
+
+    The true scores are drawn from what the pilot of headroom leaves open. Without one, no number of steps changes them.
+    """
     counts: Counter[str] = Counter()
     for sample in range(SAMPLES):
-        results = assumed_results(planned, np.random.default_rng(sample))
+        rng = np.random.default_rng(sample)
+        results = assumed_results(planned, rng, truth_of(headrooms, rng) if headrooms else same_everywhere)
         cells = {str(key): cell.record.cell for key, cell in zip(results.cells.index, planned, strict=True)}
         counts.update(cells[key].cell_id for key in _keys_run(results, cells, design))
     return {cell.record.cell_id: counts[cell.record.cell_id] / SAMPLES for cell in planned}

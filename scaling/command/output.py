@@ -12,12 +12,12 @@ from pathlib import Path
 
 from scaling.command.batches import batch_lines
 from scaling.command.draws import draw_notes
+from scaling.command.expected_calls import expected_cells
 from scaling.command.local_models import fetch_lines
 from scaling.command.options import Options
 from scaling.command.prepare import Sweep
 from scaling.command.questions import (
     NONE_ANSWERABLE,
-    chances_to_run,
     none_answerable,
     planned_answers,
     question_lines,
@@ -66,7 +66,8 @@ def print_plan(study: Study, sweep: Sweep, options: Options) -> Plan:
     asked, unused = planned_answers(study, sweep, options.output_dir) if asks else ([], frozenset())
     plan = Plan(estimates, asked, unused)
     if sweep.decided is not None:
-        ahead = calls_ahead(sweep.decided, sweep.waiting, estimates, chances_to_run(sweep))
+        expected = expected_cells(sweep, options.output_dir)
+        ahead = calls_ahead(sweep.decided, sweep.waiting, estimates, expected)
         plan = replace(plan, sequential=sweep.decided.plan, ahead=ahead)
     # One write: the plans of experiments that run beside each other in one process do not mix.
     sys.stdout.write("".join(f"{line}\n" for line in _plan_lines(study, sweep, options, plan)))

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from scaling.analysis.headroom import Headroom
     from scaling.analysis.outlook import Chance
 
-MOST_FORESEEN = 500  # cells
 KnownRows = dict[tuple[str, str | None], "Rows"]
 SAMPLES = 100  # of results that are drawn, for the chance that a study decides
 NONE_ANSWERABLE = "none of this study's questions can be answered by these cells; the reasons are below"
@@ -57,19 +56,6 @@ def _names(study: Study, sweep: Sweep) -> list[str]:
     """The questions that a study lists, and those that its cells ask."""
     listed = [name for part in phases_of(study) for name in part.questions]
     return [*listed, *asked_by([task.cell for task in sweep.tasks])]
-
-
-def chances_to_run(sweep: Sweep) -> dict[str, float]:
-    """By cell_id, the chance that a sequential study runs a cell, before its first look, if steps change no score.
-
-    {} for a fixed study, after a look, and for a study that is too large to be played through.
-    """
-    decided = sweep.decided
-    if decided is None or decided.looks or len(sweep.tasks) > MOST_FORESEEN:
-        return {}
-    from scaling.analysis import foreseen_waves
-
-    return foreseen_waves.chances_to_run(list(_planned_tasks(sweep.tasks, {})), decided.plan.design)
 
 
 def question_lines(answers: list[PlannedAnswer]) -> list[str]:
@@ -110,7 +96,7 @@ def _planned(sweep: Sweep, results: Path) -> Iterator[Planned]:
 
     known: KnownRows = {}
     scored = [task for task in sweep.settled if (record := task.files.read_record()) and record.status == "ok"]
-    yield from _planned_tasks([*scored, *sweep.waiting], known)
+    yield from planned_tasks([*scored, *sweep.waiting], known)
     own = {task.cell.cell_id for task in sweep.tasks}
     for _, record in read_records([results]):
         if record.status == "ok" and record.n and record.cell_id not in own:
@@ -118,7 +104,7 @@ def _planned(sweep: Sweep, results: Path) -> Iterator[Planned]:
             yield Planned(record, same or _numbered(record.n))
 
 
-def _planned_tasks(tasks: Iterable[CellTask], known: KnownRows) -> Iterator[Planned]:
+def planned_tasks(tasks: Iterable[CellTask], known: KnownRows) -> Iterator[Planned]:
     """The cells with their rows; cells on the same rows share what is `known` of these."""
     from scaling.analysis.assumed import Planned
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from scaling.command.expected_calls import Expected
 from scaling.command.prepare import Sweep
 from scaling.command.waves import Decided, changed_since, without_score
 from scaling.records.looks import GateDecision
@@ -16,7 +17,6 @@ from scaling.run.progress import ProgressReporter
 from scaling.run.task import CellTask
 from scaling.sequential import DECIDED, FUTILE, Look, QuestionLook, SequentialDesign, runs_text
 
-NULL_GUESS = "no number of steps changes a score"
 HYPOTHESES = 4  # that share the error rate
 GIVES_UP = "It gives up a rise from 1 to 3 steps that falls again until 5: H2 then reads 'cannot tell'"
 
@@ -50,26 +50,23 @@ def teller(
             reporter.say(saved_line(saved_by(decided, sweep.tasks, results)))
         unscored = [task for task in sweep.waiting if task.files.read_record() is None]
         reporter.leave_out(task.cell for task in unscored if not decided.standing.may_run(task.cell))
-        reporter.look_ahead(calls_ahead(decided, unscored, estimates, {}))
+        reporter.look_ahead(calls_ahead(decided, unscored, estimates, Expected()))
 
     return tell
 
 
 def calls_ahead(
-    decided: Decided, waiting: Sequence[CellTask], estimates: Mapping[str, Estimate], chances: Mapping[str, float]
+    decided: Decided, waiting: Sequence[CellTask], estimates: Mapping[str, Estimate], expected: Expected
 ) -> CallsAhead:
-    """The calls of the cells that wait: in the next wave, if everything stays open, and as the chances say.
-
-    chances: that a cell runs, by cell_id; {} where nobody knows.
-    """
+    """The calls of the cells that wait: in the next wave, if everything stays open, and as they are expected."""
     cells = [task.cell for task in waiting if decided.standing.may_run(task.cell)]
     now = {cell.cell_id: 1.0 for cell in cells if decided.standing.needs_now(cell)}
-    expected = {cell.cell_id: chances[cell.cell_id] for cell in cells} if chances else {}
+    chances = {cell.cell_id: expected.chances[cell.cell_id] for cell in cells} if expected.chances else {}
     return CallsAhead(
         now=calls_of(now, estimates),
         all_open=calls_of({cell.cell_id: 1.0 for cell in cells}, estimates),
-        expected=calls_of(expected, estimates) if expected else None,
-        guess=NULL_GUESS,
+        expected=calls_of(chances, estimates) if chances else None,
+        guess=expected.guess,
     )
 
 
