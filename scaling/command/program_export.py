@@ -22,7 +22,7 @@ from scaling.portable.formats import Format
 from scaling.portable.made import Source, load_source, portable
 from scaling.portable.rescored import Comparison, compared, rescore
 from scaling.records.record import PredictionLine, Record
-from scaling.records.store import CACHE, LEDGER, CellFiles, read_objects
+from scaling.records.store import AGGREGATE, CACHE, LEDGER, CellFiles, read_objects
 from scaling.run.program_digest import program_digest
 from scaling.types import Benchmark, CellStopped, Splits, UsageError
 
@@ -156,8 +156,10 @@ def _about(found: Found, entries: Entries) -> list[str]:
 
 
 def _home(folder: Path) -> Path:
-    """The results folder that a cell's folder is in: the one with the cache, else the cell's own."""
-    return next((above for above in (folder, *folder.resolve().parents) if (above / CACHE).exists()), folder)
+    """The results folder that a cell's folder is in: the one with the cache, the bills or the aggregate."""
+    known = (CACHE, LEDGER, AGGREGATE)
+    above = (folder, *folder.resolve().parents)
+    return next((home for home in above if any((home / name).exists() for name in known)), folder)
 
 
 def _percent(score: float, interval: tuple[float, float] | None) -> str:

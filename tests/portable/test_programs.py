@@ -23,6 +23,7 @@ from scaling.command.program_export import Found, ModelOptions, check_program, f
 from scaling.llm.adapters import ExactChatAdapter, ExactJSONAdapter
 from scaling.portable.made import portable
 from scaling.portable.outside import NoAnswer, Program, Step, messages_of, read_answer, read_program, run
+from scaling.records.store import CACHE
 from scaling.testing import Body, ScriptedServer
 from scaling.types import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from tests.support.files import read
@@ -298,6 +299,10 @@ def test_the_program_of_a_users_own_questions_is_exported(
     assert export_results.main([*line, "--data", "sums.csv"]) == EXIT_OK
     assert "0 rows changed" in capsys.readouterr().out
     assert "{{question}}" in (tmp_path / "export" / "messages.json").read_text()
+    asked = len(server.requests)
+    (tmp_path / "out" / CACHE).rename(tmp_path / "moved")  # what is asked anew is kept, and billed, in the same folder
+    assert export_results.main([*line, "--data", "sums.csv"]) == EXIT_OK
+    assert len(server.requests) == asked + 20 and (tmp_path / "out" / CACHE).exists()
 
 
 def _other_toy() -> type[dspy.Signature]:
