@@ -64,12 +64,14 @@ def analyze(
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=output):
         pass  # raises OSError before anything is drawn
-    pictures = draw(findings, output / "visualizations", formats) if not findings.summary.empty else {}
+    has_scores = not (findings.summary.empty and findings.transfers.empty)
+    pictures = draw(findings, output / "visualizations", formats) if has_scores else {}
     tables = {
         "summary_results.csv": _with_missing(findings),
         "summary_tests.csv": findings.tests,
         "summary_fits.csv": findings.fits,
         "summary_breakdowns.csv": findings.breakdowns,
+        "summary_transfer.csv": findings.transfers,
         "summary_runs.csv": runs.runs_frame(findings.results),
     }
     for name, frame in tables.items():
@@ -92,6 +94,7 @@ def find(
 
     from scaling.analysis import answers, breakdowns, findings, fit_table, loading, model_comparisons, money, summary
     from scaling.analysis.test_rows import frame_of
+    from scaling.analysis.transfer import matrix_of
 
     results = loading.load(folders)
     evidence = answers.evidence_of(results, value_per_correct)
@@ -115,6 +118,7 @@ def find(
         gains=gains,
         costs=money.costs(results, entries, frame, value_per_correct),
         breakdowns=breakdowns.breakdowns_of(results, entries, frame),
+        transfers=matrix_of(evidence.transfers),
         models=models,
         refused=refused,
         value=value_per_correct,

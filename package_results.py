@@ -144,6 +144,8 @@ def without_paths(value: Any, name: str = "") -> Any:
         return [without_paths(item, name) for item in value]
     if name in ("data", "source") and isinstance(value, str) and value not in ("hub", "sample"):
         return "folder"
+    if name == "start_from" and isinstance(value, str):
+        return Path(value).name
     if isinstance(value, str) and name == "message":
         value = redact(value)
         return " ".join(Path(word).name if word.startswith(("/", "'/", "~")) else word for word in value.split(" "))
@@ -173,7 +175,8 @@ def lock() -> str:
 def program_files() -> list[Path]:
     """The program's own files: scripts, library, benchmarks, plan; nothing generated."""
     found = {path for pattern in PROGRAM for path in ROOT.glob(pattern) if path.is_file()}
-    generated = ("summary_results", "summary_runs", "summary_tests", "summary_fits", "summary_breakdowns")
+    generated = ("summary_results", "summary_runs", "summary_tests", "summary_fits", "summary_breakdowns",
+                 "summary_transfer")  # fmt: skip
     return sorted(p for p in found if "__pycache__" not in p.parts and not p.name.startswith(generated))
 
 

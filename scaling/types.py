@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import pydantic
@@ -62,7 +63,8 @@ class CellStopped(BaseException):
 def _chosen(default: Any = MISSING, **facts: Any) -> Any:
     """A field of a cell that a user chooses, with what the rest of the program needs to know of it.
 
-    axis: its name in a study, where a study lists several; flags, help, metavar: on the command line.
+    axis: its name in a study, where a study lists several; flags, help, metavar: on the command line. not_in_id: it
+    only says where something is; left_out_of_id: it was added later and is not in the id at its default.
     """
     return field(default=default, metadata=facts)
 
@@ -72,6 +74,7 @@ Size = Annotated[int, pydantic.Field(strict=True, ge=1, le=10**7)]
 Count = Annotated[int, pydantic.Field(strict=True, ge=0, le=10**7)]
 Temperature = Annotated[float, pydantic.Field(strict=True, ge=0, le=2, allow_inf_nan=False)]
 Flag = Annotated[bool, pydantic.Strict()]
+Name = Annotated[str, pydantic.Field(strict=True, min_length=1, max_length=4000)]
 OptionName = Annotated[str, pydantic.Field(strict=True, max_length=100)]
 OptionValue = bool | int | str
 Share = Annotated[float, pydantic.Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
@@ -118,7 +121,7 @@ class CellSettings:
     rollout_budget: Count = _chosen(200, flags=("--rollout-budget",), metavar="N",
                                    help="rollouts that an optimizer may make in a cell")  # fmt: skip
     data: str = _chosen("hub", flags=("--data",), metavar="hub|sample|DIR",
-                        help="Hugging Face hub, shipped samples, or a folder")  # fmt: skip
+                        help="Hugging Face hub, shipped samples, or a folder", not_in_id=True)  # fmt: skip
     # Those of the cell's optimizer that differ from its defaults.
     optimizer_options: dict[OptionName, OptionValue] = field(
         default_factory=dict, hash=False,
@@ -146,6 +149,12 @@ class CellSettings:
                              help="a cheap trial without an optimizer, on train and check rows: how much can calls, "
                                   "votes and prompts win")  # fmt: skip
     wording: str = _chosen("own", left_out_of_id=True)  # of the instructions; one of scaling.wordings
+    # What it says is in the fitted fields.
+    start_from: Name | None = _chosen(None, flags=("--start-from",), metavar="PROGRAM.json|FILE.txt",
+                                      help="the program that cells start from: a cell's folder, a program.json, or "
+                                           "your own instructions in a text file", not_in_id=True)  # fmt: skip
+    frozen_roles: tuple[Name, ...] = _chosen((), flags=("--freeze",), metavar="ROLE", left_out_of_id=True,
+                                             help="steps whose prompts no optimizer changes")  # fmt: skip
     # Hosted jobs: who runs the rollouts, and how many a candidate gets (None: a pass over select; online at most 10).
     synth_mode: str = _chosen("offline", flags=("--mode",), metavar="offline|online",
                               help="who runs the rollouts of synth_mipro (offline)", left_out_of_id=True)  # fmt: skip
@@ -161,6 +170,9 @@ class FittedFields:
     # Digest of the rows that this cell's splits hold, and of the benchmark's declared version.
     data_sha256: str = ""
     benchmark_version: str = "1"
+    # Of the program that the cell is given: the digest of its prompts, and the cell that it is from ("": a file).
+    start_sha256: str = _chosen("", left_out_of_id=True)
+    start_cell: str = _chosen("", left_out_of_id=True)
 
 
 @dataclass(frozen=True)
@@ -175,12 +187,14 @@ class PlannedCell(CellSettings, CellSizes, CellAxes):
         online = " online" if self.synth_mode == "online" else ""
         options = f" ({options_text(self.optimizer_options)})" if self.optimizer_options else ""
         effort = f" effort {self.reasoning_effort}" if self.reasoning_effort else ""
+        start = f" from {'/'.join(Path(self.start_from).parts[-3:])}" if self.start_from else ""
+        frozen = f" frozen {' '.join(self.frozen_roles)}" if self.frozen_roles else ""
         pilot = " (pilot)" if self.pilot else ""
         draws = f" {self.draws} draws" if self.draws > 1 else ""
         wording = f" wording {self.wording}" if self.wording != "own" else ""
         flat = f" stop-when-flat {self.stop_when_flat:g}" if self.stop_when_flat else ""
-        program = f"{step} {self.optimizer}{online}{options}{flat}{wording}{draws}"
-        return f"{self.benchmark}{closed} {program} {self.model}{effort} run{self.run}{pilot}"
+        program = f"{step} {self.optimizer}{online}{options}{flat}{frozen}{wording}{draws}"
+        return f"{self.benchmark}{closed} {program} {self.model}{effort} run{self.run}{start}{pilot}"
 
 
 @dataclass(frozen=True)
@@ -192,13 +206,14 @@ class Cell(FittedFields, PlannedCell):
         """16 hex digits over every field that can change the answer.
 
         The name of the data source is left out and the digest of its rows is in: the same rows from
-        another folder are the same cell. Fields that were added later are left out at their default, so that
-        records from before the field are the cells they were.
+        another folder are the same cell. So it is with the file of a program that the cell is given. Fields that were
+        added later are left out at their default, so that records from before the field are the cells they were.
         """
-        values = {k: v for k, v in asdict(self).items() if k != "data"} | {"cell_version": CELL_VERSION}
-        for added in fields(self):
-            if added.metadata.get("left_out_of_id") and values[added.name] == default_of(added):
-                del values[added.name]
+        values = asdict(self) | {"cell_version": CELL_VERSION}
+        for of in fields(self):
+            is_unset = of.metadata.get("left_out_of_id") and values[of.name] == default_of(of)
+            if is_unset or of.metadata.get("not_in_id"):
+                del values[of.name]
         return digest(values)[:16]
 
 

@@ -214,6 +214,7 @@ CHANGES: list[dict[str, Any]] = [
     {"reasoning_effort": "low"},
     {"optimizer": "synth_mipro", "synth_mode": "online"}, {"optimizer": "synth_mipro", "synth_rollouts": 9},
     {"optimizer_options": {"reflection_minibatch_size": 5, "use_merge": False}},
+    {"start_from": "mine.txt"}, {"frozen_roles": ("analyzer",)},
 ]  # fmt: skip
 NOT_CHOSEN = {"max_output_tokens"}  # the model's
 

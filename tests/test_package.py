@@ -127,9 +127,12 @@ CHANGES = [
     {"optimizer": "synth_mipro", "synth_mode": "online"},
     {"optimizer": "synth_mipro", "synth_rollouts": 7},
     {"optimizer_options": {"num_candidates": 5, "minibatch_size": 2}},
+    {"start_from": "mine.txt"}, {"frozen_roles": ("analyzer",)},
 ]  # fmt: skip
 # What the data and the model's entry say of a cell, and no study.
-NOT_CHOSEN = {"select_size", "max_output_tokens", "data_sha256", "benchmark_version", "data"}
+NOT_CHOSEN = {
+    "select_size", "max_output_tokens", "data_sha256", "benchmark_version", "data", "start_sha256", "start_cell",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: " ".join(changes))
@@ -198,3 +201,8 @@ def test_a_study_without_any_score_is_packed_and_analysed(
 def test_without_results_there_is_nothing_to_pack(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert package_results.main(["--results-dir", str(tmp_path)]) == EXIT_USAGE
     assert "no results" in capsys.readouterr().err
+
+
+def test_where_a_given_program_lay_is_not_packed() -> None:
+    value = {"cell": {"start_from": "/home/me/mine.txt"}, "start": {"file": "mine.txt"}}
+    assert package_results.without_paths(value) == {"cell": {"start_from": "mine.txt"}, "start": {"file": "mine.txt"}}

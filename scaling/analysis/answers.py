@@ -12,11 +12,12 @@ from typing import cast
 
 import pandas as pd
 
-from scaling.analysis.comparisons import Entry, entries_of
+from scaling.analysis.comparisons import Entry, all_entries
 from scaling.analysis.families import test_pairs
 from scaling.analysis.research import test_research
 from scaling.analysis.results import Results
 from scaling.analysis.test_rows import TestRow
+from scaling.analysis.transfer import Transfers, test_transfers
 from scaling.analysis.turns import TurnedCell, gains_of, test_corrections, turned_cells
 from scaling.planning.questions import QUESTIONS, AskingCell, Question, asked_by
 from scaling.sequential import INTERIM
@@ -24,10 +25,12 @@ from scaling.sequential import INTERIM
 
 @dataclass(frozen=True)
 class Evidence:
-    """What tests are made of. value: dollars that one more right answer is worth, None where nobody said."""
+    """What tests are made of. transfers: the transferred programs, which are in no other table. value: dollars
+    that one more right answer is worth, None where nobody said."""
 
     results: Results
     entries: list[Entry]
+    transfers: Transfers
     turned: list[TurnedCell]
     gains: pd.DataFrame
     value: float | None
@@ -55,9 +58,11 @@ class Answer:
 
 def evidence_of(results: Results, value: float | None = None) -> Evidence:
     """What these results hold for tests."""
-    entries = entries_of(results)
+    every = all_entries(results)
+    entries = [entry for entry in every if not entry.is_transfer]
+    moved = [entry for entry in every if entry.is_transfer]
     turned = turned_cells(results, entries)
-    return Evidence(results, entries, turned, gains_of(results, turned), value)
+    return Evidence(results, entries, Transfers(results, entries, moved), turned, gains_of(results, turned), value)
 
 
 def correction_rows(evidence: Evidence) -> list[TestRow]:
@@ -70,8 +75,13 @@ def research_rows(evidence: Evidence) -> list[TestRow]:
     return test_research(evidence.gains, evidence.value)
 
 
+def transfer_rows(evidence: Evidence) -> list[TestRow]:
+    """What programs do on models that they were not optimized on."""
+    return test_transfers(evidence.transfers)
+
+
 # Beside the hypotheses and comparisons of scores (`test_pairs`), in the order of summary_tests.csv.
-TESTS: list[Callable[[Evidence], list[TestRow]]] = [correction_rows, research_rows]
+TESTS: list[Callable[[Evidence], list[TestRow]]] = [correction_rows, research_rows, transfer_rows]
 
 
 def tests_of(evidence: Evidence) -> tuple[list[TestRow], list[str]]:

@@ -16,7 +16,9 @@ from scaling.analysis.results import Results, series_cells
 from scaling.analysis.series import SERIES, SHARED, SHARED_IN_BENCHMARK, SeriesKey, Terms
 from scaling.analysis.stats import Arm, Estimate, RunVariance, contrast, share_rows
 from scaling.intervals import mean_interval
-from scaling.planning.optimizers import is_hosted
+from scaling.planning.optimizers import TRANSFER, is_hosted
+
+OF_START = ("optimizer_options", "start", "frozen_roles")  # an optimizer's options, and where it starts
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Entry:
         return f"{self.series.benchmark} {self.steps} {self.series.pipeline} {self.series.optimizer}"
 
     @property
+    def is_transfer(self) -> bool:
+        """Whether its program was optimized elsewhere; such entries have a table of their own."""
+        return self.series.optimizer == TRANSFER.name
+
+    @property
     def changed(self) -> bool:
         """Whether any answer scores differently from the program's before optimization."""
         same_runs = self.final.runs == self.base.runs  # a run's baseline may be lost
@@ -69,6 +76,11 @@ class Comparison:
 
 
 def entries_of(results: Results) -> list[Entry]:
+    """Every series at every number of steps that has scored answers, but for transferred programs."""
+    return [entry for entry in all_entries(results) if not entry.is_transfer]
+
+
+def all_entries(results: Results) -> list[Entry]:
     """Every series at every number of steps that has scored answers."""
     entries = []
     cells = series_cells(results)
@@ -129,7 +141,7 @@ def grid_of(results: Results, entries: list[Entry]) -> tuple[Grid, list[str]]:
         notes += refused
         for optimizer in sorted({entry.series.optimizer for entry in mine}):
             same = [entry for entry in mine if entry.series.optimizer == optimizer]
-            same, refused = _largest(same, ("optimizer_options",), f" of {benchmark} with {optimizer}")
+            same, refused = _largest(same, OF_START, f" of {benchmark} with {optimizer}")
             notes += refused
             kept += same
     ok = results.cells
@@ -236,7 +248,9 @@ def mipro_pairs(entries: list[Entry]) -> Iterator[Comparison]:
 def _optimizer_name(entry: Entry) -> str:
     online = " online" if entry.series.synth_mode == "online" else ""
     options = f" ({entry.series.optimizer_options})" if entry.series.optimizer_options else ""
-    return f"{entry.series.optimizer}{online}{options}"
+    start = f" {entry.series.start}" if entry.series.start else ""
+    frozen = f" frozen {entry.series.frozen_roles}" if entry.series.frozen_roles else ""
+    return f"{entry.series.optimizer}{online}{options}{start}{frozen}"
 
 
 def _key(entry: Entry) -> Key:
@@ -252,7 +266,7 @@ def _on_terms_of(kept: list[Entry], entries: list[Entry], pipeline: str) -> list
     """Entries of another pipeline on the terms of those that are compared."""
 
     def terms_of(entry: Entry) -> Terms:
-        return entry.series.equal_terms + entry.series.terms("optimizer", "optimizer_options")
+        return entry.series.equal_terms + entry.series.terms("optimizer", *OF_START)
 
     terms = {terms_of(entry) for entry in kept}
     return [entry for entry in entries if entry.series.pipeline == pipeline and terms_of(entry) in terms]

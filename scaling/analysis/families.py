@@ -27,6 +27,7 @@ from scaling.analysis.verdicts import detectable, direction, settling_size
 
 SMALLEST_OF_INTEREST = 0.05  # of a single comparison, for the rows and runs that would settle it
 MIPRO = "MIPRO implementations (exploratory)"
+TRANSFERRED = "transferred programs (exploratory)"  # of scaling/analysis/transfer.py
 FAMILIES: dict[str, Callable[[list[Entry]], Iterable[Comparison]]] = {
     "improvement by optimization (exploratory)": improvements,
     "average improvement of each optimizer (exploratory)": average_improvements,
@@ -45,6 +46,7 @@ ASKED = {
     "models on the mean of all benchmarks (exploratory)": "models",
     "models on each benchmark (exploratory)": "models",
     MIPRO: "mipro",
+    TRANSFERRED: "transfer",
 }
 
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from scaling.analysis import breakdowns, learning_figures, score_figures, size_figures, turn_figures
+from scaling.analysis import breakdowns, learning_figures, score_figures, size_figures, transfer_views, turn_figures
 from scaling.analysis.figure_kind import FigureKind
 from scaling.analysis.findings import Findings
 from scaling.planning.optimizers import label_of
@@ -20,6 +20,7 @@ from scaling.types import digest
 
 FIGURES: list[FigureKind] = [
     *score_figures.KINDS, *learning_figures.KINDS, *turn_figures.KINDS, *size_figures.KINDS, *breakdowns.KINDS,
+    *transfer_views.KINDS,
 ]  # fmt: skip
 
 
@@ -34,7 +35,8 @@ class Picture:
 
 def pictures_of(f: Findings) -> list[Picture]:
     """The pictures of FIGURES that these findings can fill, in their order, each under a name of its own."""
-    return [picture for kind in FIGURES for picture in _pictures_of_kind(kind, f)]
+    kinds = transfer_views.KINDS if f.summary.empty else FIGURES  # programs that were transferred, and nothing else
+    return [picture for kind in kinds for picture in _pictures_of_kind(kind, f)]
 
 
 def _pictures_of_kind(kind: FigureKind, f: Findings) -> Iterator[Picture]:

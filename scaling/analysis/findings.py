@@ -19,8 +19,9 @@ Curves = dict[tuple[str, str], list[Family]]  # (benchmark, line) -> the familie
 class Findings:
     """Frames have a row an item: `summary` and `costs` a series and number of steps, in the order of `entries`;
     `tests` a comparison; `fits` a fit; `gains` a model and task of self-correction; `models` a model with one program
-    on a benchmark, or on all; `breakdowns` a series on the rows of one subtask, level, domain or difficulty. answers:
-    to the questions that the studies asked."""
+    on a benchmark, or on all; `breakdowns` a series on the rows of one subtask, level, domain or difficulty;
+    `transfers` a program on a model that it was not optimized on, or that model's own. answers: to the questions that
+    the studies asked."""
 
     results: Results
     entries: list[Entry]
@@ -34,6 +35,7 @@ class Findings:
     costs: pd.DataFrame
     models: pd.DataFrame
     breakdowns: pd.DataFrame
+    transfers: pd.DataFrame
     refused: list[str]
     value: float | None  # dollars that one more right answer is worth, as the user named them
     per_dollar: bool

@@ -18,12 +18,14 @@ from scaling.analysis.reading import CellData, CellReader, LeftOut
 from scaling.analysis.results import Results
 from scaling.analysis.sequential import NOT_NEEDED, SequentialStudy, sequential_studies, study_of
 from scaling.analysis.series import SERIES
+from scaling.planning.optimizers import optimizes
 from scaling.records.codec import RecordError
 from scaling.records.record import CellClaim, Failure, Record, SweepPlan, Usage
 from scaling.records.store import CLAIM, RECORD, plan_paths, read_checked, read_plan, read_record, record_paths
 from scaling.types import SCHEMA_VERSION, Cell, UsageError, options_text
 
 LOWEST_USED_SHARE = 0.80
+OF_SOURCE = ("benchmark", "optimizer", "model", "optimizer_model")  # what a row says of the cell a program is from
 # The outcome that is used where a cell has several, best first.
 BEST_STATUS = ("ok", "invalid", "error", "skipped", "budget", "interrupted")
 COPIED = (
@@ -74,6 +76,8 @@ def cell_row(record: Record) -> dict[str, Any]:
     """A record as one flat row; absent fields are null."""
     row = asdict(record.cell) | {name: getattr(record, name) for name in COPIED}
     row["optimizer_options"] = options_text(record.cell.optimizer_options)
+    row["frozen_roles"] = " ".join(record.cell.frozen_roles)
+    row |= _start(record)
     row["sample"] = bool(record.sample)
     row["unchanged"] = bool(record.unchanged) if record.status == "ok" else record.unchanged
     row["own_score"] = _own_score(record)
@@ -100,6 +104,21 @@ def cell_row(record: Record) -> dict[str, Any]:
     lowest = LOWEST_USED_SHARE if record.cell.stop_when_flat is None else 0.0
     row["flagged"] = row["used_share"] is not None and not lowest <= row["used_share"] <= 1.0
     return row
+
+
+def _start(record: Record) -> dict[str, str | None]:
+    """What the cell was given, in words, and the cell that it is from."""
+    start, source = record.start, record.start.cell if record.start else None
+    row: dict[str, str | None] = {f"source_{name}": getattr(source, name, None) for name in OF_SOURCE}
+    row["source_options"] = options_text(source.optimizer_options) if source else None
+    if start is None:
+        return row | {"start": ""}
+    if source is None:
+        return row | {"start": f"from {start.file} {start.sha256[:6]}"}
+    options = f" ({row['source_options']})" if row["source_options"] else ""
+    proposer = "" if source.optimizer_model == source.model else f", proposer {source.optimizer_model}"
+    elsewhere = "" if source.benchmark == record.cell.benchmark else f" of {source.benchmark}"
+    return row | {"start": f"from {source.optimizer}{options} on {source.model}{proposer}{elsewhere}"}
 
 
 def _readable(
@@ -197,7 +216,7 @@ def _own_score(record: Record) -> float | None:
 
 def _used_share(record: Record) -> float | None:
     """Rollouts used over rollouts asked for."""
-    if record.cell.optimizer == "none" or not record.cell.rollout_budget or record.rollouts_used is None:
+    if not optimizes(record.cell.optimizer) or not record.cell.rollout_budget or record.rollouts_used is None:
         return None
     return record.rollouts_used / record.cell.rollout_budget
 

@@ -10,7 +10,8 @@ from scaling.types import UsageError
 
 # What a part of a digest is about, and the fields in which cells agree that must have the same.
 TASK = ("benchmark", "benchmark_version")
-PROGRAM = (*TASK, "pipeline", "steps", "model", "reasoning_effort", "feedback", "closed_book", "labels", "wording")
+PROGRAM = (*TASK, "pipeline", "steps", "model", "reasoning_effort", "feedback", "closed_book", "labels", "wording",
+           "start_sha256")  # fmt: skip
 PARTS = {
     "task": ("the instruction or the metric", TASK),
     "program": ("the prompts or the pipeline", PROGRAM),

@@ -83,35 +83,39 @@ def one_scaling_curve(summary: pd.DataFrame, benchmark: str, curves: Curves | No
 def improvement_heatmap(summary: pd.DataFrame, optimizer: str) -> Figure:
     """Improvement over the same program before optimization, benchmark by steps, with its interval in each cell."""
     part = summary[(summary["optimizer"] == optimizer) & (summary["pipeline"] == "chain")]
-    part = part.drop_duplicates(["row_name", "steps"])
-    values = part.pivot(index="row_name", columns="steps", values="improvement") * POINTS
-    texts = part.assign(text=part.apply(_heat_text, axis=1)).pivot(index="row_name", columns="steps", values="text")
+    title = f"change on test rows by\n{label_of(optimizer)}"
+    return change_heatmap(part.assign(column=part["steps"]), "steps\n(hatched: the interval holds 0)", title)
+
+
+def change_heatmap(changes: pd.DataFrame, xlabel: str, title: str) -> Figure:
+    """Changes of scores with their intervals, `row_name` by `column`; a cell that is not there is "not run"."""
+    part = changes.drop_duplicates(["row_name", "column"])
+    values = part.pivot(index="row_name", columns="column", values="improvement") * POINTS
+    texts = part.assign(text=part.apply(_heat_text, axis=1)).pivot(index="row_name", columns="column", values="text")
     names = ["\n".join(map(shown, name.split("\n"))) for name in values.index]
     longest = max(len(line) for name in names for line in name.split("\n"))
-    size = (min(PAGE, 0.95 * values.shape[1] + 1.4 + LETTER_WIDTH * longest), 0.55 * values.shape[0] + 1.1)
+    columns = max(len(line) for name in values.columns for line in str(name).split("\n"))
+    width = max(0.95, 0.1 + 1.15 * LETTER_WIDTH * columns) * values.shape[1]
+    size = (min(PAGE, width + 1.4 + LETTER_WIDTH * longest), 0.55 * values.shape[0] + 1.1)
     figure, ax = plt.subplots(figsize=size)
     limit = max(5.0, float(np.nanmax(np.abs(values.to_numpy()))) if values.notna().any().any() else 5.0)
     sns.heatmap(
         values, ax=ax, annot=texts, fmt="", cmap="PuOr_r", vmin=-limit, vmax=limit, linewidths=1,
         yticklabels=False, annot_kws={"fontsize": 6.5}, cbar_kws={"label": "points"},
     )  # fmt: skip
-    _hatch(part, list(values.index), [int(steps) for steps in values.columns], ax)
+    _hatch(part, list(values.index), list(values.columns), ax)
     for row, column in zip(*np.where(values.isna().to_numpy()), strict=True):
         ax.text(column + 0.5, row + 0.5, "not run", ha="center", va="center", fontsize=6.5, color="0.4")
     ax.grid(False)
-    ax.set(
-        xlabel="steps\n(hatched: the interval holds 0)",
-        ylabel="",
-        title=f"change on test rows by\n{label_of(optimizer)}",
-    )
+    ax.set(xlabel=xlabel, ylabel="", title=title)
     ax.set_yticks(np.arange(len(names)) + 0.5, names)  # seaborn would turn them upright first
     return figure
 
 
-def _hatch(part: pd.DataFrame, names: list[str], steps: list[int], ax: Axes) -> None:
+def _hatch(part: pd.DataFrame, names: list[str], columns: list[object], ax: Axes) -> None:
     """Hatch the cells whose interval holds 0: their colour shows no change that is known."""
     for _, row in part[(part["improvement_low"] <= 0) & (part["improvement_high"] >= 0)].iterrows():
-        corner = (steps.index(row["steps"]), names.index(row["row_name"]))
+        corner = (columns.index(row["column"]), names.index(row["row_name"]))
         ax.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="////", edgecolor="white", linewidth=0, alpha=0.45))
 
 

@@ -29,6 +29,8 @@ UNDECIDED = ("cannot tell", "not compared", "on these rows: no difference shown"
 def headline(f: Findings) -> str:
     """The first sentences: what these records can show, and what they found."""
     found = "No cell has a score yet." if f.summary.empty else _found(f)
+    if f.summary.empty and not f.transfers.empty:
+        found = "All scores are of transferred programs: the models' own optima were not run, or are in other folders."
     return f"{INTERIM.capitalize()}. {found}" if f.results.is_interim else found
 
 

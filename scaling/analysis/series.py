@@ -18,8 +18,8 @@ SHARED_IN_BENCHMARK = (
     "draws",
 )  # fmt: skip
 OF_HOSTED_JOBS = ("synth_mode", "synth_rollouts")
-# What comes with an optimizer: its own options, and how its hosted job runs.
-OF_OPTIMIZER = ("optimizer_options", *OF_HOSTED_JOBS)
+# What comes with an optimizer: its options, what it starts from, what it leaves, and how its hosted job runs.
+OF_OPTIMIZER = ("optimizer_options", "start", "frozen_roles", *OF_HOSTED_JOBS)
 # What comes with the model: not every model takes every setting.
 OF_MODELS = ("model", "optimizer_model", "max_output_tokens", "temperature", "reasoning_effort")
 Terms = tuple[object, ...]
@@ -55,6 +55,8 @@ class SeriesKey:
     stop_when_flat: float | None = None
     headroom: bool = False
     wording: str = "own"
+    start: str = ""  # the program that its cells were given, in words
+    frozen_roles: str = ""
 
     @classmethod
     def of(cls, row: Mapping[str, Any] | pd.Series[Any]) -> SeriesKey:
@@ -80,6 +82,11 @@ class SeriesKey:
         return self.all_but("optimizer", *OF_OPTIMIZER)
 
     @property
+    def across_transfers(self) -> Terms:
+        """Shared by a program that was optimized elsewhere and those that were optimized on the same model and rows."""
+        return self.all_but("optimizer", "optimizer_model", "stop_when_flat", *OF_OPTIMIZER)
+
+    @property
     def across_models(self) -> Terms:
         """Shared by series that differ in the model and in what comes with it."""
         return self.all_but(*OF_MODELS)
@@ -102,7 +109,7 @@ class SeriesKey:
     @property
     def across_programs(self) -> Terms:
         """Shared by a program and one unoptimized call on the same rows."""
-        return self.all_but("pipeline", "optimizer", "optimizer_options", "stop_when_flat")
+        return self.all_but("pipeline", "optimizer", "optimizer_options", "start", "frozen_roles", "stop_when_flat")
 
     @property
     def across_controls(self) -> Terms:

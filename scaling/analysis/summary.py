@@ -139,6 +139,8 @@ def labels_of(summary: pd.DataFrame) -> pd.Series:
     """A line's name: the optimizer, with pipeline, model and terms only where they differ within the frame."""
     names: pd.Series[str] = summary["optimizer"].map(label_of).astype(str)
     names = names + summary["synth_mode"].map(lambda mode: ", online" if mode == "online" else "")
+    for column, form in (("start", ", {}"), ("frozen_roles", ", frozen {}")):
+        names = names + summary[column].map(lambda text, form=form: form.format(text) if text else "")
     for column, form in (("pipeline", "{}"), ("model", "{}"), ("rollout_budget", "budget {}"), ("terms", "{}")):
         if summary[column].nunique() > 1 and not (column == "pipeline" and set(summary[column]) == {"chain"}):
             names = names + ", " + summary[column].map(form.format)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 
-from scaling.analysis import breakdowns, cell_tables, gain_tables, mipro_table, model_tables
+from scaling.analysis import breakdowns, cell_tables, gain_tables, mipro_table, model_tables, transfer_views
 from scaling.analysis.answers import Answer
 from scaling.analysis.families import FAMILIES
 from scaling.analysis.findings import Findings
@@ -29,13 +29,14 @@ def tables_of(f: Findings) -> list[Table]:
     about_scores = [] if f.summary.empty else [build(f) for build in OF_SCORES]
     families = [] if f.summary.empty else [_family(f, name) for name in FAMILIES]
     parts = [] if f.summary.empty else breakdowns.tables(f)
+    moved = transfer_views.table(f)
     last = [
         _fits(f),
         cell_tables.left_out(f.results),
         cell_tables.missing(f.results),
         cell_tables.against_estimate(f.results),
     ]
-    return [verdicts(f), *(table for table in (*about_scores, *parts, *families, *last) if table.rows)]
+    return [verdicts(f), *(table for table in (*about_scores, moved, *parts, *families, *last) if table.rows)]
 
 
 def verdicts(f: Findings) -> Table:

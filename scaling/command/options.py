@@ -22,6 +22,7 @@ from scaling.arguments import (
     number,
     whole_number,
 )
+from scaling.command.transfer import transfer_study
 from scaling.export.targets import TARGETS, check_installed, tracker_names
 from scaling.llm.gateway import Gateway
 from scaling.pipelines import PIPELINES
@@ -108,12 +109,16 @@ LIBRARY = Caller()
 
 @dataclass(frozen=True)
 class Command:
-    """A command line, read: the study and the user's choices in it, the options of the sweep."""
+    """A command line, read: the study and the user's choices in it, the options of the sweep.
 
-    study: str
+    transfer_from: where the programs are that run on other models, in place of a study.
+    """
+
+    study: str | None
     choices: dict[str, Any]
     options: Options
     check: bool
+    transfer_from: list[Path] | None = None
 
 
 def checked_options(options: Options) -> Options:
@@ -137,7 +142,9 @@ def checked_options(options: Options) -> Options:
 
 def study_of(command: Command, benchmarks: Benchmarks) -> Study:
     """The study with the user's choices; UsageError for what cannot be. benchmarks: those that are known, by name."""
-    study, choices = load_study(command.study), dict(command.choices)
+    if command.transfer_from:
+        return _transfers_of(command, command.transfer_from)
+    study, choices = load_study(command.study or "pipeline"), dict(command.choices)
     if choices.get("pilot") and choices.get("headroom"):
         raise UsageError("--pilot and --pilot-headroom are two trials. Give one of them.")
     if choices.get("pilot"):
@@ -156,6 +163,14 @@ def study_of(command: Command, benchmarks: Benchmarks) -> Study:
     return narrow(study, **choices, exact_sizes=exact)
 
 
+def _transfers_of(command: Command, folders: list[Path]) -> Study:
+    """The study of --transfer-from; a --study beside it names the models."""
+    choices, options = dict(command.choices), command.options
+    if command.study is not None and not choices.get("models"):
+        choices["models"] = load_study(command.study).models
+    return transfer_study(folders, choices, options.models_file, options.api_base)
+
+
 def parse(argv: Sequence[str] | None, doc: str | None, benchmarks: Sequence[str]) -> Command:
     """Read the command line; the first line of `doc` describes it.
 
@@ -164,8 +179,12 @@ def parse(argv: Sequence[str] | None, doc: str | None, benchmarks: Sequence[str]
     parser = ArgumentParser(doc)
     what = parser.add_argument_group("what to run")
     what.add_argument(
-        "--study", "--config", default="pipeline", metavar="NAME|FILE.toml",
-        help=f"one of: {', '.join(study_names())}; or a file",
+        "--study", "--config", metavar="NAME|FILE.toml",
+        help=f"one of: {', '.join(study_names())}; or a file (pipeline)",
+    )  # fmt: skip
+    what.add_argument(
+        "--transfer-from", nargs="+", type=Path, metavar="DIR",
+        help="in place of a study: run the optimized programs of these results, or cells, on the --models",
     )  # fmt: skip
     what.add_argument("--phase", metavar="1|2|3|all", help="which phase of the study (default: its first)")
     what.add_argument("--quick", action="store_const", const="quick", dest="study", help="the demo: --study quick")
@@ -177,7 +196,7 @@ def parse(argv: Sequence[str] | None, doc: str | None, benchmarks: Sequence[str]
     where.add_argument("--check", action="store_true", help="ask each model one small question, and stop")
     given = vars(parser.parse_args(argv))
     options = Options(**{f.name: given.pop(f.name) for f in fields(Options)})
-    return Command(given.pop("study"), given, options, given.pop("check"))
+    return Command(given.pop("study"), given, options, given.pop("check"), given.pop("transfer_from"))
 
 
 def _add_axes(group: argparse._ArgumentGroup, benchmarks: Sequence[str]) -> None:
@@ -217,6 +236,8 @@ def _add(group: argparse._ArgumentGroup, of: Field[Any], hint: Any, listed: str 
         metavar = of.metadata.get("metavar")
         group.add_argument(*_flags(of), nargs="+", action=_Pairs, type=name_and_value, metavar=metavar, help=help_text,
                            **settings)  # fmt: skip
+    elif get_origin(hint) is tuple:
+        group.add_argument(*_flags(of), nargs="+", metavar=of.metadata.get("metavar"), help=help_text, **settings)
     elif get_origin(hint) is Literal:
         group.add_argument(*_flags(of), choices=get_args(hint), help=help_text, **settings)
     else:

@@ -86,7 +86,7 @@ def _plan_lines(study: Study, sweep: Sweep, options: Options, plan: Plan) -> lis
     lines.append(f"study {study.name}: {_cells(len(waiting))} to run{on}{settled}; results in {options.output_dir}")
     if waiting:
         lines.append(_rows_line(waiting))
-        lines += [f"note: {note}" for note in [*warnings(cells), *_size_notes(study, waiting)]]
+        lines += [f"note: {note}" for note in [*study.notes, *warnings(cells), *_size_notes(study, waiting)]]
         twice, total = shared(waiting), functools.reduce(operator.add, plan.estimates.values())
         total = total if twice is None else total - twice
         lines += [*estimate_lines(cells, plan.estimates), _total(total, sweep, options)]

@@ -18,13 +18,18 @@ from scaling.data import load_benchmark
 from scaling.llm.network import why_unreachable
 from scaling.llm.weights import located, with_named_files
 from scaling.models import Model, find_model, load_registry, with_effort
-from scaling.planning.optimizers import NONE, is_hosted
+from scaling.planning.optimizers import is_hosted, optimizes
 from scaling.planning.plan import FITTED_FIELDS, Benchmarks, check_cell, check_count, check_kinds, expand, fit_to_data
 from scaling.planning.study import SIZE_FIELDS, Study, phases_of
 from scaling.ready import end_notes, missing_keys
-from scaling.records.record import ProgramDigest, Record
+from scaling.records.programs import ProgramDigest
+from scaling.records.record import Record
 from scaling.records.store import CellFiles, files_of, is_settled, read_records
+from scaling.run.frozen import check_roles
+from scaling.run.pipelines import make_core
 from scaling.run.program_digest import program_digest
+from scaling.run.start import fitted_start, read_start
+from scaling.run.start_program import StartProgram
 from scaling.run.task import CellTask
 from scaling.types import Benchmark, Cell, HostedSettings, PlannedCell, Splits, UsageError
 
@@ -159,7 +164,8 @@ def _check_keys(cells: Sequence[PlannedCell], models: Mapping[str, Model], skip:
 
 def _called(cell: PlannedCell) -> tuple[str, ...]:
     """The models that a cell calls; without an optimizer nobody proposes."""
-    return (cell.model,) if cell.optimizer == NONE.name else tuple(dict.fromkeys((cell.model, cell.optimizer_model)))
+    called = (cell.model, cell.optimizer_model) if optimizes(cell.optimizer) else (cell.model,)
+    return tuple(dict.fromkeys(called))
 
 
 def _lacking(task: CellTask, lacks_service: str | None, options: Options) -> str | None:
@@ -187,8 +193,9 @@ def make_tasks(
     tasks: dict[str, CellTask] = {}
     taken: set[Path] = set()
     for phase, planned in ((number, cell) for number, cells in enumerate(phases) for cell in cells):
-        bench = data.benchmark(planned)
+        bench, start = data.benchmark(planned), data.start(planned)
         cell, splits = data.fitted(planned)
+        cell = start.given_to(cell) if start else cell
         if cell.cell_id in tasks:
             continue
         files = CellFiles(results) if one_folder else files_of(cell, results, taken)
@@ -199,8 +206,8 @@ def make_tasks(
             )
         model = with_effort(models[cell.model], cell.reasoning_effort)
         optimizer_model = models[cell.optimizer_model]
-        program = data.program(cell, bench, model, optimizer_model)
-        tasks[cell.cell_id] = CellTask(cell, bench, splits, model, optimizer_model, files, program, phase)
+        program = data.program(cell, bench, model, optimizer_model, start)
+        tasks[cell.cell_id] = CellTask(cell, bench, splits, model, optimizer_model, files, program, start, phase)
     return list(tasks.values())
 
 
@@ -229,6 +236,7 @@ class _Data:
         self._loaded: dict[tuple[Any, ...], Benchmark] = {}
         self._fitted: dict[tuple[Any, ...], tuple[dict[str, Any], Splits]] = {}
         self._programs: dict[tuple[Any, ...], ProgramDigest] = {}
+        self._starts: dict[str, StartProgram] = {}
 
     def benchmark(self, cell: PlannedCell) -> Benchmark:
         """The cell's benchmark with its rows loaded; UsageError where it has nothing that the cell asks for."""
@@ -256,20 +264,27 @@ class _Data:
         check_cell(cell, cell.select_size)
         return cell, splits
 
-    def program(self, cell: Cell, bench: Benchmark, model: Model, optimizer_model: Model) -> ProgramDigest:
+    def start(self, planned: PlannedCell) -> StartProgram | None:
+        """The program that the cell is given; UsageError where it is for another, or a step to freeze is not there."""
+        if planned.start_from is None and not planned.frozen_roles:
+            return None
+        core = make_core(planned, self.benchmark(planned))
+        if planned.frozen_roles:
+            check_roles(core, planned)
+        if planned.start_from is None:
+            return None
+        if planned.start_from not in self._starts:
+            self._starts[planned.start_from] = read_start(planned.start_from)
+        return fitted_start(self._starts[planned.start_from], core, planned)
+
+    def program(
+        self, cell: Cell, bench: Benchmark, model: Model, optimizer_model: Model, start: StartProgram | None
+    ) -> ProgramDigest:
         """The digest of the cell's program."""
-        key = (
-            id(bench),
-            cell.pipeline,
-            cell.steps,
-            cell.feedback,
-            cell.wording,
-            cell.optimizer,
-            model,
-            optimizer_model,
-        )
+        prompts = (cell.pipeline, cell.steps, cell.feedback, cell.wording, cell.start_sha256)
+        key = (id(bench), *prompts, cell.optimizer, model, optimizer_model)
         if key not in self._programs:
-            self._programs[key] = program_digest(cell, bench, model, optimizer_model)
+            self._programs[key] = program_digest(cell, bench, model, optimizer_model, start)
         return self._programs[key]
 
 

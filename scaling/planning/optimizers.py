@@ -32,7 +32,8 @@ class OptimizerSpec:
     name: as on the command line and in records. label: as in tables and figures. run: its function, as
     'module:function', loaded when a cell runs. plan: what it does with a budget, for the estimate. options: a frozen
     dataclass of what can be set, each field with its type, bounds and default. adds_demos: its program shows examples
-    in its prompts. hosted: it runs as a job at somebody's service, which also makes its proposals.
+    in its prompts. hosted: it runs as a job at somebody's service, which also makes its proposals. optimizes: it looks
+    for a better program, within a budget.
     """
 
     name: str
@@ -42,9 +43,12 @@ class OptimizerSpec:
     options: type[OptimizerOptions] = OptimizerOptions
     adds_demos: bool = False
     hosted: bool = False
+    optimizes: bool = True
 
 
-NONE = OptimizerSpec("none", "no optimizer", "scaling.run.optimizers:none", budgets.no_work)
+NONE = OptimizerSpec("none", "no optimizer", "scaling.run.optimizers:none", budgets.no_work, optimizes=False)
+# Scores a program that was optimized elsewhere, beside the plain one.
+TRANSFER = OptimizerSpec("transfer", "transferred", "scaling.run.start:transfer", budgets.no_work, optimizes=False)
 
 OPTIMIZERS: dict[str, OptimizerSpec] = {
     spec.name: spec
@@ -69,6 +73,7 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
             BootstrapOptions,
             adds_demos=True,
         ),
+        TRANSFER,
         OptimizerSpec(
             "synth_mipro", "Synth MIPRO", "scaling.hosted.optimizer:optimize", budgets.hosted_work, hosted=True
         ),
@@ -79,6 +84,11 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
 def label_of(name: str) -> str:
     """The optimizer's name for people. Records may name one that is not in the table."""
     return OPTIMIZERS[name].label if name in OPTIMIZERS else name
+
+
+def optimizes(name: str) -> bool:
+    """Whether the optimizer looks for a better program. Records may name one that is not in the table."""
+    return name not in OPTIMIZERS or OPTIMIZERS[name].optimizes
 
 
 def is_hosted(name: str) -> bool:

@@ -14,7 +14,7 @@ from scaling.models import Model, find_model, with_effort
 from scaling.pipelines import FEEDBACKS, PIPELINES
 from scaling.planning.budgets import select_size
 from scaling.planning.headroom import headroom_rows
-from scaling.planning.optimizers import NONE, OPTIMIZERS, check_options, is_hosted, own_options
+from scaling.planning.optimizers import OPTIMIZERS, TRANSFER, check_options, is_hosted, optimizes, own_options
 from scaling.planning.questions import QUESTIONS
 from scaling.planning.study import SEEDS_OF, SIZE_FIELDS, Study, checked, phases_of
 from scaling.types import (
@@ -119,9 +119,11 @@ def settings_of(study: Study, benchmark: str, pipeline: str, optimizer: str) -> 
     if not PIPELINES[pipeline].takes_feedback:
         settings["feedback"] = "none"
     settings["optimizer_options"] = own_options(optimizer, study.optimizer_options)
+    if not optimizes(optimizer):
+        settings["frozen_roles"] = ()
     if not is_hosted(optimizer):
         settings |= {"synth_mode": "offline", "synth_rollouts": None}
-    if optimizer == NONE.name or is_hosted(optimizer):
+    if not optimizes(optimizer) or is_hosted(optimizer):
         settings["stop_when_flat"] = None
     return settings
 
@@ -160,6 +162,7 @@ def check_names(study: Study, benchmarks: list[str]) -> None:
     if not study.models:
         raise UsageError("no model is given. Type --models local/smollm2-135m, for example.")
     check_options(study.optimizers, study.optimizer_options)
+    check_start(study)
     for name in study.questions:
         if name not in QUESTIONS:
             raise unknown_name("question", name, list(QUESTIONS), "Leave questions out, or name some of these.")
@@ -169,6 +172,21 @@ def check_names(study: Study, benchmarks: list[str]) -> None:
         raise unknown_name("wording", study.wording, list(WORDINGS), "Leave wording out.")
     if study.synth_mode not in SYNTH_MODES:
         raise unknown_name("mode", study.synth_mode, list(SYNTH_MODES), "Type --mode offline.")
+
+
+def check_start(study: Study) -> None:
+    """Raise UsageError where an optimizer lacks the program that it is given, or cannot work with one."""
+    hosted = [name for name in study.optimizers if is_hosted(name)]
+    if TRANSFER.name in study.optimizers and study.start_from is None:
+        raise UsageError(
+            "the optimizer 'transfer' scores a program that it is given. Type --start-from PROGRAM.json with it, or "
+            "--transfer-from RESULTS --models NAME in its place."
+        )
+    for flag, value in (("--start-from", study.start_from), ("--freeze", study.frozen_roles)):
+        if value and hosted:
+            raise UsageError(f"{flag}: {hosted[0]} starts from its own prompts and changes all. Leave one of them out.")
+    if study.frozen_roles and not any(optimizes(name) for name in study.optimizers):
+        raise UsageError("--freeze: none of these optimizers changes a prompt. Leave it out.")
 
 
 def check_cell(cell: PlannedCell, select: int) -> None:
@@ -188,7 +206,7 @@ def check_cell(cell: PlannedCell, select: int) -> None:
             f"--draws {cell.draws}: '{cell.pipeline}' scores each turn of one answer, which an average over draws "
             f"would hide. Leave --draws out and give more --runs."
         )
-    if cell.optimizer != NONE.name and cell.rollout_budget < 4 * select:
+    if optimizes(cell.optimizer) and cell.rollout_budget < 4 * select:
         raise UsageError(
             f"--rollout-budget {cell.rollout_budget} is below four passes over the {select} rows that "
             f"candidates are selected on. Type --rollout-budget {4 * select} or more."
@@ -197,7 +215,7 @@ def check_cell(cell: PlannedCell, select: int) -> None:
 
 def check_kinds(cells: Sequence[PlannedCell]) -> None:
     """Raise UsageError for a study that compares optimizers of which some stop when flat and others do not."""
-    optimized = [cell for cell in cells if cell.optimizer != NONE.name]
+    optimized = [cell for cell in cells if optimizes(cell.optimizer)]
     others = sorted({cell.optimizer for cell in optimized if cell.stop_when_flat is None})
     shares = {cell.stop_when_flat for cell in optimized}
     if len(shares) > 1 and len({cell.optimizer for cell in optimized}) > 1:
@@ -210,7 +228,7 @@ def check_kinds(cells: Sequence[PlannedCell]) -> None:
 
 def warnings(cells: list[Cell]) -> list[str]:
     """What a user should know of the plan before it runs."""
-    small = {c.rollout_budget for c in cells if c.optimizer != NONE.name and c.rollout_budget < 10 * c.select_size}
+    small = {c.rollout_budget for c in cells if optimizes(c.optimizer) and c.rollout_budget < 10 * c.select_size}
     return [
         f"a budget of {budget} rollouts is below ten selection passes: optimizers can try only a few candidates"
         for budget in sorted(small)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from scaling.planning.optimizers import NONE, is_hosted
+from scaling.planning.optimizers import TRANSFER, is_hosted, optimizes
 
 POINTS, TENFOLD = "points", "points for ten times the size"
 CORRELATION, EXPONENT = "rank correlation", "exponent"
@@ -62,16 +62,20 @@ def _values(cells: Cells, field: str) -> set[object]:
 
 
 def _optimized_chains_vary_in_steps(cells: Cells) -> bool:
-    chains = [cell for cell in cells if cell.pipeline == "chain" and cell.optimizer != NONE.name]
+    chains = [cell for cell in cells if cell.pipeline == "chain" and optimizes(cell.optimizer)]
     return len(_values(chains, "steps")) > 1
 
 
 def _several_models(cells: Cells) -> bool:
-    return len(_values(cells, "model")) > 1
+    return len(_values([cell for cell in cells if cell.optimizer != TRANSFER.name], "model")) > 1
 
 
 def _optimized(cells: Cells) -> bool:
-    return bool(_values(cells, "optimizer") - {NONE.name})
+    return any(optimizes(cell.optimizer) for cell in cells)
+
+
+def _transferred(cells: Cells) -> bool:
+    return TRANSFER.name in _values(cells, "optimizer")
 
 
 def _self_correction(cells: Cells) -> bool:
@@ -92,7 +96,7 @@ def _hosted(cells: Cells) -> bool:
 
 
 def _optimizers(cells: Cells) -> bool:
-    return len(_values(cells, "optimizer") - {NONE.name}) > 1 and not _hosted(cells)
+    return len(_values([c for c in cells if optimizes(c.optimizer)], "optimizer")) > 1 and not _hosted(cells)
 
 
 _CHAINS = "optimized chains of several numbers of steps"
@@ -117,6 +121,8 @@ _IN_ORDER = (
              unit=TENFOLD),
     Question("mipro", "Do hosted MIPRO and MIPROv2 give equally good programs?", _hosted,
              "cells of a hosted MIPRO and of MIPROv2"),
+    Question("transfer", "Does a program that was optimized on one model help another?", _transferred,
+             "transferred programs (--transfer-from) that change an answer"),
     Question("correction", "Do later turns correct answers, or only draw again?", _self_correction,
              "cells of pipeline self_correct"),
     Question("RQ1", "Does gain grow with the model's size?", _self_correction_of_models, _TURNS, unit=TENFOLD),
@@ -139,4 +145,4 @@ def reads_equal_calls(cell: AskingCell) -> bool:
 
     H1 does, at its largest number of steps.
     """
-    return cell.pipeline == "chain" and cell.optimizer != NONE.name and cell.steps == QUESTIONS["H1"].steps[-1]
+    return cell.pipeline == "chain" and optimizes(cell.optimizer) and cell.steps == QUESTIONS["H1"].steps[-1]

@@ -83,6 +83,7 @@ class Study(CellSettings):
     phases: dict[Name, dict[str, Any]] = field(default_factory=dict)  # phase -> the axes that it sets otherwise
     pilot_axes: dict[Name, Any] = field(default_factory=dict)  # what --pilot sets otherwise than PILOT
     phase: Name | None = field(default=None, metadata={"file": False})  # one of the phases, or all; else the first
+    notes: list[str] = field(default_factory=list, metadata={"file": False})  # what the plan says of it
     # Sizes given by flags: data that cannot fill them are an error.
     exact_sizes: frozenset[str] = field(default=frozenset(), metadata={"file": False})
 

@@ -14,7 +14,8 @@ from typing import Annotated, TypeVar
 from msgspec import Meta, Struct
 
 from scaling.records.codec import RecordError, encode
-from scaling.records.record import CellId, Number, PredictionLine
+from scaling.records.programs import CellId
+from scaling.records.record import Number, PredictionLine
 from scaling.records.store import CellFiles, read_checked, read_objects
 from scaling.sequential import Look, SequentialDesign
 from scaling.types import SCHEMA_VERSION, UsageError, digest

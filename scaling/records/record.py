@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from scaling.records.programs import CellId, ProgramDigest, ProgramSource
 from scaling.sequential import SequentialDesign
 from scaling.types import Cell
 
@@ -30,8 +31,6 @@ Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
 Dollars = Annotated[float, Meta(ge=0, le=1e15, description="US dollars")]
 Seconds = Annotated[float, Meta(ge=0, le=1e15)]
 Interval = tuple[Change, Change]
-CellId = Annotated[str, Meta(pattern="^[0-9A-Za-z_-]{1,64}$", description="a digest of all fields of the cell")]
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
 Status = Literal["ok", "error", "invalid", "skipped", "budget", "interrupted"]
 
 
@@ -142,18 +141,6 @@ class Failure(Struct, omit_defaults=True):
     traceback: str | None = None
 
 
-class ProgramDigest(Struct, frozen=True):
-    """What can change an answer or a score and is no field of the cell, as three digests. Every machine has the same.
-
-    task: what is asked and how answers are scored. program: its prompts, and how it makes an answer of its calls.
-    optimizer: its constants, and what it is told of an answer.
-    """
-
-    task: Digest
-    program: Digest
-    optimizer: Digest
-
-
 class Versioned(Struct):
     """The one field that is looked at first."""
 
@@ -168,6 +155,8 @@ class Record(Struct, kw_only=True):
     cell_id: CellId
     cell: Cell
     program: ProgramDigest | None = None  # null in records from before there was one
+    # What the cell was given: its baseline, or with the optimizer `transfer` its final program. Null without one.
+    start: ProgramSource | None = None
     task_class: str | None = None
     split: str | None = None
     n: Count | None = None

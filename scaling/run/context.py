@@ -13,6 +13,7 @@ from scaling.models import Model
 from scaling.records.record import Proposals
 from scaling.records.store import CellFiles
 from scaling.run.scoring import safe_metric
+from scaling.run.start_program import StartProgram
 from scaling.types import Benchmark, Cell, HostedSettings
 
 
@@ -28,7 +29,8 @@ def _show_nothing(what: str, best: float | None) -> None: ...
 class OptimizerContext:
     """What an optimizer gets: the core program, its rows, its budget in rollouts, and who answers.
 
-    cell, model and files are the cell's own. hosted: where hosted jobs are sent; None without a hosted optimizer.
+    cell, model, files and start (the program that it is given) are the cell's own. hosted: where hosted jobs are
+    sent; None without a hosted optimizer.
     show: shows (what happens now, the best score so far) to the user.
     """
 
@@ -44,6 +46,7 @@ class OptimizerContext:
     model: Model
     files: CellFiles
     hosted: HostedSettings | None = None
+    start: StartProgram | None = None
     show: Callable[[str, float | None], None] = _show_nothing
     proposals: Proposals = field(default_factory=_none_yet)
 

@@ -13,12 +13,12 @@ import dspy
 
 from scaling.pipelines import PIPELINES
 from scaling.run.pipelines import FeedbackFunction, make_core, worded
-from scaling.types import Benchmark, Cell
+from scaling.types import Benchmark, PlannedCell
 
 MOST_KEPT = 64
 
 
-def fresh_core(cell: Cell, bench: Benchmark, feedback: FeedbackFunction | None) -> dspy.Module:
+def fresh_core(cell: PlannedCell, bench: Benchmark, feedback: FeedbackFunction | None) -> dspy.Module:
     """As `make_core`, from a copy where neither tools nor feedback are a part of the program."""
     if feedback is not None or bench.tools:
         return make_core(cell, bench, feedback)

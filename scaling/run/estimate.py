@@ -18,10 +18,10 @@ from scaling.llm.adapters import make_adapter
 from scaling.models import Model
 from scaling.pipelines import PIPELINES
 from scaling.planning.budgets import MAX_TOOL_TURNS, Budget, Workload
-from scaling.planning.optimizers import NONE, OPTIMIZERS, options_of
+from scaling.planning.optimizers import NONE, OPTIMIZERS, TRANSFER, options_of
 from scaling.records.record import CellPlan
-from scaling.run.pipelines import make_core
 from scaling.run.scoring import as_example
+from scaling.run.start import core_of
 from scaling.run.task import CellTask
 from scaling.types import Benchmark, Cell, Effort, Row, Splits
 
@@ -62,6 +62,9 @@ class PlannedCalls:
     calls: float = 0.0
     output_tokens: float = 0.0
 
+    def _with(self, other: PlannedCalls, sign: int) -> PlannedCalls:
+        return PlannedCalls(self.calls + sign * other.calls, self.output_tokens + sign * other.output_tokens)
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -98,6 +101,7 @@ class Estimate:
             (self.tokens[0] + sign * other.tokens[0], self.tokens[1] + sign * other.tokens[1]),
             _sum_of(self.usd, other.usd, sign),
             (max(self.chain[0], other.chain[0]), max(self.chain[1], other.chain[1])),
+            {kind: calls._with(other.likely.get(kind, PlannedCalls()), sign) for kind, calls in self.likely.items()},
             reasoning=(self.reasoning[0] + sign * other.reasoning[0], self.reasoning[1] + sign * other.reasoning[1]),
             scoring_usd=_sum_of(self.scoring_usd, other.scoring_usd, sign),
             batch_usd=_sum_of(self.batch_usd, other.batch_usd, sign),
@@ -117,12 +121,22 @@ class Size:
 
 def estimate(task: CellTask) -> Estimate:
     """Estimate one cell; no call is made."""
-    ends = [_one_end(task, guess) for guess in (LOW, HIGH)]
+    if task.cell.optimizer == TRANSFER.name:
+        return _transferred(replace(task, cell=replace(task.cell, optimizer=NONE.name)))
+    core = core_of(task.cell, task.bench, task.start)
+    ends = [_one_end(task, guess, core) for guess in (LOW, HIGH)]
     calls, tokens, usd, chain, planned, reasoning, scoring, batch = zip(*ends, strict=True)
     return Estimate(
         calls, tokens, _known(usd), chain, _likely(*planned), reasoning, scoring_usd=_known(scoring),
         batch_usd=_known(batch),
     )  # fmt: skip
+
+
+def _transferred(given: CellTask) -> Estimate:
+    """A given program on test and check rows and, where it is another one, the plain program on the test rows."""
+    plain = replace(given, start=None, splits=replace(given.splits, check=[]))
+    states = [core_of(task.cell, task.bench, task.start).dump_state() for task in (plain, given)]
+    return estimate(given) if states[0] == states[1] else estimate(plain) + estimate(given)
 
 
 def seconds(total: Estimate, concurrency: int) -> tuple[float, float]:
@@ -170,14 +184,14 @@ def minutes(low: float, high: float) -> str:
 
 
 def _one_end(
-    task: CellTask, guess: Guess
+    task: CellTask, guess: Guess, core: dspy.Module
 ) -> tuple[int, int, float | None, int, dict[str, PlannedCalls], int, float | None, float | None]:
     """(calls, tokens, dollars, calls that wait for one another, calls by kind, reasoning tokens, dollars of scoring,
     the same in batches) at one end.
     """
     cell, model, proposer = task.cell, task.model, task.optimizer_model
     optimizer = OPTIMIZERS[cell.optimizer]
-    sizes = _sizes(cell, task.bench, task.splits, model, guess)
+    sizes = _sizes(cell, task.bench, task.splits, model, guess, core)
     work = optimizer.plan(_budget(cell, task.splits, sizes, guess, proposer.bytes_per_token))
     if cell.stop_when_flat is not None and not guess.improves:
         work = _stopped_early(work, cell.select_size + cell.stop_when_flat * cell.rollout_budget)
@@ -275,7 +289,7 @@ def _budget(cell: Cell, splits: Splits, sizes: list[Size], guess: Guess, bytes_p
         rollouts=cell.rollout_budget,
         select=cell.select_size,
         train=len(splits.train),
-        predictors=len(sizes),
+        predictors=len(sizes) - len(cell.frozen_roles),
         row_tokens=mean(_length(row, list(row)) for row in splits.train) / bytes_per_token,
         answer_tokens=sizes[-1].answer - sizes[-1].reasoning,
         note_tokens=guess.note_tokens,
@@ -284,9 +298,8 @@ def _budget(cell: Cell, splits: Splits, sizes: list[Size], guess: Guess, bytes_p
     )
 
 
-def _sizes(cell: Cell, bench: Benchmark, splits: Splits, model: Model, guess: Guess) -> list[Size]:
+def _sizes(cell: Cell, bench: Benchmark, splits: Splits, model: Model, guess: Guess, core: dspy.Module) -> list[Size]:
     """Tokens of each predictor's call: one row formatted, and the mean length of all rows' inputs in its place."""
-    core = make_core(cell, bench)
     adapter = make_adapter(model)
     note = "x" * round(model.bytes_per_token * min(guess.note_tokens, model.output_limit))
     first = splits.train[0]
@@ -300,8 +313,9 @@ def _sizes(cell: Cell, bench: Benchmark, splits: Splits, model: Model, guess: Gu
         outputs = {name: first.get(name, note) for name in signature.output_fields}
         answers = set(signature.output_fields) <= set(bench.outputs)
         filled = guess.demos if answers else guess.role_demos
-        bare = _formatted(adapter, signature, [], shown)
-        demo = _formatted(adapter, signature, [dspy.Example(**shown, **outputs)], shown) - bare + extra
+        demos = predictor.demos
+        bare = _formatted(adapter, signature, demos, shown)
+        demo = _formatted(adapter, signature, [*demos, dspy.Example(**shown, **outputs)], shown) - bare + extra
         answer = len(adapter.format_assistant_message_content(signature, outputs).encode()) / model.bytes_per_token
         sizes.append(
             Size(

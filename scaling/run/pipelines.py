@@ -24,7 +24,7 @@ from scaling.run.steps import (
     step,
     with_tool_calls,
 )
-from scaling.types import Benchmark, Cell, UsageError, digest
+from scaling.types import Benchmark, Cell, PlannedCell, UsageError, digest
 from scaling.wordings import WORDINGS
 
 ROLES: dict[int, tuple[str, ...]] = {
@@ -48,7 +48,7 @@ ROLE_TASKS = {
 FeedbackFunction = Callable[[dict[str, Any], dict[str, Any]], str]
 
 
-def make_core(cell: Cell, bench: Benchmark, feedback: FeedbackFunction | None = None) -> dspy.Module:
+def make_core(cell: PlannedCell, bench: Benchmark, feedback: FeedbackFunction | None = None) -> dspy.Module:
     """The part of a cell's program that optimizers work on."""
     core: dspy.Module = pkgutil.resolve_name(PIPELINES[cell.pipeline].core)(bench, cell.steps, feedback)
     return worded(core, cell.wording)

@@ -18,11 +18,13 @@ from scaling.llm.adapters import make_adapter
 from scaling.models import Model
 from scaling.pipelines import FEEDBACKS, PIPELINES
 from scaling.planning.optimizers import NONE, OPTIMIZERS
-from scaling.records.record import ProgramDigest
+from scaling.records.programs import ProgramDigest
 from scaling.run.pipelines import make_core
 from scaling.run.runner import OPTIMIZER_TEMPERATURE
 from scaling.run.scoring import safe_metric
 from scaling.run.source import source_or_none
+from scaling.run.start import core_of
+from scaling.run.start_program import StartProgram
 from scaling.types import Benchmark, Cell, digest
 
 # How calls are made, counted, shown and written: it decides no answer and no score.
@@ -36,10 +38,12 @@ NOT_FOLLOWED = (
 LENGTH = 16  # hex digits
 
 
-def program_digest(cell: Cell, bench: Benchmark, model: Model, optimizer_model: Model) -> ProgramDigest:
+def program_digest(
+    cell: Cell, bench: Benchmark, model: Model, optimizer_model: Model, start: StartProgram | None = None
+) -> ProgramDigest:
     """The digest of a cell's program. Rows, run, seeds and sizes have no part in it: they are fields of the cell."""
     optimizer = _optimizer(cell, bench, model, optimizer_model) if cell.optimizer != NONE.name else None
-    return ProgramDigest(_short(_task(bench)), _short(_program(cell, bench, model)), _short(optimizer))
+    return ProgramDigest(_short(_task(bench)), _short(_program(cell, bench, model, start)), _short(optimizer))
 
 
 def _task(bench: Benchmark) -> Any:
@@ -48,13 +52,13 @@ def _task(bench: Benchmark) -> Any:
     return [bench.signature.instructions, fields, _described(safe_metric, bench.metric, bench.extra_metrics)]
 
 
-def _program(cell: Cell, bench: Benchmark, model: Model) -> Any:
+def _program(cell: Cell, bench: Benchmark, model: Model, start: StartProgram | None) -> Any:
     """The prompts of the program, how it makes an answer of its calls, and how its model is called."""
     spec, feedback = PIPELINES[cell.pipeline], FEEDBACKS[cell.feedback]
     functions = [pkgutil.resolve_name(path) for path in (spec.core, spec.program, feedback) if path]
     told = bench.execution_feedback if cell.feedback == "execution" else None
     adapter = make_adapter(model)
-    prompts = {name: _prompt(part, adapter) for name, part in make_core(cell, bench).named_predictors()}
+    prompts = {name: _prompt(part, adapter) for name, part in core_of(cell, bench, start).named_predictors()}
     weights = model.weights and (Path(model.weights.file).name, model.weights.sha256)
     called = (model.route, model.adapter, model.sends_seed, model.temperature, weights)
     return [prompts, called, _described(*functions, told, type(adapter), [tool.func for tool in bench.tools])]

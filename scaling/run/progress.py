@@ -22,7 +22,7 @@ from rich.table import Table
 
 from scaling.llm.gateway import Gateway
 from scaling.llm.meter import Meter
-from scaling.planning.optimizers import NONE
+from scaling.planning.optimizers import NONE, TRANSFER
 from scaling.records.store import SWEEP, write_json
 from scaling.redact import RedactingStream, redact
 from scaling.run.calls_ahead import CallsAhead
@@ -216,6 +216,8 @@ class ProgressReporter:
 def expected_rollouts(cell: Cell) -> int:
     """Rollouts of a cell at most: its budget, the check rows, and every test row under each program that is scored."""
     check = cell.val_size - cell.select_size
+    if cell.optimizer == TRANSFER.name:
+        return 2 * cell.test_size + check
     if cell.optimizer == NONE.name:
         return cell.draws * cell.test_size + check
     return cell.rollout_budget + check + cell.test_size * (cell.draws + (2 if cell.steps > 1 else 1))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from scaling.llm.adapters import make_adapter
 from scaling.models import Model
 from scaling.run.estimate import Estimate
-from scaling.run.pipelines import make_core
+from scaling.run.start import core_of
+from scaling.run.start_program import StartProgram
 from scaling.run.task import CellTask
 from scaling.types import Benchmark, Cell
 
@@ -38,7 +39,7 @@ def caching_notes(tasks: Sequence[CellTask], estimates: Mapping[str, Estimate]) 
         saved = (model.input_usd_per_million or 0.0) - (model.cached_input_usd_per_million or 0.0)
         if model.cached_input_usd_per_million is None or saved <= 0:
             continue
-        beginnings = stable_tokens(task.cell, task.bench, model)
+        beginnings = stable_tokens(task.cell, task.bench, model, task.start)
         calls = estimates[task.cell.cell_id].calls[0] / len(beginnings)
         tokens = calls * sum(length for length in beginnings if length >= LEAST_TOKENS)
         so_far = expected.setdefault(model.id, Expected())
@@ -47,10 +48,10 @@ def caching_notes(tasks: Sequence[CellTask], estimates: Mapping[str, Estimate]) 
     return [_note(name, model) for name, model in sorted(expected.items())]
 
 
-def stable_tokens(cell: Cell, bench: Benchmark, model: Model) -> list[float]:
+def stable_tokens(cell: Cell, bench: Benchmark, model: Model, start: StartProgram | None = None) -> list[float]:
     """Tokens at the beginning of each predictor's prompt that all rows share, before any demo is added."""
     adapter = make_adapter(model)
-    predictors = make_core(cell, bench).named_predictors()
+    predictors = core_of(cell, bench, start).named_predictors()
     texts = [adapter.format_system_message(predictor.signature) for _, predictor in predictors]
     return [len(text.encode()) / model.bytes_per_token for text in texts]
 

@@ -67,6 +67,7 @@ def new_record(task: CellTask, status: Status, error: Failure | None = None) -> 
         cell_id=task.cell.cell_id,
         cell=task.cell,
         program=task.program,
+        start=task.start.source if task.start else None,
         task_class=_text(bench.task_class),
         split=task.splits.split,
         sample=bench.source == "sample",

@@ -23,7 +23,7 @@ from scaling.llm.gateway import CellGateway, Gateway
 from scaling.llm.limits import allow_open_files
 from scaling.llm.lm import MeteredLM, make_lm
 from scaling.llm.meter import Meter
-from scaling.planning.optimizers import NONE, OPTIMIZERS, is_hosted
+from scaling.planning.optimizers import NONE, OPTIMIZERS, TRANSFER, is_hosted
 from scaling.records.codec import check_readable
 from scaling.records.draws import mean, rows_of
 from scaling.records.record import CurvePoint, Failure, LearningCurve, PredictionLine, Proposals, Record
@@ -31,11 +31,12 @@ from scaling.records.store import aggregating, write_aggregate, write_json, writ
 from scaling.run import dspy_optimizers
 from scaling.run.batches import answered_in_batches
 from scaling.run.context import OptimizerContext
-from scaling.run.cores import fresh_core
 from scaling.run.curve import Curve, StoppedWhenFlat
+from scaling.run.frozen import freeze, thaw
 from scaling.run.pipelines import instructions, make_feedback, make_program
 from scaling.run.record import Lines, Measured, add_outcome, add_usage, failed_record, new_record, outcome_text
 from scaling.run.scoring import as_example, score_programs
+from scaling.run.start import core_of
 from scaling.run.task import CellReporter, CellTask, Settings
 from scaling.types import CellStopped, digest
 
@@ -130,7 +131,7 @@ def _measure(
     cell = task.cell
     lm = make_lm(task.model, gateway, meter, cell.run, cell.temperature, timeout=settings.timeout)
     threads = min(MAX_THREADS_A_CELL, most_at_a_time(task.model, gateway.max_concurrency))
-    core = fresh_core(cell, task.bench, make_feedback(cell, task.bench, _examples(task)))
+    core = core_of(cell, task.bench, task.start, make_feedback(cell, task.bench, _examples(task)))
     flat_after = None if cell.stop_when_flat is None else cell.stop_when_flat * cell.rollout_budget
     select_ids = [row["id"] for row in task.splits.select]
     curve = Curve(meter, select_ids, lambda points: _on_point(task, points, reporter), flat_after)
@@ -138,8 +139,11 @@ def _measure(
         reporter.phase(cell, "optimize")
         context = _context(task, gateway, meter, settings, core, threads, reporter)
         started = time.monotonic()
+        freeze(core, cell.frozen_roles)
         optimized, stopped = _optimize(context, curve)
         optimize_seconds = round(time.monotonic() - started, 3)
+    for program in (core, optimized, *(incumbent for _, incumbent in curve.incumbents)):
+        thaw(program)
     if context.proposals.accepted is None and not is_hosted(cell.optimizer):
         context.proposals.accepted = curve.accepted
     programs = _programs(task, core, optimized, curve)
@@ -178,6 +182,8 @@ def _programs(task: CellTask, core: dspy.Module, optimized: dspy.Module, curve: 
     """The programs that test is opened for, by name."""
     cell = task.cell
     programs = {"baseline": core, "final": optimized}
+    if cell.optimizer == TRANSFER.name:
+        return programs
     if task.buys_equal_calls:
         programs["at_equal_calls"] = curve.incumbent_at(cell.rollout_budget / cell.steps) or core
     elif cell.steps == 1 or cell.optimizer == NONE.name:
@@ -233,6 +239,7 @@ def _context(
         model=task.model,
         files=task.files,
         hosted=settings.hosted,
+        start=task.start,
         show=show,
     )
 

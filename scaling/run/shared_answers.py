@@ -1,7 +1,8 @@
 """What the cells of a sweep have in common: one of them pays for it, and the others find it in the cache.
 
 Cells that differ in the pipeline or in the number of steps only draw answers of the same one-step program: a vote of
-three and a redraw draw the same three, and self-correction starts from the first.
+three and a redraw draw the same three, and self-correction starts from the first. Cells
+that score transferred programs score the same plain one beside them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from scaling.pipelines import PIPELINES
-from scaling.planning.optimizers import NONE
+from scaling.planning.optimizers import NONE, TRANSFER
 from scaling.run.estimate import Estimate, estimate
 from scaling.run.task import CellTask
 from scaling.types import Cell
@@ -25,7 +26,20 @@ def shared(tasks: Sequence[CellTask]) -> Estimate | None:
         if _answers(task.cell):
             groups.setdefault(_one_step(task.cell).cell_id, []).append(task)
     twice = [part for group in groups.values() if len(group) > 1 for part in _twice(group)]
+    counted = {task.cell.cell_id for group in groups.values() if len(group) > 1 for task in group}
+    twice += _plain_twice([task for task in tasks if task.cell.cell_id not in counted])
     return functools.reduce(operator.add, twice) if twice else None
+
+
+def _plain_twice(tasks: Sequence[CellTask]) -> list[Estimate]:
+    """The scores of a plain program that are beside several transferred ones, but once."""
+    groups: dict[str, list[CellTask]] = {}
+    for task in tasks:
+        if task.cell.optimizer == TRANSFER.name:
+            plain = replace(task.cell, optimizer=NONE.name, start_sha256="", start_cell="")
+            alone = replace(task, cell=plain, start=None, splits=replace(task.splits, check=[]))
+            groups.setdefault(plain.cell_id, []).append(alone)
+    return [estimate(group[0]) for group in groups.values() for _ in group[1:]]
 
 
 def _answers(cell: Cell) -> int:

@@ -12,10 +12,11 @@ from typing import Protocol, TypeVar
 from scaling.llm.batch_calls import BatchCall, BatchCollector, BilledGateway
 from scaling.llm.meter import Meter
 from scaling.models import Model
-from scaling.planning.optimizers import NONE, is_hosted
+from scaling.planning.optimizers import is_hosted, optimizes
 from scaling.planning.questions import reads_equal_calls
-from scaling.records.record import ProgramDigest
+from scaling.records.programs import ProgramDigest
 from scaling.records.store import CellFiles
+from scaling.run.start_program import StartProgram
 from scaling.types import Benchmark, Cell, HostedSettings, Splits
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ class CellTask:
     optimizer_model: Model
     files: CellFiles
     program: ProgramDigest | None = None
+    start: StartProgram | None = None  # what the cell is given
     phase: int = 0  # the cells of a study's earlier phase start first
     equal_calls: bool = False  # the score at equal calls is wanted, whether or not a question reads it
 
@@ -69,7 +71,7 @@ class CellTask:
     def buys_equal_calls(self) -> bool:
         """Whether the best candidate after budget / steps is scored, too: it is another program than the final one."""
         cell = self.cell
-        apart = cell.steps > 1 and cell.optimizer != NONE.name and not is_hosted(cell.optimizer)
+        apart = cell.steps > 1 and optimizes(cell.optimizer) and not is_hosted(cell.optimizer)
         return apart and (self.equal_calls or reads_equal_calls(cell))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import analyze_results
-from scaling.records.record import ProgramDigest
+from scaling.records.programs import ProgramDigest
 from scaling.records.store import CellFiles
 from scaling.types import EXIT_USAGE, Cell
 from tests.support.damaged import made

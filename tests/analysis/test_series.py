@@ -20,11 +20,19 @@ KEY = SeriesKey(
     synth_mode="offline", synth_rollouts=None,
 )  # fmt: skip
 RELATIONS = {
-    "across_optimizers": {"optimizer", "optimizer_options", "synth_mode", "synth_rollouts"},
+    "across_optimizers": {
+        "optimizer", "optimizer_options", "start", "frozen_roles", "synth_mode", "synth_rollouts",
+    },
+    "across_transfers": {
+        "optimizer", "optimizer_options", "optimizer_model", "start", "frozen_roles", "synth_mode", "synth_rollouts",
+        "stop_when_flat",
+    },
     "across_models": {"model", "optimizer_model", "max_output_tokens", "temperature", "reasoning_effort"},
-    "across_programs": {"pipeline", "optimizer", "optimizer_options", "stop_when_flat"},
+    "across_programs": {"pipeline", "optimizer", "optimizer_options", "start", "frozen_roles", "stop_when_flat"},
     "across_controls": {"pipeline", "feedback"},
-    "equal_terms": {"pipeline", "optimizer", "optimizer_options", "synth_mode", "synth_rollouts"},
+    "equal_terms": {
+        "pipeline", "optimizer", "optimizer_options", "start", "frozen_roles", "synth_mode", "synth_rollouts",
+    },
     "across_benchmarks": {
         "benchmark", "train_size", "val_size", "select_size", "test_sha256", "closed_book", "benchmark_version",
         "labels", "draws",
@@ -35,7 +43,9 @@ RELATIONS = {
 def test_every_field_of_a_cell_tells_two_series_apart_or_is_what_a_series_runs_over() -> None:
     """A new field of a cell belongs into one of these lists."""
     runs_over, told_by_test_rows = {"steps", "run"}, {"test_size", "data", "data_sha256"}
-    assert set(SERIES) - {"test_sha256"} == {field.name for field in fields(Cell)} - runs_over - told_by_test_rows
+    told_by_start = {"start_from", "start_sha256", "start_cell"}
+    of_cells = {field.name for field in fields(Cell)} - runs_over - told_by_test_rows - told_by_start
+    assert set(SERIES) - {"test_sha256", "start"} == of_cells
     lists = [["benchmark", "pipeline", "optimizer"], SHARED, SHARED_IN_BENCHMARK, OF_OPTIMIZER]
     assert sorted(name for names in lists for name in names) == sorted(SERIES)
 

@@ -260,7 +260,7 @@ def test_another_run_is_another_experiment(experiment: Callable, tmp_path: Path,
 
 
 def test_the_table_of_optimizers_has_those_that_the_command_line_offers() -> None:
-    assert set(OPTIMIZERS) == {"none", *OPTIMIZING, *hosted_names()}
+    assert set(OPTIMIZERS) == {"none", "transfer", *OPTIMIZING, *hosted_names()}
 
 
 sizes = st.integers(1, 60).flatmap(
