@@ -152,8 +152,8 @@ def _question_text(question: QuestionLook, several_models: bool) -> str:
 def _decisive(question: QuestionLook) -> str:
     """The p that decided, and its boundary."""
     if question.no_effect_rejected:
-        return f"p {_p(question.p)}, and {_p(question.boundary)} decides"
-    return f"p of an effect of interest {_p(question.exclusion_p)}, and {_p(question.exclusion_boundary)} decides"
+        return f"p {_p(question.p)}, and {_p(question.boundary)} or less decides"
+    return f"p of an effect of interest {_p(question.exclusion_p)}, and {_p(question.exclusion_boundary)} or less decides"
 
 
 def _percent(share: float) -> str:
@@ -161,4 +161,4 @@ def _percent(share: float) -> str:
 
 
 def _p(p: float) -> str:
-    return f"{p:.2g}" if p >= 0.0001 else "below 0.0001"
+    return f"{p:.2g}"
