@@ -153,7 +153,9 @@ def _decisive(question: QuestionLook) -> str:
     """The p that decided, and its boundary."""
     if question.no_effect_rejected:
         return f"p {_p(question.p)}, and {_p(question.boundary)} or less decides"
-    return f"p of an effect of interest {_p(question.exclusion_p)}, and {_p(question.exclusion_boundary)} or less decides"
+    return (
+        f"p of an effect of interest {_p(question.exclusion_p)}, and {_p(question.exclusion_boundary)} or less decides"
+    )
 
 
 def _percent(share: float) -> str:
