@@ -45,10 +45,11 @@ def outlook(planned: Sequence[Planned], names: Sequence[str]) -> Outlook:
 
 @dataclass(frozen=True)
 class Chance:
-    """How often a question is decided by results that are drawn: a share, with its 95 % interval over the draws."""
+    """How often a question is decided by results that are drawn: a share, with its 95 % interval over the samples."""
 
     question: Question
     share: float
+    samples: int
     interval: Interval | None
 
     @property
@@ -69,7 +70,10 @@ def chances(planned: Sequence[Planned], names: Sequence[str], truths: Sequence[T
         for answer in answers_of(tests_of(evidence)[0], names):
             words = [row.verdict not in UNDECIDED for row in answer.rows]
             decided.setdefault(answer.question, []).append(float(np.mean(words)) if words else 0.0)
-    return [Chance(question, float(np.mean(shares)), mean_interval(shares)) for question, shares in decided.items()]
+    return [
+        Chance(question, float(np.mean(shares)), len(shares), mean_interval(shares))
+        for question, shares in decided.items()
+    ]
 
 
 def _in_no_hypothesis(evidence: Evidence) -> frozenset[str]:

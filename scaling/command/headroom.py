@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scaling.command.options import LIBRARY, Caller, Options
 from scaling.command.prepare import Sweep, prepare_sweep
-from scaling.command.questions import SAMPLES, planned_chances
+from scaling.command.questions import planned_chances
 from scaling.planning.headroom import headroom_of
 from scaling.planning.plan import Benchmarks
 from scaling.planning.study import Study
@@ -74,6 +74,7 @@ def _found(study: Study, sweep: Sweep, results: Path, folder: Path, records: Seq
     if chances:
         lines.append(
             f"chance that the study decides each question, with effects drawn from what these intervals leave open "
-            f"({SAMPLES} draws, with 95 % intervals; wins of more than a few points are taken for unlikely beforehand):"
+            f"({chances[0].samples} samples of its results, with 95 % intervals; wins of more than a few points are "
+            f"taken for unlikely beforehand):"
         )
     return lines + [f"- {chance.question.sentence} {chance.text}" for chance in chances]

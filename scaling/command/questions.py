@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from scaling.analysis.outlook import Chance
 
 KnownRows = dict[tuple[str, str | None], "Rows"]
-SAMPLES = 100  # of results that are drawn, for the chance that a study decides
+# Results that are drawn for the chance that a study decides, and how many cells they may have together.
+FEWEST_SAMPLES, MOST_SAMPLES, MOST_DRAWN_CELLS = 10, 100, 6000
 NONE_ANSWERABLE = "none of this study's questions can be answered by these cells; the reasons are below"
 
 
@@ -48,7 +49,8 @@ def planned_chances(study: Study, sweep: Sweep, results: Path, headrooms: Sequen
 
     names = _names(study, sweep)
     rng = np.random.default_rng(study.seed)
-    truths = [truth_of(headrooms, rng) for _ in range(SAMPLES if names else 0)]
+    samples = max(FEWEST_SAMPLES, min(MOST_SAMPLES, MOST_DRAWN_CELLS // len(sweep.tasks))) if names else 0
+    truths = [truth_of(headrooms, rng) for _ in range(samples)]
     return chances(list(_planned(sweep, results)), names, truths)
 
 
