@@ -50,6 +50,7 @@ def _plain(part: Study) -> dict[str, Any]:
         "models": list(dict.fromkeys([*part.models, *by_optimizer])), "models_by_optimizer": {},
         "steps_by_benchmark": {}, "draws": 1, "draws_by_benchmark": {}, "run_list": (part.run_list or [0])[:1],
         "pilot": True, "headroom": True,
+        "start_from": None, "frozen_roles": (),
     }  # fmt: skip
 
 
