@@ -214,9 +214,9 @@ CHANGES: list[dict[str, Any]] = [
     {"reasoning_effort": "low"},
     {"optimizer": "synth_mipro", "synth_mode": "online"}, {"optimizer": "synth_mipro", "synth_rollouts": 9},
     {"optimizer_options": {"reflection_minibatch_size": 5, "use_merge": False}},
-    {"start_from": "mine.txt"}, {"frozen_roles": ("analyzer",)},
+    {"start_from": "mine.txt"}, {"frozen_roles": ("analyzer",)}, {"draws": 3}, {"stop_when_flat": 0.25},
 ]  # fmt: skip
-NOT_CHOSEN = {"max_output_tokens"}  # the model's
+NOT_CHOSEN = {"max_output_tokens", "headroom", "wording"}  # the model's, and those of the pilot of headroom
 
 
 def test_every_choice_of_a_cell_is_changed_below() -> None:
@@ -269,7 +269,7 @@ def test_the_flags_are_the_fields() -> None:
     kinds = (types.CellAxes, types.CellSizes, types.CellSettings)
     given = [f for kind in kinds for f in fields(kind) if f.metadata.get("flags")]
     names = {f.metadata.get("axis") or f.name: f.metadata["flags"][0] for f in given}
-    typed = {"--closed-book": [], "--pilot": [], "--optimizer-option": ["use_merge=false"]}
+    typed = {"--closed-book": [], "--pilot": [], "--pilot-headroom": [], "--optimizer-option": ["use_merge=false"]}
     words = [word for flag in names.values() for word in (flag, *typed.get(flag, ["1"]))]
     command = options.parse(words, "", list(BENCHMARKS))
     assert {name for name, value in command.choices.items() if value is not None} == set(names)
