@@ -152,6 +152,7 @@ def test_the_money_is_what_the_calls_cost(folder: Path) -> None:
         assert row[7] == f"{1000 * np.mean([dollars(line) for line in final]):.4f}"
         kinds = [np.mean([line[kind] for line in final]) for kind in ("prompt_tokens", "completion_tokens")]
         assert row[6] == f"{kinds[0]:.0f} ({20 * steps}) + {kinds[1]:.0f} ({3 * steps})"
+        assert row[14] == points(20 * steps / kinds[0])  # the hit rate of the provider's prompt cache
         more = tokens - np.mean([line["tokens"] for line in single])
         assert row[8] == ("—" if more <= 0.05 * tokens else f"{100 * gain / (more / 1000):+.1f}")
         assert row[10] == f"{record['usage']['optimize']['list_cost_usd']:.4f}"

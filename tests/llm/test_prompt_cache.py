@@ -155,6 +155,22 @@ def test_cached_tokens_of_gemini_are_counted_and_priced(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("longer", [True, False])
+def test_the_plan_says_what_it_expects_of_prompt_caching(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, longer: bool
+) -> None:
+    if longer:
+        config = script.BENCHMARK_CONFIG["banking77"]
+        changed = config | {"signature": config["signature"].with_instructions(LONG)}
+        monkeypatch.setitem(script.BENCHMARK_CONFIG, "banking77", changed)
+    flags = ["--benchmarks", "banking77", "--steps", "1", "--optimizers", "none", "--runs", "1", "--data", "sample"]
+    models = ["--models", "claude-haiku-4-5", "--labels", "4", "--output-dir", str(tmp_path)]
+    assert script.main([*flags, *models, "--dry-run"]) == 0
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if "prompt caching of" in line]
+    assert ("none is expected" in note) is not longer
+    assert ("$" in note) is longer
+
+
 @pytest.mark.parametrize("adapter", ["chat", "json"])
 @pytest.mark.parametrize("name", script.BENCHMARK_CONFIG)
 def test_only_the_last_message_of_a_prompt_changes_with_the_row(name: str, adapter: str) -> None:
