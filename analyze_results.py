@@ -2,7 +2,8 @@
 """Turn the records of one or more results folders into figures, tables, tests and a report.
 
 `python analyze_results.py` reads results/ and writes visualizations/, summary_*.csv, summary_results.md and
-report.html beside it. It can be run again at any time and never calls a model.
+report.html beside it. It can be run again at any time and never calls a model. `python analyze_results.py compare A B`
+says which of several results is better, whichever program wrote them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from scaling.analysis.figures import Picture
     from scaling.analysis.findings import Findings
 
+COMPARE = "compare"  # the first word of a comparison with other programs' results
 FORMATS = ("png", "pdf", "svg")
 MANY_ENTRIES = 200  # above it figures are drawn in two processes
 
@@ -37,6 +39,11 @@ MANY_ENTRIES = 200  # above it figures are drawn in two processes
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (0 well, 2 usage)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == [COMPARE]:
+        from scaling.compare import command  # with pandas and its friends
+
+        return command.main(argv[1:])
     options = parse(argv)
     written = analyze(options.results_dir, options.output_dir, options.format, options.value_per_correct,
                       options.per_dollar, options.at_size)  # fmt: skip
@@ -168,6 +175,7 @@ def _in_two_processes(save: Callable[[Picture], None], pictures: list[Picture]) 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line's options."""
     parser = ArgumentParser(__doc__)
+    parser.epilog = f"{parser.prog} {COMPARE} A B: which of several results is better; {COMPARE} --help says more"
     parser.add_argument(
         "--results-dir",
         nargs="+",

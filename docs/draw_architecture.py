@@ -30,6 +30,8 @@ WORDS = {
     "scaling/analysis": "records to statistics, tables, figures and the report",
     "scaling/export": "records to the formats of other programs, and to trackers",
     "scaling/portable": "a cell's program as plain data that runs without DSPy",
+    "scaling/readers": "results of this and other programs as one type of rows",
+    "scaling/compare": "whose answers to the same rows are better",
     "scaling/hosted": "the hosted optimizer, its client and its task app",
     "scaling/distributed": "cells on other processes and machines, with Dask",
 }

@@ -58,6 +58,8 @@ def test_flags_that_are_named_exist(capsys: pytest.CaptureFixture[str]) -> None:
     for script in SCRIPTS:
         with pytest.raises(SystemExit):
             script.main(["--help"])
+    with pytest.raises(SystemExit):
+        analyze_results.main([analyze_results.COMPARE, "--help"])
     known = set(re.findall(r"--[a-z][\w-]+", capsys.readouterr().out))
     scripts = "run_scaling_experiment|analyze_results|export_results"
     commands = [

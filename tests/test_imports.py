@@ -20,7 +20,8 @@ FOLDERS = sorted(path.name for path in (ROOT / "scaling").iterdir() if (path / "
 TASK_APPS = sorted((ROOT / "benchmarks").rglob("*_task_app.py"))
 BENCHMARK_FILES = sorted(set((ROOT / "benchmarks").rglob("*.py")) - set(TASK_APPS))
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
-ANALYSIS = sorted(name for name in LIBRARY if name.startswith("scaling.analysis."))
+OF_ANALYSIS = ("scaling.analysis.", "scaling.readers.", "scaling.compare.")
+ANALYSIS = sorted(name for name in LIBRARY if name.startswith(OF_ANALYSIS))
 
 
 @cache
@@ -139,6 +140,8 @@ def test_folders_have_no_circle_and_one_of_them_chooses_where_cells_run() -> Non
     arrows = {(folder(a), folder(b)) for a, path in LIBRARY.items() for b in imports(path) & set(LIBRARY)}
     below = {"": {""}, "records": {""}, "planning": {""}, "sandbox": {""}}
     below |= {"llm": {"", "records"}, "analysis": {"", "records", "planning"}}
+    below["readers"] = {"", "records", "analysis"}
+    below["compare"] = {"", "records", "analysis", "readers"}
     below["run"] = {"", "records", "planning", "llm"}
     below |= {name: below["run"] | {"run"} for name in ("hosted", "distributed")}
     below |= {"export": {"", "records", "planning"}, "portable": below["run"] | {"run"}}

@@ -21,7 +21,7 @@ from scaling.analysis.tables import tables_of
 from scaling.analysis.text import Table, latex, markdown, markdown_table, plain
 from scaling.records.codec import encode
 
-TEMPLATE = Path(__file__).parent / "report.html"
+TEMPLATES, TEMPLATE = Path(__file__).parent, "report.html"
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".pdf": "application/pdf"}
 TITLE = "Quality against calls, optimizers and models"
 LATEX = r"""% Needs \usepackage{booktabs} and \usepackage{graphicx}.
@@ -98,19 +98,21 @@ def write_latex(path: Path, report: Report) -> None:
 
 def write_html(path: Path, report: Report, f: Findings, pictures: dict[Path, str]) -> None:
     """report.html: one file that needs no network; pictures (path -> a sentence on it) are embedded."""
-    environment = jinja2.Environment(autoescape=True, finalize=_plain_text)
     programs: list[ChangedProgram] = list(changed_programs(f.results))
     answers: list[TurnedAnswers] = list(turned_answers(f.results))
-    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        report=report,
-        figures=[
-            (MEDIA_TYPES[p.suffix], base64.b64encode(p.read_bytes()).decode(), alt) for p, alt in pictures.items()
-        ],
-        programs=programs,
-        answers=answers,
-        most_cells=CELLS_WITH_EXAMPLES if len(answers) >= CELLS_WITH_EXAMPLES else None,
+    most_cells = CELLS_WITH_EXAMPLES if len(answers) >= CELLS_WITH_EXAMPLES else None
+    write_page(
+        path, TEMPLATE, report, pictures, programs=programs, answers=answers, most_cells=most_cells,
         environment=_environment(f),
-    )
+    )  # fmt: skip
+
+
+def write_page(path: Path, template: str, report: Report, pictures: dict[Path, str], **more: object) -> None:
+    """A page of this folder's templates in the style of page.html; `more` is what only this template needs."""
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(autoescape=True, finalize=_plain_text, loader=loader)
+    figures = [(MEDIA_TYPES[p.suffix], base64.b64encode(p.read_bytes()).decode(), alt) for p, alt in pictures.items()]
+    text = environment.get_template(template).render(report=report, figures=figures, **more)
     path.write_text(text, encoding="utf-8")
 
 
