@@ -12,11 +12,12 @@ import msgspec
 
 from scaling.readers.files import Source, read_lines, read_object
 from scaling.readers.rows import Format, Result, Row, text_of
-from scaling.types import UsageError
+from scaling.types import UsageError, digest
 
 INSTANCE = {"evaluation_id", "sample_id", "evaluation"}
 AGGREGATE = {"evaluation_id", "evaluation_results"}
 UNKNOWN_LEVEL = -1  # of a metric with `has_unknown_level`
+SCORED_ERRORS = ("parse", "too_long")  # of this program's exports: the answer was there, and scores 0
 
 
 class Input(msgspec.Struct):
@@ -66,6 +67,7 @@ class Aggregated(msgspec.Struct):
     evaluation_name: str
     source_data: Data
     metric_config: Metric
+    generation_config: dict[str, Any] = {}
     evaluation_result_id: str | None = None
 
 
@@ -117,12 +119,18 @@ def _result(path: Path, model: str, lines: list[Instance], number: Aggregated | 
     dataset = (number.source_data.dataset_name if number else None) or lines[0].evaluation_name
     named = metric.metric_id or metric.metric_name or lines[0].evaluation_result_id
     rows = tuple(_row(line, metric, group_field) for line in lines)
-    return Result(model, str(path), FORMAT.what, rows, dataset, metric=named, optimizer=model)
+    evaluated = lines[0].evaluation_name
+    name = model if evaluated == dataset else f"{model} {evaluated}"
+    made = number.generation_config.get("generation_args") if number else None
+    return Result(
+        name, str(path), FORMAT.what, rows, dataset, metric=named, optimizer=name, settings=digest([evaluated, made])
+    )
 
 
 def _row(line: Instance, metric: Metric, group_field: str) -> Row:
     unknown = metric.has_unknown_level and line.evaluation.score == UNKNOWN_LEVEL
-    score = None if line.error is not None or unknown else line.evaluation.score
+    lost = line.error is not None and line.error not in SCORED_ERRORS
+    score = None if lost or unknown else line.evaluation.score
     group = text_of((line.metadata or {}).get(group_field))
     return Row(id=line.sample_id, score=score, group=group, input=line.input.raw)
 

@@ -22,13 +22,21 @@ def read(argument: str, group_field: str) -> list[Result]:
     """
     label, path = named(argument)
     source = Source(path)
-    results = runs_joined(format_of(source).read(source, group_field))
+    results = [_without_placeholder(result) for result in runs_joined(format_of(source).read(source, group_field))]
     if not any(result.rows for result in results):
         raise UsageError(f"{path} holds no scored row.")
     if not label:
         return results
     several = len({result.name for result in results}) > 1
     return [replace(result, name=f"{label} {result.name}" if several else label) for result in results]
+
+
+def _without_placeholder(result: Result) -> Result:
+    """The result without inputs where all rows have the same one: programs write such a text in place of rows that they
+    may not show."""
+    if len({row.input for row in result.rows}) > 1 or len({row.id for row in result.rows}) < 2:
+        return result
+    return replace(result, rows=tuple(replace(row, input=None) for row in result.rows))
 
 
 def named(argument: str) -> tuple[str, Path]:

@@ -17,7 +17,7 @@ import msgspec
 
 from scaling.readers.files import Source, object_of, read_object
 from scaling.readers.rows import Format, Result, Row, text_of
-from scaling.types import UsageError
+from scaling.types import UsageError, digest
 
 LOG = {"eval", "status"}
 NUMBERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
@@ -62,11 +62,28 @@ class Config(msgspec.Struct):
     limit: Any = None
 
 
+class Step(msgspec.Struct):
+    """A part of the program that answered."""
+
+    solver: str
+    params: dict[str, Any] = {}
+
+
+class Plan(msgspec.Struct):
+    """The program that answered."""
+
+    name: str = ""
+    steps: list[Step] = []
+
+
 class Spec(msgspec.Struct):
     """What was evaluated."""
 
     task: str
     model: str
+    task_args: dict[str, Any] = {}
+    model_args: dict[str, Any] = {}
+    model_generate_config: dict[str, Any] = {}
     dataset: Dataset = msgspec.field(default_factory=Dataset)
     task_version: int | str = 0
     config: Config = msgspec.field(default_factory=Config)
@@ -76,6 +93,7 @@ class Log(msgspec.Struct):
     """A log, with its samples where they are in the same file."""
 
     eval: Spec
+    plan: Plan = msgspec.field(default_factory=Plan)
     status: str = "started"
     invalidated: bool = False
     samples: list[Sample] | None = None
@@ -112,7 +130,13 @@ def _by_inspect(path: Path) -> Log:
         log = read_eval_log(str(path), resolve_attachments=True)
     except Exception as error:  # of whatever kind: the file is not what its reader takes
         raise UsageError(f"{path} cannot be read by inspect_ai: {' '.join(str(error).split())[:200]}.") from None
-    shown = {"eval": True, "status": True, "invalidated": True, "samples": {"__all__": set(Sample.__struct_fields__)}}
+    shown = {
+        "eval": True,
+        "plan": True,
+        "status": True,
+        "invalidated": True,
+        "samples": {"__all__": set(Sample.__struct_fields__)},
+    }
     return object_of(log.model_dump_json(include=shown).encode(), Log, path)
 
 
@@ -143,9 +167,17 @@ def _results(path: Path, log: Log, group_field: str) -> list[Result]:
     dataset = log.eval.dataset.name or log.eval.task
     return [
         Result(log.eval.model, str(path), FORMAT.what, tuple(rows), dataset, str(log.eval.task_version), metric,
-               notes=_notes(path, log))
+               settings=_settings(log), notes=_notes(path, log))
         for metric, rows in by_metric.items()
     ]  # fmt: skip
+
+
+def _settings(log: Log) -> str:
+    """What made the answers, beside the model: another solver is another program, and no other run."""
+    spec = log.eval
+    return digest(
+        [spec.task, spec.task_args, spec.model_args, spec.model_generate_config, msgspec.to_builtins(log.plan)]
+    )
 
 
 def _values(sample: Sample) -> Iterator[tuple[str, float | None]]:

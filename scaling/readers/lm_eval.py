@@ -14,7 +14,7 @@ import msgspec
 
 from scaling.readers.files import Source, read_lines, read_object
 from scaling.readers.rows import Format, Result, Row, last_message, text_of
-from scaling.types import UsageError
+from scaling.types import UsageError, digest
 
 RESULTS = {"results", "configs", "versions"}
 SAMPLE = {"doc_id", "doc", "filter"}
@@ -28,6 +28,7 @@ class Config(msgspec.Struct):
 
     model: str | None = None
     model_args: Any = None
+    gen_kwargs: Any = None
     limit: float | None = None
 
 
@@ -37,6 +38,9 @@ class Results(msgspec.Struct):
     versions: dict[str, Any] = {}
     higher_is_better: dict[str, dict[str, bool | None]] = {}
     config: Config = msgspec.field(default_factory=Config)
+    n_shot: dict[str, Any] = msgspec.field(default_factory=dict, name="n-shot")
+    chat_template_sha: str | None = None
+    system_instruction_sha: str | None = None
     model_name: str | None = None
 
 
@@ -96,9 +100,15 @@ def _of_task(path: Path, results: Results, group_field: str) -> list[Result]:
     version = text_of(results.versions.get(task))
     return [
         Result(_name(results, path), str(path), FORMAT.what, tuple(rows), task, version, metric,
-               notes=_notes(results, path))
+               settings=_settings(results, task), notes=_notes(results, path))
         for metric, rows in by_metric.items()
     ]  # fmt: skip
+
+
+def _settings(results: Results, task: str) -> str:
+    """What made the answers, beside the model."""
+    config, prompt = results.config, (results.chat_template_sha, results.system_instruction_sha)
+    return digest([config.model_args, config.gen_kwargs, config.limit, results.n_shot.get(task), *prompt])
 
 
 def _rows(line: dict[str, Any], path: Path, group_field: str) -> Iterator[tuple[str, Row]]:

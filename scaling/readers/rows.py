@@ -39,6 +39,7 @@ class Result:
     """Rows with what must be equal for a comparison: dataset, version and metric, None where the file does not say.
 
     optimizer: "none" where runs are draws of one fixed program, else a name that the runs of one optimizer share.
+    settings: what else must be equal for two results of one name to be runs of one.
     notes: sentences for every output, as that the results are simulated.
     """
 
@@ -50,6 +51,7 @@ class Result:
     version: str | None = None
     metric: str | None = None
     optimizer: str = NO_OPTIMIZER
+    settings: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -67,10 +69,10 @@ class Format:
 
 
 def runs_joined(results: list[Result]) -> list[Result]:
-    """Results of one name, dataset, version and metric as the runs of one result."""
+    """Results of one name, dataset, version, metric and settings as the runs of one result."""
     alike: dict[tuple[str | None, ...], list[Result]] = {}
     for result in results:
-        key = (result.name, result.dataset, result.version, result.metric)
+        key = (result.name, result.dataset, result.version, result.metric, result.settings)
         alike.setdefault(key, []).append(result)
     return [_joined(same) for same in alike.values()]
 
