@@ -286,3 +286,23 @@ def test_rows_may_be_in_any_encoding_mark_and_order(tmp_path: Path) -> None:
     second = Path(write_csv(tmp_path / "b.csv", reversed(scored([0, 1] * 10))))
     first.write_bytes(b"\xef\xbb\xbf" + first.read_bytes())
     assert compared(tmp_path / "out", str(first), str(second))["pairs"][0]["effect"] == 0
+
+
+def test_logs_of_other_solvers_are_other_programs_and_no_runs(others: Path, tmp_path: Path) -> None:
+    log = read(others / "inspect" / "weak.json")
+    for name in ("plain", "thoughtful"):
+        steps = [{"solver": name, "params": {}}, *log["plan"]["steps"]]
+        (tmp_path / f"{name}.json").write_text(json.dumps(log | {"plan": log["plan"] | {"steps": steps}}))
+    found = compared(tmp_path / "out", str(tmp_path))
+    assert len(found["pairs"]) == 1 and found["pairs"][0]["runs"] == 1
+    assert {program["name"].split("/")[-1] for program in found["programs"]} == {"plain.json)", "thoughtful.json)"}
+
+
+def test_answers_that_this_program_exported_as_failures_keep_their_score(others: Path, tmp_path: Path) -> None:
+    """As scaling.export writes them: 'parse' scores 0, and a text stands for rows that may not be shown."""
+    (instances,) = (others / "every_eval_ever" / "weak").rglob("*.jsonl")
+    rows = lines(instances)
+    rows[0] |= {"error": "parse"}
+    hidden = [row | {"input": row["input"] | {"raw": "(the text of this row is not exported)"}} for row in rows]
+    (result,) = results(write_jsonl(tmp_path / "samples.jsonl", hidden))
+    assert result.rows[0].score == 0 and {row.input for row in result.rows} == {None}

@@ -1,9 +1,13 @@
-"""How the files beside this script were made: the other programs were run, each on the same rows with two models.
+r"""How the files beside this script were made: the other programs were run, each on the same rows with two models.
 
     python make_logs.py inspect OUT [ROWS.jsonl]     in an environment with inspect_ai and openai
     python make_logs.py lm-eval OUT [ROWS.jsonl]     in one with lm_eval[api]
     python make_logs.py promptfoo OUT [ROWS.jsonl]   with promptfoo on the path (npm install promptfoo)
 
+    every_eval_ever convert inspect --log_path weak.eval --output_dir OUT --source_organization_name example \
+        --evaluator_relationship first_party         in Python 3.12 with every_eval_ever
+
+They were inspect_ai 0.3.285, lm_eval 0.4, promptfoo 0.121.20 and every_eval_ever 0.3.0. logs.tar.xz holds the files.
 The models are a server on loopback (scaling.testing) that is right on a row by a hash of the model and the question.
 Without ROWS, the rows are sums that were written for this project. The names of folders were taken out of the files.
 """
