@@ -51,7 +51,7 @@ def _rows(results: Results, key: str) -> list[Row]:
 
 def _notes(source: Source, results: Results) -> list[str]:
     cells = results.cells
-    notes = [f"{source.path} is no result: {marks}." for marks in [marks_of(cells)] if marks]
+    notes = [f"{source.path} is no result: {marks}." for marks in [marks_of(results)] if marks]
     missing = int((cells["status"] != "ok").sum())
     if missing:
         notes.append(f"Interim: {missing} of {plural(len(cells), 'cell')} in {source.path} have no score.")
