@@ -56,3 +56,36 @@ def _row(line: Sequence[str]) -> StudyRow:
     calls, false, *verdicts = map(float, shares)
     count = len(HYPOTHESES)
     return StudyRow(truth, run_sd, design, int(studies), calls, false, tuple(verdicts[:count]), tuple(verdicts[count:]))
+
+
+SIDES = ("fixed", "sequential")
+ASKED_OF_WHOLE = ("H1", "H2", "H4")  # H3 needs two optimizers
+SIDE_BY_SIDE = Path(__file__).parent / "side_by_side.csv"
+
+
+@dataclass(frozen=True)
+class WholeStudy:
+    """A planted study that the whole program ran by one design; verdicts: on H1, H2 and H4."""
+
+    truth: str
+    design: str
+    cells: int
+    calls: int
+    usd: float
+    verdicts: tuple[str, ...]
+
+
+def write_sides(rows: Sequence[WholeStudy], path: Path = SIDE_BY_SIDE) -> None:
+    """Write the rows, dollars with four decimals."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["truth", "design", "cells", "calls", "usd", *ASKED_OF_WHOLE])
+        for row in rows:
+            writer.writerow([row.truth, row.design, row.cells, row.calls, f"{row.usd:.4f}", *row.verdicts])
+
+
+def read_sides(path: Path = SIDE_BY_SIDE) -> list[WholeStudy]:
+    """The rows of such a file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [WholeStudy(truth, design, int(cells), int(calls), float(usd), tuple(verdicts))
+                for truth, design, cells, calls, usd, *verdicts in list(csv.reader(file))[1:]]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The tables of docs/sequential-studies.md, from simulations/sequential.csv: `python -m simulations.tables`."""
+"""The tables of docs/sequential-studies.md, from the CSV files beside this: `python -m simulations.tables`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from scaling.sequential import SequentialDesign, sequential_design
 from scaling.spending import levels_of
 from simulations.sequential import AT_EQUAL_CALLS, FIXED_STUDY, GATED, RUN_SDS, SEQUENTIAL_STUDY
-from simulations.study_rows import HYPOTHESES, StudyRow, read_studies
+from simulations.study_rows import ASKED_OF_WHOLE, HYPOTHESES, SIDES, StudyRow, read_sides, read_studies
 
 ROOT = Path(__file__).parent.parent
 PAGE, STUDIES = ROOT / "docs" / "sequential-studies.md", ROOT / "simulations" / "sequential.csv"
@@ -80,6 +80,24 @@ def equal_table(rows: Rows) -> str:
     return _table(head, body)
 
 
+def whole_table(rows: Rows) -> str:
+    """Studies that the whole program ran (simulations/side_by_side.csv): verdicts, calls, dollars of both designs."""
+    head = ["planted, points", *(f"{name}: fixed, sequential" for name in ASKED_OF_WHOLE), "calls: fixed, sequential",
+            "dollars: fixed, sequential"]  # fmt: skip
+    sides = read_sides()
+    body = []
+    for truth in dict.fromkeys(side.truth for side in sides):
+        fixed, sequential = (next(s for s in sides if (s.truth, s.design) == (truth, design)) for design in SIDES)
+        verdicts = [_both(*pair) for pair in zip(fixed.verdicts, sequential.verdicts, strict=True)]
+        body.append([truth, *verdicts, f"{fixed.calls:,}, {sequential.calls:,}",
+                     f"{fixed.usd:.2f}, {sequential.usd:.2f}"])  # fmt: skip
+    return _table(head, body)
+
+
+def _both(fixed: str, sequential: str) -> str:
+    return f"{fixed}, both" if fixed == sequential else f"{fixed}, {sequential}"
+
+
 def _one(rows: Rows, truth: str, run_sd: str, design: str) -> StudyRow:
     return next(row for row in rows if (row.truth, row.run_sd, row.design) == (truth, run_sd, design))
 
@@ -91,6 +109,7 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 TABLES: dict[str, Callable[[Rows], str]] = {
     "boundaries": boundaries_table, "truths": truths_table, "sds": sds_table, "equal": equal_table,
+    "whole": whole_table,
 }  # fmt: skip
 
 if __name__ == "__main__":
