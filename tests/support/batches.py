@@ -6,7 +6,10 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from tests.support.sweeps import write_study
+from scaling.testing import BatchServer
+from scaling.types import EXIT_OK
+from tests.support.files import read
+from tests.support.sweeps import outcome, run, write_study
 
 BATCH = ["--batch", "evaluate"]
 BATCH_PRICE = "batch_price = {input_usd_per_million = 1.5, output_usd_per_million = 5.5}\n"
@@ -30,3 +33,18 @@ def requests_left(output: Path) -> int:
     """How many requests of batches are not settled and forgotten."""
     with sqlite3.connect(output / ".ledger" / "bills.sqlite") as db:
         return db.execute("SELECT COUNT(*) FROM batch_requests").fetchone()[0]
+
+
+def spent(output: Path) -> float:
+    return sum(usd for _, usd, _ in bills(output))
+
+
+def records(output: Path) -> list[dict]:
+    return [read(path) for path in sorted(output.rglob("results.json"))]
+
+
+def undisturbed_and(server: BatchServer, folder: Path, steps: list[int]) -> tuple[list[str], dict]:
+    """Flags of a small sweep, and what it gives live."""
+    flags = write_batch_study(folder, server.url, steps, ["none"])
+    assert run(flags, folder / "live")[0] == EXIT_OK
+    return flags, outcome(folder / "live")
