@@ -39,14 +39,12 @@ class Study:
 
 @dataclass(frozen=True)
 class Optimizers(Study):
-    """kept: by optimizer, the cells whose program after optimization is the one before; tried, accepted: proposals.
-    minutes: of the cell that took longest, since all ran beside each other."""
+    """kept: by optimizer, the cells whose program after optimization is the one before; tried, accepted: proposals."""
 
     cells: dict[str, int]
     kept: dict[str, int]
     tried: dict[str, int]
     accepted: dict[str, int]
-    minutes: float
 
 
 def votes_of(folder: Path = VOTES) -> Study:
@@ -99,7 +97,6 @@ def optimizers_of(folder: Path = OPTIMIZERS) -> Optimizers:
         kept={name: int(results.cells.loc[mine, "unchanged"].sum()) for name, mine in keys.items()},
         tried={name: int(results.cells.loc[mine, "proposals_tried"].sum()) for name, mine in keys.items()},
         accepted={name: int(results.cells.loc[mine, "proposals_accepted"].sum()) for name, mine in keys.items()},
-        minutes=float(results.cells["elapsed_seconds"].max()) / 60,
     )  # fmt: skip
 
 

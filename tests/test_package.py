@@ -127,10 +127,11 @@ CHANGES = [
     {"optimizer": "synth_mipro", "synth_mode": "online"},
     {"optimizer": "synth_mipro", "synth_rollouts": 7},
     {"optimizer_options": {"num_candidates": 5, "minibatch_size": 2}},
-    {"start_from": "mine.txt"}, {"frozen_roles": ("analyzer",)},
+    {"start_from": "mine.txt"}, {"frozen_roles": ("analyzer",)}, {"draws": 3}, {"stop_when_flat": 0.5},
 ]  # fmt: skip
-# What the data and the model's entry say of a cell, and no study.
+# What the data, the model's entry and --pilot-headroom say of a cell, and no study.
 NOT_CHOSEN = {
+    "headroom", "wording",
     "select_size", "max_output_tokens", "data_sha256", "benchmark_version", "data", "start_sha256", "start_cell",
 }  # fmt: skip
 

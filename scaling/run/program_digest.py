@@ -17,7 +17,7 @@ from scaling.definitions import described
 from scaling.llm.adapters import make_adapter
 from scaling.models import Model
 from scaling.pipelines import FEEDBACKS, PIPELINES
-from scaling.planning.optimizers import NONE, OPTIMIZERS
+from scaling.planning.optimizers import NONE, OPTIMIZERS, options_of
 from scaling.records.programs import ProgramDigest
 from scaling.run.pipelines import make_core
 from scaling.run.runner import OPTIMIZER_TEMPERATURE
@@ -32,8 +32,8 @@ NOT_FOLLOWED = (
     "scaling.hosted.app", "scaling.hosted.client", "scaling.hosted.follow", "scaling.hosted.outcome",
     "scaling.hosted.rollout", "scaling.hosted.settings", "scaling.hosted.stored_job", "scaling.hosted.tunnel",
     "scaling.llm.client", "scaling.llm.errors", "scaling.llm.gateway", "scaling.llm.lm", "scaling.llm.meter",
-    "scaling.models", "scaling.price_table", "scaling.ready", "scaling.records", "scaling.redact",
-    "scaling.run.context", "scaling.run.dspy_optimizers", "scaling.types",
+    "scaling.models", "scaling.planning.optimizers", "scaling.price_table", "scaling.ready", "scaling.records",
+    "scaling.redact", "scaling.run.context", "scaling.run.dspy_optimizers", "scaling.types",
 )  # fmt: skip
 LENGTH = 16  # hex digits
 
@@ -77,7 +77,8 @@ def _optimizer(cell: Cell, bench: Benchmark, model: Model, optimizer_model: Mode
     optimizer = pkgutil.resolve_name(OPTIMIZERS[cell.optimizer].run)
     sources = [source_or_none(type(make_core(cell, bench))), source_or_none(bench.signature)]  # MIPROv2 shows them
     proposer = (optimizer_model.route, optimizer_model.sends_seed, optimizer_model.optimizer_output_limit)
-    return [proposer, OPTIMIZER_TEMPERATURE, sources, _described(optimizer, bench.feedback, type(make_adapter(model)))]
+    described_parts = _described(optimizer, bench.feedback, type(make_adapter(model)))
+    return [proposer, OPTIMIZER_TEMPERATURE, repr(options_of(cell)), sources, described_parts]
 
 
 def _described(*values: Any) -> Any:

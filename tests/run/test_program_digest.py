@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import run_scaling_experiment as script
 from scaling.data import load_benchmark
 from scaling.models import Model
 from scaling.planning import budgets
+from scaling.planning.optimizers import OPTIMIZERS
 from scaling.run import optimizers, pipelines
 from scaling.run.program_digest import program_digest
 from scaling.testing import ScriptedServer
@@ -156,6 +157,19 @@ def test_a_constant_of_the_program_is_in_it(
     before = program_digest(cell(optimizer="mipro"), bench(), MODEL, MODEL)
     monkeypatch.setitem(where, name, value)
     assert parts(before, program_digest(cell(optimizer="mipro"), bench(), MODEL, MODEL)) == expected
+
+
+def test_another_optimizer_in_the_table_is_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = program_digest(cell(optimizer="mipro"), bench(), MODEL, MODEL)
+    monkeypatch.setitem(OPTIMIZERS, "new", replace(OPTIMIZERS["gepa"], name="new"))
+    assert program_digest(cell(optimizer="mipro"), bench(), MODEL, MODEL) == before
+
+
+def test_a_default_of_its_options_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = program_digest(cell(optimizer="mipro"), bench(), MODEL, MODEL)
+    other = make_dataclass("Other", [("minibatch_size", int, 7)], bases=(OPTIMIZERS["mipro"].options,), frozen=True)
+    monkeypatch.setitem(OPTIMIZERS, "mipro", replace(OPTIMIZERS["mipro"], options=other))
+    assert parts(before, program_digest(cell(optimizer="mipro"), bench(), MODEL, MODEL)) == {"optimizer"}
 
 
 def test_the_adapter_and_the_limits_of_a_model_are_in_it() -> None:
