@@ -41,6 +41,7 @@ chaos: $(VENV)/ready
 	CHAOS=1 $(BIN)/python -m pytest tests/run/test_surroundings.py
 	CHAOS=1 $(BIN)/python -m pytest tests/benchmarks/test_math.py -k every_math_row
 	CHAOS=1 $(BIN)/python -m pytest tests/test_studies.py tests/test_side_by_side.py
+	CHAOS=1 $(BIN)/python -m pytest tests/test_transfer.py tests/test_waves.py tests/test_headroom.py
 
 # All canonical solutions of HumanEval through the sandbox, from the hub or from DATA=DIR: minutes.
 DATA ?= hub

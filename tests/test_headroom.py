@@ -23,6 +23,7 @@ from scaling.records.store import read_records
 from scaling.testing import ScriptedServer
 from scaling.types import Cell
 from scaling.wordings import WORDINGS
+from tests.support.chaos import only_in_chaos
 from tests.support.files import lines, tree
 from tests.support.toy import rows
 
@@ -95,6 +96,7 @@ def test_what_is_wrong_with_the_whole_study_is_told_first(command: Callable, ref
     assert "four passes" in refused([*command(optimizers="gepa", rollout_budget="10"), "--pilot-headroom"])
 
 
+@only_in_chaos
 def test_wordings_are_in_the_prompts_and_the_own_one_changes_nothing(command: Callable, server: ScriptedServer) -> None:
     assert script.main(command(**SIZES)) == 0
     plain = {str(body["messages"][0]) for body in server.requests}
@@ -143,6 +145,7 @@ def test_the_chance_to_decide_follows_the_headroom() -> None:
     assert chance(0.0) <= 0.25 and chance(0.2) >= 0.9
 
 
+@only_in_chaos
 def test_headroom_is_measured_and_shrunk(command: Callable, server: ScriptedServer, tmp_path: Path) -> None:
     """A server that is right more often where a note stands before the answer: five calls win, prompts do not."""
     server.skill = lambda body: 0.95 if "synthesizer_notes" in str(body["messages"][-1]) else 0.4

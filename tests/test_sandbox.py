@@ -25,6 +25,7 @@ from scaling.sandbox import deno
 from scaling.sandbox import programs as sandbox
 from scaling.sandbox.programs import Verdict, run_checks
 from scaling.types import CellStopped, UsageError
+from tests.support.chaos import only_in_chaos
 
 REAL_ROWS = Path(__file__).parent.parent.parent / "shared" / "data"
 real = pytest.mark.skipif(not (REAL_ROWS / "humaneval").is_dir(), reason="no real rows beside this clone")
@@ -324,6 +325,7 @@ def test_arguments_and_answers_of_all_canonical_solutions_cross_the_bridge() -> 
         assert sandbox_bridge.judge(ask, row["entry_point"], prelude, row["tests"], "word") == "word", row["id"]
 
 
+@only_in_chaos
 @boxed
 @real
 def test_canonical_solutions_pass() -> None:
@@ -375,6 +377,7 @@ def judges() -> set[int]:
     return {interpreter.deno_process.pid for interpreter in kept if interpreter.deno_process is not None}
 
 
+@only_in_chaos
 @boxed
 def test_a_judge_that_is_being_killed_judges_no_other_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine a killed process takes a while to end: the next program was called a crash."""

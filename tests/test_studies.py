@@ -25,6 +25,7 @@ from scaling.records.record import PlannedAnswer
 from scaling.records.store import PLAN, read_plan, read_records
 from scaling.sandbox import deno
 from scaling.testing import ScriptedServer
+from tests.support.chaos import only_in_chaos
 from tests.support.planted import Request, golds_of, planted_answers
 
 CHAOS = bool(os.environ.get("CHAOS"))
@@ -240,6 +241,7 @@ def test_the_open_weights_study_finds_the_planted_exponent_on_real_rows(tmp_path
     assert len(laws) and ((laws["ci_low"] <= ALPHA) & (laws["ci_high"] >= ALPHA)).all()
 
 
+@only_in_chaos
 def test_every_turn_of_self_correction_has_the_planted_skill(tmp_path: Path) -> None:
     results = tmp_path / "results"
     study = load_study("self-correction")

@@ -21,6 +21,7 @@ from scaling.records.store import read_records
 from scaling.testing import ScriptedServer, whole_prompt
 from tests.support import toy as toy_benchmark
 from tests.support.carried import PLAIN, carried_answers
+from tests.support.chaos import only_in_chaos
 from tests.support.files import read
 from tests.support.sweeps import lasting, outcome
 
@@ -71,6 +72,7 @@ def model_of(name: str) -> str:
     return name.removeprefix("openai/")
 
 
+@only_in_chaos
 def test_planted_gains_and_losses_are_found(
     carried: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

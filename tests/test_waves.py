@@ -16,6 +16,7 @@ from scaling.records import looks
 from scaling.records.looks import read_gate, read_looks
 from scaling.records.store import PLAN, read_plan, read_records
 from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from tests.support.chaos import only_in_chaos
 from tests.support.files import read, tree
 from tests.support.sequential import Planted, level, planted_study, rising
 from tests.support.sweeps import outcome, run, start
@@ -78,6 +79,7 @@ def test_the_rule_is_in_the_plan_before_the_first_call(decided_early: Planted, t
     assert "expected if no number of steps changes a score" in before_the_first_cell
 
 
+@only_in_chaos
 def test_calls_are_expected_by_the_pilot_of_headroom(decided_early: Planted, tmp_path: Path) -> None:
     code, said = run([*decided_early.flags, "--pilot-headroom"], tmp_path / "out")
     assert code == EXIT_OK, said
@@ -212,6 +214,7 @@ def test_the_gate_opens_where_five_steps_are_above_one(tmp_path: Path) -> None:
         assert first.questions[1].effect is not None  # H2 was judged, on chains of 3 steps
 
 
+@only_in_chaos
 def test_under_the_cap_no_look_is_made_and_the_study_goes_on(decided_early: Planted, tmp_path: Path) -> None:
     code, _ = run([*decided_early.flags, "--max-cost", "0.05"], tmp_path / "out")
     assert code == EXIT_CAP
@@ -222,6 +225,7 @@ def test_under_the_cap_no_look_is_made_and_the_study_goes_on(decided_early: Plan
     assert len(read_looks(tmp_path / "out", "waves")) == 1
 
 
+@only_in_chaos
 def test_a_look_waits_for_failed_cells(decided_early: Planted, tmp_path: Path) -> None:
     decided_early.server.fault = lambda n, body: ("status", 400) if n == 0 else None
     code, _ = run([*decided_early.flags, "--max-error-rate", "0"], tmp_path / "out")
@@ -300,6 +304,7 @@ def test_a_decision_stands_when_its_scores_change(decided_early: Planted, tmp_pa
     assert "cells whose scores have changed since a look judged them: 1. The look stands" in said
 
 
+@only_in_chaos
 def test_killed_at_random_moments_the_decisions_and_records_are_the_same(undecided: Planted, tmp_path: Path) -> None:
     code, said = run(undecided.flags, tmp_path / "undisturbed")
     assert code == EXIT_OK, said

@@ -16,6 +16,7 @@ from scaling.testing import CLAUDE, GEMINI, GROQ, OPENAI, BatchServer, Maker, St
 from scaling.types import EXIT_CAP, EXIT_OK
 from tests.support import toy as toy_benchmark
 from tests.support.batches import BATCH, bills, records, requests_left, spent, write_batch_study
+from tests.support.chaos import only_in_chaos
 from tests.support.faults import mixed_faults
 from tests.support.sweeps import lasting, outcome, run, start
 
@@ -103,6 +104,7 @@ def test_every_maker_answers_in_batches_what_it_answers_live(
         assert used["billed_cost_usd"] == pytest.approx(share * live_used["billed_cost_usd"], rel=1e-3)
 
 
+@only_in_chaos
 def test_killed_sweeps_find_their_batches_and_pay_for_nothing_twice(batch_server: BatchServer, tmp_path: Path) -> None:
     batch_server.looks = 3
     flags = [*write_batch_study(tmp_path, batch_server.url, STEPS, OPTIMIZERS, RUNS), *BATCH, "--max-concurrency", "8"]
@@ -138,6 +140,7 @@ def test_faults_change_nothing_but_time_and_money(batch_server: BatchServer, tmp
     assert outcome(tmp_path / "faulty") == outcome(tmp_path / "undisturbed")
 
 
+@only_in_chaos
 def test_random_caps_are_never_passed(batch_server: BatchServer, tmp_path: Path) -> None:
     """A request that was answered, even by garbage, is billed; one that was not answered is free."""
     rng = random.Random(11)

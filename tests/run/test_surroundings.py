@@ -13,6 +13,7 @@ import pytest
 
 from scaling.testing import ScriptedServer
 from scaling.types import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from tests.support.chaos import only_in_chaos
 from tests.support.files import read
 from tests.support.sweeps import ROOT, write_study
 
@@ -38,6 +39,7 @@ def statuses(output: Path) -> set[str]:
     return {read(path)["status"] for path in output.rglob("results.json")}
 
 
+@only_in_chaos
 @pytest.mark.parametrize("limit", ["32", "100"] if FULL else ["100"])
 def test_a_sweep_keeps_within_256_open_files(server: ScriptedServer, tmp_path: Path, limit: str) -> None:
     server.latency = 0.05  # so that calls pile up
