@@ -32,16 +32,18 @@ test: $(VENV)/ready
 # The fault and kill tests at full size (12 cells, 20 kills; 30 of Dask's workers): minutes, not seconds.
 chaos: $(VENV)/ready
 	CHAOS=1 $(BIN)/python -m pytest tests/llm/test_gateway.py -k "faults or killed"
-	CHAOS=1 $(BIN)/python -m pytest tests/llm/test_batches.py -k "killed or faults or caps"
+	CHAOS=1 $(BIN)/python -m pytest tests/llm/test_batches.py -k "kill or faults or caps"
 	CHAOS=1 $(BIN)/python -m pytest tests/distributed
 	CHAOS=1 $(BIN)/python -m pytest tests/hosted
 	CHAOS=1 $(BIN)/python -m pytest tests/test_command_lines.py tests/llm/test_network.py
 	CHAOS=1 $(BIN)/python -m pytest tests/test_sandbox.py tests/test_sandbox_leaks.py
-	CHAOS=1 $(BIN)/python -m pytest tests/benchmarks/test_hostile_answers.py tests/benchmarks/test_humaneval.py
+	CHAOS=1 $(BIN)/python -m pytest tests/benchmarks/test_hostile_answers.py tests/benchmarks/test_humaneval.py tests/benchmarks/test_text_benchmarks.py
 	CHAOS=1 $(BIN)/python -m pytest tests/run/test_surroundings.py
 	CHAOS=1 $(BIN)/python -m pytest tests/benchmarks/test_math.py -k every_math_row
 	CHAOS=1 $(BIN)/python -m pytest tests/test_studies.py tests/test_side_by_side.py
 	CHAOS=1 $(BIN)/python -m pytest tests/test_transfer.py tests/test_waves.py tests/test_headroom.py
+	CHAOS=1 $(BIN)/python -m pytest tests/test_model_scaling.py tests/test_pilots.py tests/test_seed_commands.py
+	CHAOS=1 $(BIN)/python -m pytest tests/analysis/test_loading.py tests/llm/test_retries.py tests/test_configs.py
 
 # All canonical solutions of HumanEval through the sandbox, from the hub or from DATA=DIR: minutes.
 DATA ?= hub

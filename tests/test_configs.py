@@ -18,6 +18,7 @@ from scaling.command import options
 from scaling.models import known_model, load_registry
 from scaling.planning import plan, study
 from scaling.types import Cell, PlannedCell, UsageError
+from tests.support.chaos import only_in_chaos
 
 BENCHMARKS = script.BENCHMARK_CONFIG
 
@@ -148,7 +149,7 @@ def test_the_example_of_an_env_file_has_every_variable_that_a_shipped_study_may_
 @pytest.mark.parametrize(
     ("flags", "count"),
     [
-        ("--study self-correction", 288),
+        pytest.param("--study self-correction", 288, marks=only_in_chaos),
         ("--study self-correction-quick", 6),
         ("--study model-scaling --phase 1", 2),
         ("--study model-scaling --phase 2", 12),

@@ -12,6 +12,7 @@ import analyze_results
 import run_scaling_experiment as script
 from scaling.data import load_benchmark
 from scaling.testing import ScriptedServer
+from tests.support.chaos import only_in_chaos
 from tests.support.planted import golds_of, planted_answers
 
 SIZES = {"s0": 0.5, "s1": 1.7, "s2": 6.0, "s3": 20.0, "s4": 70.0, "s5": 250.0}
@@ -34,6 +35,9 @@ parameters_status = "published"
 
 def planted(model: str) -> float:
     return AMPLITUDE * SIZES[model] ** ALPHA
+
+
+pytestmark = only_in_chaos
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from scaling.analysis import figure_style
 from scaling.planning.study import PILOT, load_study, phases_of, pilot_of, study_names
 from scaling.records.store import read_records
 from scaling.types import UsageError
+from tests.support.chaos import only_in_chaos
 
 REAL_ROWS = Path(__file__).parent.parent.parent / "shared" / "data"
 DOLLARS, MINUTES = 0.50, 10.0
@@ -32,10 +34,11 @@ def highest_of(said: str) -> tuple[float, float]:
     return dollars, float(found[2]) * UNITS[found[3]]
 
 
-def pilots() -> list[tuple[str, str | None]]:
-    """Each study, and each phase of one that has phases."""
+def pilots() -> list[Any]:
+    """Each study, and each phase of one that has phases; self-correction has the most models."""
     studies = {name: load_study(name) for name in study_names()}
-    return [(name, phase) for name, study in studies.items() for phase in [*study.phases] or [None]]
+    found = [(name, phase) for name, study in studies.items() for phase in [*study.phases] or [None]]
+    return [pytest.param(*one, marks=only_in_chaos) if one[0] == "self-correction" else one for one in found]
 
 
 @pytest.mark.parametrize(("name", "phase"), pilots())

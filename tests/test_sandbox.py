@@ -216,6 +216,7 @@ def test_nothing_outlives_a_time_limit() -> None:
     assert sandboxes() <= judges()
 
 
+@only_in_chaos
 @boxed
 def test_a_sandbox_writes_to_a_folder_of_its_own_with_a_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -233,6 +234,7 @@ def test_a_judge_holds_no_more_memory_after_large_answers() -> None:
     assert all(psutil.Process(judge).memory_info().rss < 400 * 2**20 for judge in judges())
 
 
+@only_in_chaos
 @boxed
 def test_a_judge_that_dies_of_an_answer_is_the_programs_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     # Let everything through that a program sends: what is not looked for today is still no interruption.

@@ -182,7 +182,7 @@ SMALL = {
                  "--rollout-budget", "20", "--train-size", "5", "--val-size", "10", "--test-size", "40"],
     "self-correction-open": ["--benchmarks", "superglue", "mathbench", "--runs", "1", "--test-size", "14"],
 }  # fmt: skip
-LONG_PILOTS = {"self-correction", "pipeline-controls", "pipeline-as-published"}
+LONG_PILOTS = {"self-correction", "self-correction-open", "pipeline-controls", "pipeline-as-published"}
 # The full grid, with few rows and small budgets.
 FEW_ROWS = ["--rollout-budget", "20", "--train-size", "5", "--val-size", "10", "--test-size", "40"]
 

@@ -153,6 +153,7 @@ def test_a_record_says_where_its_program_is_from_and_nothing_is_optimized(
     assert record["data"]["test_sha256"] == source.data.test_sha256
 
 
+@only_in_chaos
 def test_the_plan_is_an_upper_end_and_the_same_command_runs_nothing_twice(
     carried: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +171,7 @@ def test_the_plan_is_an_upper_end_and_the_same_command_runs_nothing_twice(
     assert len(carried.requests) == again and "0 cells to run" in capsys.readouterr().out
 
 
+@only_in_chaos
 def test_an_interrupted_transfer_goes_on_where_it_stopped(carried: ScriptedServer, tmp_path: Path) -> None:
     assert optimize(carried) == 0
     shutil.copytree("out", "whole", ignore=shutil.ignore_patterns(".cache", ".ledger"))

@@ -187,6 +187,7 @@ def test_cells_without_a_key_are_not_left_out_of_a_look(decided_early: Planted, 
     assert not (tmp_path / "out").exists()
 
 
+@only_in_chaos
 def test_the_gate_stays_closed_where_five_steps_are_not_above_one(undecided: Planted, tmp_path: Path) -> None:
     code, said = run(undecided.flags, tmp_path / "out")
 
@@ -241,6 +242,7 @@ def test_a_look_waits_for_failed_cells(decided_early: Planted, tmp_path: Path) -
     assert len(read_looks(tmp_path / "out", "waves")) == 1
 
 
+@only_in_chaos
 def test_after_ctrl_c_the_study_goes_on(decided_early: Planted, tmp_path: Path) -> None:
     def interrupted(n: int, body: dict) -> None:
         if n == 300:

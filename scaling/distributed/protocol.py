@@ -201,7 +201,7 @@ def connected(address: Address, key: bytes) -> Iterator[Channel]:
 # The coordinator hangs up on the oldest of too many connections whose keys are not compared yet: try again.
 @tenacity.retry(
     retry=tenacity.retry_if_exception_type(ChannelClosed), wait=tenacity.wait_random(0, 0.5),
-    stop=tenacity.stop_after_delay(CONNECT_SECONDS), reraise=True,
+    stop=lambda tries: tenacity.stop_after_delay(CONNECT_SECONDS)(tries), reraise=True,
 )  # fmt: skip
 def _connect(address: Address, key: bytes) -> Channel:
     end = socket.create_connection(address, timeout=CONNECT_SECONDS)

@@ -19,6 +19,7 @@ from scaling.analysis import loading, report
 from scaling.analysis.results import Results
 from scaling.types import EXIT_OK, EXIT_USAGE, Cell, UsageError
 from tests.support import damaged
+from tests.support.chaos import only_in_chaos
 from tests.support.files import read
 from tests.support.made_up import write_cell
 
@@ -210,6 +211,7 @@ def analyse(folder: Path) -> Results | None:
     return findings.results
 
 
+@only_in_chaos
 @settings(max_examples=25)
 @given(data=st.data())
 def test_any_field_broken_in_any_way_is_left_out_or_told(

@@ -15,6 +15,7 @@ from scaling.llm import gateway
 from scaling.testing import ScriptedServer
 from scaling.types import UsageError
 from tests.support.benchmarks import TEXT_BENCHMARKS, bench, sample
+from tests.support.chaos import only_in_chaos
 
 
 @pytest.mark.parametrize("name", TEXT_BENCHMARKS)
@@ -57,7 +58,7 @@ PROSE = "I would rather not say. "
         ("math", PROSE * 5000, "long_answer"),
         ("mathbench", PROSE, "no_option"),
         ("superglue", PROSE * 5000, "no_label"),
-        ("humaneval", PROSE * 5000, "missing"),
+        pytest.param("humaneval", PROSE * 5000, "missing", marks=only_in_chaos),
         ("humaneval", "```python\ndef another():\n    return 1\n```", "missing"),
     ],
 )

@@ -20,6 +20,7 @@ import run_scaling_experiment as script
 from scaling.distributed.coordinator import Coordinator
 from scaling.testing import ScriptedServer
 from scaling.types import EXIT_CAP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from tests.support.chaos import only_in_chaos
 from tests.support.coordinators import billed
 from tests.support.files import read, tree
 from tests.support.sweeps import ROOT, lasting, outcome, run, start, write_study
@@ -150,6 +151,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@only_in_chaos
 def test_a_scripts_own_benchmarks_travel_and_one_that_kills_its_workers_fails_alone(
     sweep_server: ScriptedServer, tmp_path: Path
 ) -> None:

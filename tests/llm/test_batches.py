@@ -185,7 +185,9 @@ def count_requests(server: BatchServer) -> Requests:
     return asked
 
 
-@pytest.mark.parametrize("form", ["openai", "anthropic", "gemini"])
+@pytest.mark.parametrize(
+    "form", ["openai", *(pytest.param(name, marks=only_in_chaos) for name in ("anthropic", "gemini"))]
+)
 def test_a_kill_between_the_sending_and_the_id_sends_no_second_batch(
     command: Callable, tmp_path: Path, form: str
 ) -> None:

@@ -17,6 +17,7 @@ from scaling.llm.lm import make_lm
 from scaling.llm.meter import Meter
 from scaling.testing import ScriptedServer
 from scaling.types import EXIT_FAILED, CellStopped
+from tests.support.chaos import only_in_chaos
 from tests.support.files import read
 from tests.support.questions import a_model, ask
 from tests.support.sweeps import run, write_study
@@ -121,6 +122,7 @@ def test_an_error_without_a_status_has_no_advice() -> None:
 BUCKET = {"rate": 10.0, "burst": 20.0}
 
 
+@only_in_chaos
 def test_the_gateway_learns_a_limit_that_nobody_knows(sweep_server: ScriptedServer, tmp_path: Path) -> None:
     """On a simulated clock, on which a call takes 10 ms and waiting what is waited for."""
     now, level, at = [0.0], [BUCKET["burst"]], [0.0]
