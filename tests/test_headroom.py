@@ -36,7 +36,13 @@ def asked_rows(server: ScriptedServer) -> set[str]:
     return {row["id"] for row in rows() if any(row["message"] in prompt for prompt in prompts)}
 
 
-@pytest.mark.parametrize("changes", [{}, {"test_seeds": None}], ids=["with test rows", "scored on check rows"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="with test rows", marks=only_in_chaos),
+        pytest.param({"test_seeds": None}, id="scored on check rows"),
+    ],
+)
 def test_no_test_row_is_asked_about(
     command: Callable, toy: Callable, server: ScriptedServer, tmp_path: Path, changes: dict
 ) -> None:

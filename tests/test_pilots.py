@@ -34,11 +34,14 @@ def highest_of(said: str) -> tuple[float, float]:
     return dollars, float(found[2]) * UNITS[found[3]]
 
 
+LONG = ("self-correction", "self-correction-open")
+
+
 def pilots() -> list[Any]:
     """Each study, and each phase of one that has phases; self-correction has the most models."""
     studies = {name: load_study(name) for name in study_names()}
     found = [(name, phase) for name, study in studies.items() for phase in [*study.phases] or [None]]
-    return [pytest.param(*one, marks=only_in_chaos) if one[0] == "self-correction" else one for one in found]
+    return [pytest.param(*one, marks=only_in_chaos) if one[0] in LONG else one for one in found]
 
 
 @pytest.mark.parametrize(("name", "phase"), pilots())

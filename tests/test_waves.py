@@ -271,7 +271,7 @@ def test_workers_of_dask_decide_the_same(undecided: Planted, tmp_path: Path) -> 
     assert outcome(tmp_path / "out") == outcome(tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=only_in_chaos)])
 def test_killed_around_a_decision_it_is_made_once(
     decided_early: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:

@@ -59,7 +59,7 @@ PROSE = "I would rather not say. "
         ("mathbench", PROSE, "no_option"),
         ("superglue", PROSE * 5000, "no_label"),
         pytest.param("humaneval", PROSE * 5000, "missing", marks=only_in_chaos),
-        ("humaneval", "```python\ndef another():\n    return 1\n```", "missing"),
+        pytest.param("humaneval", "```python\ndef another():\n    return 1\n```", "missing", marks=only_in_chaos),
     ],
 )
 def test_an_answer_that_is_no_answer_scores_0_with_its_kind(
