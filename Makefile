@@ -62,6 +62,7 @@ bench: $(VENV)/ready
 	$(BIN)/python -m bench.task_app
 	$(BIN)/python -m bench.tables
 	$(BIN)/python -m bench.embedded
+	$(BIN)/python -m bench.local
 
 # Every statistical procedure on data with a known truth, 1,000 repeats: five to ten minutes. Then the tables of a page.
 simulate: $(VENV)/ready

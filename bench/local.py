@@ -22,7 +22,7 @@ from scaling.llm.weights import bundled_weights, read_model_file
 from scaling.testing import ScriptedServer
 
 MODEL = "local/smollm2-135m"
-ROWS, STEPS = 24, 3  # 144 calls: the cell scores its program before and after
+ROWS, STEPS = 24, 3  # 72 calls
 GOAL = 0.95  # of the bare server's tokens a second
 TURNS = 2  # each side runs so often, in turns
 Body = dict[str, Any]
