@@ -7,20 +7,16 @@ half, as at every provider whose price is known. Dollars are those of the ledger
 
 from __future__ import annotations
 
-import multiprocessing
 import operator
-import os
 import sqlite3
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.process import beside, timed
 from bench.results import Measure, write_results
 from scaling.records.store import LEDGER
 from scaling.testing import BatchServer
@@ -81,7 +77,7 @@ def rows(name: str, live: Sweep, batch: Sweep) -> list[Measure]:
 
 def run(flags: list[str], output: Path) -> Sweep:
     """One command to its end, on a server of its own."""
-    with serving() as (url, ask):
+    with beside(serve) as (url, ask):
         models = output.with_suffix(".toml")
         models.write_text(MODEL.format(url=url), encoding="utf-8")
         command = [
@@ -89,35 +85,11 @@ def run(flags: list[str], output: Path) -> Sweep:
             "--models", "toy/half", "--models-file", str(models), "--max-concurrency", str(CONCURRENCY),
             "--test-size", "16", "--output-dir", str(output), *flags,
         ]  # fmt: skip
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - started
-        if status:
-            raise RuntimeError(f"{' '.join(flags)} ended with {os.waitstatus_to_exitcode(status)}")
-        calls, batches = ask()
+        took = timed(command, " ".join(flags))
+        calls, batches = ask("counts")
     with closing(sqlite3.connect(output / LEDGER)) as ledger:
         (usd,) = ledger.execute("SELECT SUM(usd) FROM bills").fetchone()
-    return Sweep(wall, usage.ru_utime + usage.ru_stime, usd, calls, batches)
-
-
-@contextmanager
-def serving() -> Iterator[tuple[str, Any]]:
-    """The batch server in a process of its own while the block runs: its address, and what it was asked."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=serve, args=(there,), daemon=True)
-    process.start()
-
-    def ask(what: str = "counts") -> Any:
-        here.send(what)
-        return here.recv()
-
-    try:
-        yield here.recv(), ask
-    finally:
-        ask("stop")
-        process.join()
+    return Sweep(took.wall, took.cpu, usd, calls, batches)
 
 
 def serve(pipe: Any) -> None:

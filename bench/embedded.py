@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bench.results import Measure, write_results
 from scaling.llm import local_server
@@ -30,6 +31,7 @@ PATIENCE_SECONDS = 120.0
 SLOWER_BESIDE_LOAD = 1.6  # at most so many times the time of an idle machine
 DEMO_SECONDS, FIRST_RESULT_SECONDS = 300.0, 60.0
 LEFT = re.compile(r"^\[[\d:]+\].*, (?:about ([\d:]+)|less than a minute) left")
+Body = dict[str, Any]
 LABELS = ["age_limit", "card_arrival", "cash_withdrawal_charge", "change_pin"]
 
 
@@ -165,10 +167,16 @@ def ask(address: str, number: int) -> None:
         "temperature": 0.0,
         "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": form}},
     }
+    post(address, body)
+
+
+def post(address: str, body: Body) -> Body:
+    """The server's answer to a chat request."""
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{address}/chat/completions", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
-        response.read()
+        answer: Body = json.load(response)
+    return answer
 
 
 def print_seconds_of_calls(threads: str) -> None:

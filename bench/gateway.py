@@ -14,9 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import dspy
 import httpx
 
 import run_scaling_experiment as script
+from bench.process import Ask, beside
 from bench.results import Measure, write_results
 from scaling.llm.cache import Cache
 from scaling.llm.gateway import Gateway
@@ -140,23 +141,9 @@ def a_model(url: str) -> Model:
     )  # fmt: skip
 
 
-@contextmanager
-def serving(latency: float) -> Iterator[tuple[str, Callable[[str], Any]]]:
+def serving(latency: float) -> AbstractContextManager[tuple[str, Ask]]:
     """The scripted server in a process of its own while the block runs: its address, and a way to ask it."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=serve, args=(there, latency), daemon=True)
-    process.start()
-
-    def ask(what: str) -> Any:
-        here.send(what)
-        return here.recv()
-
-    try:
-        yield here.recv(), ask
-    finally:
-        ask("stop")
-        process.join()
+    return beside(serve, latency)
 
 
 def serve(pipe: Any, latency: float) -> None:

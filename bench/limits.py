@@ -7,18 +7,16 @@ run at the same time against one server process.
 
 from __future__ import annotations
 
-import multiprocessing
 import operator
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bench.gateway import a_model
+from bench.process import beside
 from bench.results import Measure, write_results
 from scaling.concurrency import Concurrency
 from scaling.llm.cache import Cache
@@ -60,7 +58,7 @@ class Bucket:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as scratch, limited_server() as (url, came):
+    with tempfile.TemporaryDirectory() as scratch, beside(serve) as (url, ask):
         started = time.monotonic()
         threads = [
             threading.Thread(target=run_arm, args=(url, name_of(arm, limit), places, Path(scratch)))
@@ -71,7 +69,7 @@ def main() -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        counted = came()
+        counted: dict[str, tuple[list[float], list[float]]] = ask("came")
     measures = []
     for limit in LIMITS:
         for arm in ARMS:
@@ -125,26 +123,6 @@ def run_arm(url: str, name: str, places: Concurrency, folder: Path) -> None:
         caller.join()
 
 
-@contextmanager
-def limited_server() -> Iterator[tuple[str, Any]]:
-    """The providers in a process of their own: their address, and what tells when their calls came."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=serve, args=(there,), daemon=True)
-    process.start()
-
-    def came() -> dict[str, tuple[list[float], list[float]]]:
-        here.send("came")
-        counted: dict[str, tuple[list[float], list[float]]] = here.recv()
-        return counted
-
-    try:
-        yield here.recv(), came
-    finally:
-        here.send("stop")
-        process.join()
-
-
 def serve(pipe: Any) -> None:
     """The server process. Each model is a provider with a bucket of its own."""
     buckets = {name_of(arm, limit): Bucket(*LIMITS[limit], LIMITS[limit][1]) for limit in LIMITS for arm in ARMS}
@@ -158,6 +136,7 @@ def serve(pipe: Any) -> None:
         pipe.send(server.url)
         while pipe.recv() != "stop":
             pipe.send({name: (bucket.taken, bucket.refused) for name, bucket in buckets.items()})
+        pipe.send(None)
 
 
 if __name__ == "__main__":

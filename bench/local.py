@@ -6,16 +6,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import operator
 import sqlite3
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import run_scaling_experiment as script
+from bench.embedded import Body, post
 from bench.results import Measure, write_results
 from scaling.llm import local_server
 from scaling.llm.weights import bundled_weights, read_model_file
@@ -25,7 +24,6 @@ MODEL = "local/smollm2-135m"
 ROWS, STEPS = 24, 3  # 72 calls
 GOAL = 0.95  # of the bare server's tokens a second
 TURNS = 2  # each side runs so often, in turns
-Body = dict[str, Any]
 
 
 def main() -> None:
@@ -92,15 +90,6 @@ def seconds_of(bodies: list[Body]) -> float:
             last = time.monotonic()
             post(address, body)
     return last - started
-
-
-def post(address: str, body: Body) -> Body:
-    """The server's answer to a chat request."""
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{address}/chat/completions", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=120.0) as response:
-        answer: Body = json.load(response)
-    return answer
 
 
 def text_of(answer: Body) -> str:

@@ -9,15 +9,13 @@ few cells cannot reach it where their calls wait for one another, as MIPROv2's t
 from __future__ import annotations
 
 import operator
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.gateway import serving
+from bench.process import timed
 from bench.results import Measure, write_results
 
 PROGRAM = Path(__file__).parent.parent / "run_scaling_experiment.py"
@@ -106,15 +104,10 @@ def run(latency: float, limit: int, name: str, runs: int, output: Path) -> Sweep
             "--models", "openai/scripted", "--api-base", url, "--max-concurrency", str(limit), "--test-size", "16",
             "--runs", str(runs), "--output-dir", str(output), *SWEEPS[name][0],
         ]  # fmt: skip
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - started
-        if status:
-            raise RuntimeError(f"the sweep {name} ended with {os.waitstatus_to_exitcode(status)}")
+        took = timed(command, f"the sweep {name}")
         arrived, left = zip(*ask("requests"), strict=True)
-    cpu, first = usage.ru_utime + usage.ru_stime, min(arrived)
-    return Sweep(len(arrived), wall, cpu, first - started, max(left) - first)
+    first = min(arrived)
+    return Sweep(len(arrived), took.wall, took.cpu, first - took.started, max(left) - first)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from scaling.analysis.comparisons import Entry
 from scaling.analysis.results import Results
-from scaling.analysis.stats import Arm, Estimate, contrast, holm, run_variances, score_interval
+from scaling.analysis.stats import Arm, Estimate, Weighted, contrast, holm, run_variances, score_interval
 
 LEVEL = 0.05  # of the corrected tests of a family together
 USE = ("calls", "tokens", "latency_seconds")
-Weighted = list[tuple[float, Arm]]
 
 
 @dataclass(frozen=True)

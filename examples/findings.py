@@ -14,10 +14,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analyze_results import analyze
-from examples.contrasts import Contrast, Way, Weighted, contrasts, minus, way
+from examples.contrasts import Contrast, Way, contrasts, minus, way
 from scaling.analysis.comparisons import Entry, entries_of
 from scaling.analysis.loading import load
 from scaling.analysis.results import Results
+from scaling.analysis.stats import Weighted
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "findings.md"

@@ -10,21 +10,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from scaling.sequential import Look, NeededCell, SequentialDesign
+from scaling.types import CellProgram
 
 GATED_STEPS = 3
 
 
-class PlacedCell(Protocol):
+class PlacedCell(CellProgram, Protocol):
     """What a study looks at in a cell to know whether it is needed."""
 
-    @property
-    def pipeline(self) -> str: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def optimizer(self) -> str: ...
-    @property
-    def model(self) -> str: ...
     @property
     def benchmark(self) -> str: ...
     @property

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 import pydantic
 
@@ -81,6 +81,19 @@ Share = Annotated[float, pydantic.Field(strict=True, gt=0, lt=1, allow_inf_nan=F
 Draws = Annotated[int, pydantic.Field(strict=True, ge=1, le=100)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)  # how long a model reasons; each model takes some of them
+
+
+class CellProgram(Protocol):
+    """Which program a cell scores, with which model; the cell is planned or recorded."""
+
+    @property
+    def pipeline(self) -> str: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def optimizer(self) -> str: ...
+    @property
+    def model(self) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from scaling.data import load_benchmark
 from scaling.testing import ScriptedServer
 from simulations.study_rows import ASKED_OF_WHOLE, SIDES, WholeStudy, write_sides
 from tests.support.planted import Request, golds_of, planted_answers
+from tests.support.sequential import MODELS
 
 BENCHMARKS = {"banking77": 10, "heartdisease": None, "hotpotqa": None}  # name -> labels
 STUDY = """
@@ -39,16 +40,6 @@ design = "{design}"
 
 [labels_by_benchmark]
 banking77 = 10
-"""
-MODELS = """
-[models."toy/planted"]
-route = "openai/planted"
-api_base = "{url}"
-sends_seed = true
-input_usd_per_million = 3.0
-output_usd_per_million = 11.0
-price_date = "today"
-price_source = "made up"
 """
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import pytest
-
 from tests.side_by_side import TRUTHS, sides_of
+from tests.support.chaos import only_in_chaos
 
 
-@pytest.mark.skipif(not os.environ.get("CHAOS"), reason="make chaos runs it")
+@only_in_chaos
 def test_a_sequential_study_finds_what_the_fixed_one_does_for_fewer_calls(tmp_path: Path) -> None:
     (truth,) = (one for one in TRUTHS if one.name == "rise of 40")
     fixed, sequential = sides_of([truth], tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -279,9 +278,8 @@ def test_a_source_that_is_not_settled_has_no_program_or_is_not_there(
     assert "no cell there has ended with an optimized program (1 whose program.json is missing, 1 with status" in said
 
 
+@only_in_chaos
 def test_a_transfer_on_workers_is_the_same(carried: ScriptedServer, tmp_path: Path) -> None:
-    if "CHAOS" not in os.environ:
-        pytest.skip("starts processes: make chaos")
     assert optimize(carried, models="a") == 0
     assert transfer(carried, models="b", output="here") == 0
     assert transfer(carried, "--engine", "dask", "--workers", "1", models="b", output="there") == 0

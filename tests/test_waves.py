@@ -260,7 +260,7 @@ def test_after_ctrl_c_the_study_goes_on(decided_early: Planted, tmp_path: Path) 
     assert outcome(tmp_path / "out") == outcome(tmp_path / "undisturbed")
 
 
-@pytest.mark.skipif(not FULL, reason="workers take seconds to start: make chaos")
+@only_in_chaos
 def test_workers_of_dask_decide_the_same(undecided: Planted, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     run(undecided.flags, tmp_path / "undisturbed")

@@ -19,8 +19,9 @@ from scaling.analysis.results import Results
 from scaling.analysis.test_rows import TestRow
 from scaling.analysis.transfer import Transfers, test_transfers
 from scaling.analysis.turns import TurnedCell, gains_of, test_corrections, turned_cells
-from scaling.planning.questions import QUESTIONS, AskingCell, Question, asked_by
+from scaling.planning.questions import QUESTIONS, Question, asked_by
 from scaling.sequential import INTERIM
+from scaling.types import CellProgram
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def tests_of(evidence: Evidence) -> tuple[list[TestRow], list[str]]:
 
 def asked_of(results: Results) -> list[str]:
     """Names of the questions that the studies asked: by their plans, and by their cells."""
-    cells = [cast(AskingCell, cell) for cell in results.cells.itertuples()]  # a field a column
+    cells = [cast(CellProgram, cell) for cell in results.cells.itertuples()]  # a field a column
     return [*results.questions, *asked_by(cells)]
 
 

@@ -12,11 +12,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scaling.llm.cache import transaction
 from scaling.llm.gateway import Call
 
 _SCHEMA = """
@@ -87,7 +88,7 @@ class BatchStore:
         """Note a batch that is about to be sent, and open a bill for each of its calls at its highest cost."""
         batch = Batch(name, calls[0].model.id, time.time(), None)
         requests = []
-        with self._transaction():
+        with self._lock, transaction(self._db):
             self._db.execute("INSERT INTO batches (name, at, model) VALUES (?, ?, ?)", (name, batch.at, batch.model))
             for number, call in enumerate(calls):
                 request = BatchRequest(name, number, call.key, self._open_bill(batch, call), call.highest_cost)
@@ -110,7 +111,7 @@ class BatchStore:
 
     def withdraw(self, batch: Batch) -> None:
         """The provider never took the batch, or did nothing of it: its bills are settled at nothing."""
-        with self._transaction():
+        with self._lock, transaction(self._db):
             bills = "SELECT bill FROM batch_requests WHERE batch = ?"
             self._db.execute(f"UPDATE bills SET usd = 0, state = 'settled' WHERE bill IN ({bills})", (batch.name,))
             self._db.execute("DELETE FROM batch_requests WHERE batch = ?", (batch.name,))
@@ -129,7 +130,7 @@ class BatchStore:
         """Keep what became of the requests of a batch that has ended: (name, status, body) of each that is told."""
         told = iter(results)
         while some := list(itertools.islice(told, LANDED_AT_A_TIME)):  # no lock while results come over the network
-            with self._transaction():
+            with self._lock, transaction(self._db):
                 for name, status, body in some:
                     self._land(batch, name, status, body)
         self._execute("UPDATE batches SET ended = 1 WHERE name = ?", (batch.name,))
@@ -161,18 +162,6 @@ class BatchStore:
     def _execute(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         with self._lock:
             return self._db.execute(query, values).fetchall()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                with suppress(sqlite3.Error):  # a full disk has rolled back by itself
-                    self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
 
 
 def requests_under_way(ledger: Path) -> int:

@@ -99,7 +99,7 @@ class Cache:
         or a settled bill whose answer is paid for again, so that no sum is too low. A bill that is never settled stays
         at its highest cost: nobody knows what the provider billed.
         """
-        with self._lock, self._transaction():
+        with self._lock, transaction(self._db):
             if answer is not None:
                 row = (answer[0], time.time(), _packed(*answer))
                 self._db.execute("INSERT OR REPLACE INTO responses VALUES (?, ?, ?)", row)
@@ -114,21 +114,23 @@ class Cache:
             total = self._db.execute("SELECT COALESCE(SUM(MAX(usd, 0)), 0) FROM ledger.bills").fetchone()[0]
         return float(total)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            with suppress(sqlite3.Error):  # a full disk has rolled back by itself
-                self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
     def close(self) -> None:
         with self._lock:
             self._db.close()
             self._claim.release()
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """What the block writes is written whole or not at all. The caller lets no other thread write meanwhile."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        with suppress(sqlite3.Error):  # a full disk has rolled back by itself
+            database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
 
 
 def _what_to_do(error: sqlite3.Error, if_damaged: str) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from scaling.planning.optimizers import TRANSFER, is_hosted, optimizes
+from scaling.types import CellProgram
 
 POINTS, TENFOLD = "points", "points for ten times the size"
 CORRELATION, EXPONENT = "rank correlation", "exponent"
@@ -19,20 +19,7 @@ CORRELATION, EXPONENT = "rank correlation", "exponent"
 UNIT_SIZE = {POINTS: 100.0, TENFOLD: 100.0, CORRELATION: 1.0, EXPONENT: 1.0}
 
 
-class AskingCell(Protocol):
-    """What a question looks at in a cell, planned or recorded."""
-
-    @property
-    def pipeline(self) -> str: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def optimizer(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-
-
-Cells = Sequence[AskingCell]
+Cells = Sequence[CellProgram]
 
 
 @dataclass(frozen=True)
@@ -140,7 +127,7 @@ def asked_by(cells: Cells) -> list[str]:
     return [name for name, question in QUESTIONS.items() if question.asked_by(cells)]
 
 
-def reads_equal_calls(cell: AskingCell) -> bool:
+def reads_equal_calls(cell: CellProgram) -> bool:
     """Whether a question reads the cell's score at equal calls, that of the best candidate after budget / steps.
 
     H1 does, at its largest number of steps.
